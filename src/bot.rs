@@ -1,0 +1,8 @@
+//! Robots: handlers made of rules.
+
+mod rules;
+mod template;
+mod zurich;
+
+pub use self::rules::{Answer, Robot, RobotBuilder, RuleError};
+pub use self::zurich::zurich;

@@ -1,0 +1,41 @@
+//! One reading of the time, passed in wherever time matters.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
+
+/// One reading of both clocks.
+///
+/// Nothing in a core reads a clock: whoever drives it takes one reading per batch, from
+/// [`Transport::now`](crate::Transport::now), and passes it along. Deadlines are computed from
+/// [`monotonic`](Self::monotonic), which never jumps; what a protocol writes into its answers is
+/// computed from [`wall`](Self::wall), which may.
+///
+/// ```
+/// use rejoinder::Now;
+/// use std::time::{Duration, SystemTime};
+///
+/// let earlier = Now::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
+/// let later = Now::new(Duration::from_secs(3), SystemTime::UNIX_EPOCH);
+/// assert_eq!(later.monotonic - earlier.monotonic, Duration::from_secs(2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Now {
+    /// Time since an arbitrary but fixed moment. It never goes back.
+    pub monotonic: Duration,
+    /// The civil time of the machine, as its clock has it: it may jump, in both directions.
+    pub wall: SystemTime,
+}
+
+impl Now {
+    /// A reading with the given values: for tests, and for transports with a clock of their own.
+    pub const fn new(monotonic: Duration, wall: SystemTime) -> Self {
+        Self { monotonic, wall }
+    }
+
+    /// Reads the system's clocks. The monotonic part counts from this process's first reading.
+    pub fn system() -> Self {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        Self::new(FIRST.get_or_init(Instant::now).elapsed(), SystemTime::now())
+    }
+}

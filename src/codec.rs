@@ -1,0 +1,237 @@
+//! Codecs: what the bytes of a datagram mean, in both directions.
+
+mod ctime;
+mod raw;
+mod text;
+
+use std::fmt;
+
+pub use self::ctime::{CivilTime, Ctime, CtimeError, Frame};
+pub use self::raw::Raw;
+pub use self::text::{Text, TextError};
+use crate::clock::Now;
+
+/// One wire protocol, both directions: one type serves the server, the client and the tests.
+///
+/// # Who calls what
+///
+/// A server asks [`is_response`](Self::is_response) of every datagram first and never answers one
+/// that is; then [`decode_request`](Self::decode_request); and for every answer of the handler
+/// [`encode_response`](Self::encode_response), straight into the outgoing batch. A client calls
+/// [`encode_request`](Self::encode_request) once per request (a retransmission repeats the same
+/// bytes) and [`decode_response`](Self::decode_response) on what the peer sends back.
+///
+/// # What an implementation guarantees
+///
+/// - Any bytes whatever may be decoded: the result is a value or an error, never a panic.
+/// - Decoding borrows. Nothing of the datagram is copied.
+/// - What was encoded decodes to what it was made from, and whatever decodes, re-encodes to the
+///   same bytes.
+/// - Every encoded response [is a response](Self::is_response), where the protocol can tell.
+///
+/// A request is the whole datagram. A codec is never given a part of one: a datagram that was cut
+/// off on the way is dropped before.
+///
+/// # A minimal implementation
+///
+/// ```
+/// use rejoinder::{Codec, Now, Writer};
+///
+/// /// A request is `?` and a number, a response is `!` and a number.
+/// struct Numbers;
+///
+/// #[derive(Debug, PartialEq, Eq)]
+/// struct NotANumber;
+/// # impl std::fmt::Display for NotANumber {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("not a number") }
+/// # }
+/// # impl std::error::Error for NotANumber {}
+///
+/// fn decode(mark: u8, datagram: &[u8]) -> Result<u32, NotANumber> {
+///     let number = match datagram {
+///         [first, number @ ..] if *first == mark => number,
+///         _ => return Err(NotANumber),
+///     };
+///     Ok(u32::from_be_bytes(number.try_into().map_err(|_| NotANumber)?))
+/// }
+///
+/// impl Codec for Numbers {
+///     type Request<'a> = u32;
+///     type Response<'a> = u32;
+///     type Answer<'a> = u32;
+///     type Error = NotANumber;
+///
+///     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<u32, NotANumber> {
+///         decode(b'?', datagram)
+///     }
+///     fn encode_response(&self, _: Now, answer: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
+///         out.put(b"!");
+///         out.put(&answer.to_be_bytes());
+///         Ok(())
+///     }
+///     fn encode_request(&self, _: u64, request: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
+///         out.put(b"?");
+///         out.put(&request.to_be_bytes());
+///         Ok(())
+///     }
+///     fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<u32, NotANumber> {
+///         decode(b'!', datagram)
+///     }
+///     fn is_response(&self, datagram: &[u8]) -> bool {
+///         datagram.first() == Some(&b'!')
+///     }
+/// }
+///
+/// assert_eq!(Numbers.decode_request(b"?\0\0\0\x07"), Ok(7));
+/// assert_eq!(Numbers.decode_request(b"?\0\0"), Err(NotANumber));
+/// ```
+///
+/// Tempting, and wrong: decoding as much as is there and filling up the rest (`number.get(..4)`
+/// with a default). A datagram is a message or it is not; half of one must be an error, or a
+/// sender of garbage gets an answer.
+pub trait Codec {
+    /// A request as the handler sees it, borrowed from the datagram.
+    type Request<'a>;
+    /// A response as the client sees it, borrowed from the datagram.
+    type Response<'a>;
+    /// What a handler answers with. It may say less than the response does: the ctime protocol's
+    /// responses carry the server's time, which the codec adds.
+    type Answer<'a>;
+    /// Why bytes could not be decoded, or a value not encoded.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Decodes a request.
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<Self::Request<'a>, Self::Error>;
+
+    /// Encodes a response. `now` is the time at which the batch with the request was received.
+    fn encode_response(
+        &self,
+        now: Now,
+        answer: Self::Answer<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Self::Error>;
+
+    /// Encodes a request. A protocol [with ids](Correlation::Id) writes the low bits of `id` into
+    /// it; others ignore `id`.
+    fn encode_request(
+        &self,
+        id: u64,
+        request: Self::Request<'_>,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Self::Error>;
+
+    /// Decodes a response.
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Self::Response<'a>, Self::Error>;
+
+    /// Whether the datagram is a response, and so must never be answered: two servers that face
+    /// each other would go on for ever (the class of CVE-2024-2169).
+    ///
+    /// Return `false` only where nothing in the protocol tells a response from a request. Such a
+    /// protocol depends on the server's other guards.
+    fn is_response(&self, datagram: &[u8]) -> bool;
+
+    /// How responses are matched to requests. The default is [`Correlation::Socket`].
+    fn correlation(&self) -> Correlation {
+        Correlation::Socket
+    }
+
+    /// The id that a response carries, if it is one. Only asked of a protocol with ids.
+    fn response_id(&self, response: &[u8]) -> Option<u64> {
+        let _ = response;
+        None
+    }
+
+    /// Whether a response that came from the right peer (and has the right id) belongs to this
+    /// request: the place to compare what the protocol echoes, such as the question of a DNS
+    /// message. Both are whole datagrams. The default says yes.
+    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+        let _ = (request, response);
+        true
+    }
+}
+
+/// How a protocol's responses are matched to its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Correlation {
+    /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
+    /// socket, so that the port tells, and a late answer finds nobody.
+    Socket,
+    /// Each request carries an id which the response repeats. Many can be in flight on one socket.
+    Id {
+        /// How many bits the id has, 1 to 64.
+        bits: u32,
+    },
+}
+
+/// Where a codec writes: the space of one datagram, directly in the outgoing batch.
+///
+/// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
+/// codec needs no checks of its own; whoever passed the writer in reports [`TooLong`].
+///
+/// ```
+/// use rejoinder::{TooLong, Writer};
+///
+/// let mut space = [0; 5];
+/// let mut out = Writer::new(&mut space);
+/// out.put(b"four");
+/// assert_eq!(out.finish(), Ok(4));
+///
+/// let mut out = Writer::new(&mut space);
+/// out.put(b"four");
+/// out.put(b"four");
+/// assert_eq!(out.finish(), Err(TooLong { bytes: 8, limit: 5 }));
+/// ```
+#[derive(Debug)]
+pub struct Writer<'a> {
+    space: &'a mut [u8],
+    /// Bytes put so far; more than `space` holds once the limit was passed.
+    written: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer into `space`, whose length is the limit in bytes.
+    pub fn new(space: &'a mut [u8]) -> Self {
+        Self { space, written: 0 }
+    }
+
+    /// Appends `bytes`.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        let end = self.written.saturating_add(bytes.len());
+        if let Some(space) = self.space.get_mut(self.written..end) {
+            space.copy_from_slice(bytes);
+        }
+        self.written = end;
+    }
+
+    /// How many bytes were written, or by how much they are too many.
+    pub fn finish(self) -> Result<usize, TooLong> {
+        if self.written <= self.space.len() {
+            Ok(self.written)
+        } else {
+            Err(TooLong {
+                bytes: self.written,
+                limit: self.space.len(),
+            })
+        }
+    }
+}
+
+impl fmt::Write for Writer<'_> {
+    #[inline]
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A datagram would be longer than its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes do not fit into a datagram of at most {limit}")]
+pub struct TooLong {
+    /// How many bytes the datagram would have.
+    pub bytes: usize,
+    /// How many it may have.
+    pub limit: usize,
+}

@@ -1,0 +1,442 @@
+use std::cell::Cell;
+use std::fmt::{self, Write as _};
+use std::str::{self, Utf8Error};
+use std::time::SystemTime;
+
+use chrono::{DateTime, Datelike, Local, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+
+use super::{Codec, Writer};
+use crate::clock::Now;
+
+/// The ctime protocol, 小Zurich's own.
+///
+/// A request is a datagram of UTF-8 text, not empty. A response is `[b'`, the server's local time
+/// as C's `ctime` writes it (without the newline), `']`, and UTF-8 text up to the end of the
+/// datagram:
+///
+/// ```text
+/// [b'Sun Jul  7 17:17:58 2019']【机器人】小Zurich 好!
+/// ```
+///
+/// A datagram with a valid response header [is a response](Codec::is_response), whatever follows.
+/// The header is made once per second and kept, which is why the type is `Send` and `Clone` but
+/// not `Sync`.
+///
+/// ```
+/// use rejoinder::{Codec, Ctime};
+///
+/// let frame = Ctime::local().decode_response("[b'Sun Jul  7 17:17:58 2019']好".as_bytes())?;
+/// assert_eq!((frame.time.year(), frame.time.day(), frame.text), (2019, 7, "好"));
+/// # Ok::<(), rejoinder::CtimeError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ctime {
+    zone: Zone,
+    latest: Cell<Option<Header>>,
+}
+
+impl Ctime {
+    /// Frames carry the machine's local time, as the protocol wants it.
+    pub fn local() -> Self {
+        Self::in_zone(Zone::Local)
+    }
+
+    /// Frames carry Coordinated Universal Time: the same on every machine, so the one for tests.
+    pub fn utc() -> Self {
+        Self::in_zone(Zone::Utc)
+    }
+
+    fn in_zone(zone: Zone) -> Self {
+        Self {
+            zone,
+            latest: Cell::new(None),
+        }
+    }
+
+    /// The header for the second in which `wall` lies.
+    #[inline]
+    fn header(&self, wall: SystemTime) -> Result<Header, CtimeError> {
+        let second = unix_second(wall).ok_or(CtimeError::YearOutOfRange)?;
+        match self.latest.get() {
+            Some(header) if header.second == second => Ok(header),
+            _ => {
+                let header = Header::new(second, self.zone)?;
+                self.latest.set(Some(header));
+                Ok(header)
+            }
+        }
+    }
+}
+
+impl Default for Ctime {
+    fn default() -> Self {
+        Self::local()
+    }
+}
+
+impl Codec for Ctime {
+    type Request<'a> = &'a str;
+    type Response<'a> = Frame<'a>;
+    type Answer<'a> = &'a dyn fmt::Display;
+    type Error = CtimeError;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, CtimeError> {
+        if datagram.is_empty() {
+            return Err(CtimeError::EmptyRequest);
+        }
+        Ok(str::from_utf8(datagram)?)
+    }
+
+    fn encode_response(
+        &self,
+        now: Now,
+        answer: &dyn fmt::Display,
+        out: &mut Writer<'_>,
+    ) -> Result<(), CtimeError> {
+        out.put(self.header(now.wall)?.as_bytes());
+        Ok(write!(out, "{answer}")?)
+    }
+
+    /// An empty request, and one that a server would take for a response, are errors: neither
+    /// would ever be answered.
+    fn encode_request(
+        &self,
+        _: u64,
+        request: &str,
+        out: &mut Writer<'_>,
+    ) -> Result<(), CtimeError> {
+        if request.is_empty() {
+            return Err(CtimeError::EmptyRequest);
+        }
+        if self.is_response(request.as_bytes()) {
+            return Err(CtimeError::RequestIsResponse);
+        }
+        out.put(request.as_bytes());
+        Ok(())
+    }
+
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Frame<'a>, CtimeError> {
+        let (time, text) = parse_header(datagram)?;
+        let text = str::from_utf8(text)?;
+        Ok(Frame { time, text })
+    }
+
+    fn is_response(&self, datagram: &[u8]) -> bool {
+        parse_header(datagram).is_ok()
+    }
+}
+
+/// A response of the ctime protocol, taken apart.
+///
+/// It displays as exactly the bytes it was decoded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// When the server answered, by its own clock and in its own time zone.
+    pub time: CivilTime,
+    /// What it answered.
+    pub text: &'a str,
+}
+
+impl fmt::Display for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{OPENING}{}{CLOSING}{}", self.time, self.text)
+    }
+}
+
+/// A date and a time of day, to the second, in a time zone that is not told: all that a ctime
+/// text says. The year lies between 1 and 9999 in the Gregorian calendar.
+///
+/// It displays as C's `ctime` writes it, without the newline: English names whatever the locale,
+/// the day of the month padded with a space to two characters, the year not padded.
+///
+/// ```
+/// use rejoinder::CivilTime;
+///
+/// let time = CivilTime::new(2019, 7, 7, 17, 17, 58).expect("a real date");
+/// assert_eq!(time.to_string(), "Sun Jul  7 17:17:58 2019");
+/// assert_eq!(CivilTime::new(2019, 2, 30, 0, 0, 0), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CivilTime(NaiveDateTime);
+
+impl CivilTime {
+    /// `None` if there is no such date or time of day, or the year is not in 1 to 9999.
+    pub fn new(year: u16, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Option<Self> {
+        let date = NaiveDate::from_ymd_opt(year.into(), month.into(), day.into())?;
+        let time = NaiveTime::from_hms_opt(hour.into(), minute.into(), second.into())?;
+        Self::in_range(date.and_time(time))
+    }
+
+    fn in_range(time: NaiveDateTime) -> Option<Self> {
+        YEARS.contains(&time.year()).then_some(Self(time))
+    }
+
+    /// 1 to 9999.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "1 to 9999"
+    )]
+    pub fn year(self) -> u16 {
+        self.0.year() as u16
+    }
+
+    /// 1 (January) to 12.
+    #[expect(clippy::cast_possible_truncation, reason = "1 to 12")]
+    pub fn month(self) -> u8 {
+        self.0.month() as u8
+    }
+
+    /// Day of the month, 1 to 31.
+    #[expect(clippy::cast_possible_truncation, reason = "1 to 31")]
+    pub fn day(self) -> u8 {
+        self.0.day() as u8
+    }
+
+    /// 0 to 23.
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 23")]
+    pub fn hour(self) -> u8 {
+        self.0.hour() as u8
+    }
+
+    /// 0 to 59.
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 59")]
+    pub fn minute(self) -> u8 {
+        self.0.minute() as u8
+    }
+
+    /// 0 to 59: like POSIX time, it knows no leap seconds.
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 59")]
+    pub fn second(self) -> u8 {
+        self.0.second() as u8
+    }
+}
+
+impl fmt::Display for CivilTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // C11 7.27.3.1, asctime: "%.3s %.3s%3d %.2d:%.2d:%.2d %d".
+        write!(
+            f,
+            "{} {}{:3} {:02}:{:02}:{:02} {}",
+            WEEKDAYS[self.0.weekday().num_days_from_sunday() as usize],
+            MONTHS[self.0.month0() as usize],
+            self.day(),
+            self.hour(),
+            self.minute(),
+            self.second(),
+            self.year(),
+        )
+    }
+}
+
+/// Why bytes are no message of the ctime protocol, or a message could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CtimeError {
+    /// A request has at least one byte.
+    #[error("a request may not be empty")]
+    EmptyRequest,
+    /// A request that is also a valid response would be met with silence.
+    #[error("a request may not begin like a response")]
+    RequestIsResponse,
+    /// The text is not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8(#[from] Utf8Error),
+    /// The datagram does not begin like a response.
+    #[error("no response: expected {expected} at byte {offset}")]
+    NotAResponse {
+        /// Where it stops looking like one, in bytes from the start of the datagram.
+        offset: usize,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// The clock stands at a time that a ctime text cannot tell.
+    #[error("the clock's year is not between 1 and 9999")]
+    YearOutOfRange,
+    /// The answer's own `Display` implementation failed.
+    #[error("the answer could not be displayed")]
+    Display(#[from] fmt::Error),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Zone {
+    Local,
+    Utc,
+}
+
+/// A response's header, ready to be copied into every datagram of its second.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    second: i64,
+    bytes: [u8; HEADER_BYTES],
+    len: usize,
+}
+
+impl Header {
+    fn new(second: i64, zone: Zone) -> Result<Self, CtimeError> {
+        let time = civil_time(second, zone).ok_or(CtimeError::YearOutOfRange)?;
+        let mut bytes = [0; HEADER_BYTES];
+        let mut out = Writer::new(&mut bytes);
+        write!(out, "{OPENING}{time}{CLOSING}")?;
+        let len = out.finish().expect("no ctime text has over 24 characters");
+        Ok(Self { second, bytes, len })
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Whole seconds since 1970, rounded down; negative before.
+#[inline]
+fn unix_second(wall: SystemTime) -> Option<i64> {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).ok(),
+        Err(error) => {
+            let before = error.duration();
+            let seconds = i64::try_from(before.as_secs()).ok()?;
+            Some(-seconds - i64::from(before.subsec_nanos() > 0))
+        }
+    }
+}
+
+/// The one place where a moment becomes a date.
+fn civil_time(second: i64, zone: Zone) -> Option<CivilTime> {
+    let utc = DateTime::from_timestamp(second, 0)?;
+    // Far outside the years that matter, adding a zone's offset could overflow.
+    if !(YEARS.start() - 1..=YEARS.end() + 1).contains(&utc.year()) {
+        return None;
+    }
+    CivilTime::in_range(match zone {
+        Zone::Local => utc.with_timezone(&Local).naive_local(),
+        Zone::Utc => utc.naive_utc(),
+    })
+}
+
+/// Splits a response into its time and the bytes after the header.
+fn parse_header(datagram: &[u8]) -> Result<(CivilTime, &[u8]), CtimeError> {
+    let mut rest = Parser {
+        datagram,
+        offset: 0,
+    };
+    rest.literal(OPENING, "`[b'`")?;
+    let weekday_at = rest.offset;
+    let weekday = rest.name(&WEEKDAYS, "the English name of a weekday, in three letters")?;
+    rest.literal(" ", "a space")?;
+    let month = rest.name(&MONTHS, "the English name of a month, in three letters")?;
+    rest.literal(" ", "a space")?;
+    let day_at = rest.offset;
+    if rest.datagram.get(day_at) == Some(&b' ') {
+        rest.offset += 1;
+    }
+    let padded = rest.offset > day_at;
+    let day = rest.number(
+        if padded { 1 } else { 2 },
+        "a day of the month, padded to two characters with a space",
+    )?;
+    if !padded && day < 10 {
+        return Err(Parser::error(
+            day_at,
+            "a day of the month, padded to two characters with a space",
+        ));
+    }
+    rest.literal(" ", "a space")?;
+    let hour = rest.below(24, "an hour from 00 to 23")?;
+    rest.literal(":", "a colon")?;
+    let minute = rest.below(60, "a minute from 00 to 59")?;
+    rest.literal(":", "a colon")?;
+    let second = rest.below(60, "a second from 00 to 59")?;
+    rest.literal(" ", "a space")?;
+    let year = rest.year()?;
+    rest.literal(CLOSING, "`']`")?;
+
+    let time = u8::try_from(month + 1)
+        .ok()
+        .and_then(|month| CivilTime::new(year, month, day, hour, minute, second))
+        .ok_or(Parser::error(day_at, "a day that the month has"))?;
+    if time.0.weekday().num_days_from_sunday() as usize != weekday {
+        return Err(Parser::error(weekday_at, "the weekday of that date"));
+    }
+    Ok((time, &datagram[rest.offset..]))
+}
+
+struct Parser<'a> {
+    datagram: &'a [u8],
+    offset: usize,
+}
+
+impl Parser<'_> {
+    fn error(offset: usize, expected: &'static str) -> CtimeError {
+        CtimeError::NotAResponse { offset, expected }
+    }
+
+    fn literal(&mut self, literal: &str, expected: &'static str) -> Result<(), CtimeError> {
+        if !self.datagram[self.offset..].starts_with(literal.as_bytes()) {
+            return Err(Self::error(self.offset, expected));
+        }
+        self.offset += literal.len();
+        Ok(())
+    }
+
+    fn name(&mut self, names: &[&str], expected: &'static str) -> Result<usize, CtimeError> {
+        let rest = &self.datagram[self.offset..];
+        let index = names
+            .iter()
+            .position(|name| rest.starts_with(name.as_bytes()))
+            .ok_or(Self::error(self.offset, expected))?;
+        self.offset += names[index].len();
+        Ok(index)
+    }
+
+    /// Exactly `digits` digits, at most two.
+    fn number(&mut self, digits: usize, expected: &'static str) -> Result<u8, CtimeError> {
+        let number = self
+            .datagram
+            .get(self.offset..self.offset + digits)
+            .filter(|number| number.iter().all(u8::is_ascii_digit))
+            .ok_or(Self::error(self.offset, expected))?;
+        self.offset += digits;
+        Ok(number
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + (digit - b'0')))
+    }
+
+    fn below(&mut self, limit: u8, expected: &'static str) -> Result<u8, CtimeError> {
+        let at = self.offset;
+        let number = self.number(2, expected)?;
+        if number < limit {
+            Ok(number)
+        } else {
+            Err(Self::error(at, expected))
+        }
+    }
+
+    fn year(&mut self) -> Result<u16, CtimeError> {
+        let rest = &self.datagram[self.offset..];
+        let digits = rest
+            .iter()
+            .take(5)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        if !(1..=4).contains(&digits) || rest[0] == b'0' {
+            return Err(Self::error(
+                self.offset,
+                "a year from 1 to 9999, not padded",
+            ));
+        }
+        self.offset += digits;
+        Ok(rest[..digits]
+            .iter()
+            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
+    }
+}
+
+const OPENING: &str = "[b'";
+const CLOSING: &str = "']";
+/// `Sun Jul  7 17:17:58 2019` between the brackets.
+const HEADER_BYTES: usize = OPENING.len() + 24 + CLOSING.len();
+const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
+const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];

@@ -1,0 +1,68 @@
+use std::fmt::{self, Write as _};
+use std::str::{self, Utf8Error};
+
+use super::{Codec, Writer};
+use crate::clock::Now;
+
+/// Plain UTF-8: a datagram is a text, an empty one the empty text.
+///
+/// Answers are anything that can be displayed, so `&format_args!(…)` is written straight into the
+/// datagram, without a string in between.
+///
+/// Nothing in it tells a response from a request, so the codec cannot keep two servers from
+/// answering each other.
+///
+/// ```
+/// use rejoinder::{Codec, Text};
+///
+/// assert_eq!(Text.decode_request("你好".as_bytes())?, "你好");
+/// assert!(Text.decode_request(b"\xff").is_err());
+/// # Ok::<(), rejoinder::TextError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Text;
+
+/// Why a datagram is no text, or an answer could not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// The datagram is not UTF-8.
+    #[error("not UTF-8")]
+    NotUtf8(#[from] Utf8Error),
+    /// The answer's own `Display` implementation failed.
+    #[error("the answer could not be displayed")]
+    Display(#[from] fmt::Error),
+}
+
+impl Codec for Text {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a dyn fmt::Display;
+    type Error = TextError;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Ok(str::from_utf8(datagram)?)
+    }
+
+    fn encode_response(
+        &self,
+        _: Now,
+        answer: &dyn fmt::Display,
+        out: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
+        Ok(write!(out, "{answer}")?)
+    }
+
+    fn encode_request(&self, _: u64, request: &str, out: &mut Writer<'_>) -> Result<(), TextError> {
+        out.put(request.as_bytes());
+        Ok(())
+    }
+
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Ok(str::from_utf8(datagram)?)
+    }
+
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+}

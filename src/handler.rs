@@ -1,0 +1,257 @@
+//! Handlers: what the answer to a request is.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::clock::Now;
+use crate::codec::{Codec, TooLong, Writer};
+use crate::transport::{Meta, Outbox, OutboxFull};
+
+/// What answers requests.
+///
+/// The server calls [`handle`](Self::handle) once for every datagram that is a request and passed
+/// its guards. A handler sends no reply, one, or [several](MAX_REPLIES). Silence is a valid answer:
+/// a server on the Internet should say nothing to what it does not like.
+///
+/// A handler is shared by all workers of a server, so it takes `&self`; what changes goes into an
+/// atomic or a mutex. It runs on the thread that receives: while it waits for something, no other
+/// request of that worker is answered.
+///
+/// # Errors and panics
+///
+/// If `handle` returns an error or panics, nothing of what it sent for this request leaves; the
+/// request is counted as dropped, and the server goes on.
+///
+/// # Closures
+///
+/// A closure from a request to what can [become replies](IntoReply) is a handler. Its parameter
+/// needs its type:
+///
+/// ```
+/// use rejoinder::{ServerCore, Text};
+///
+/// ServerCore::new(Text, |line: &str| line.strip_prefix("upper ").map(str::to_uppercase));
+/// ```
+///
+/// # A minimal implementation
+///
+/// ```
+/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// #[derive(Default)]
+/// struct Counter(AtomicU64);
+///
+/// impl Handler<Text> for Counter {
+///     fn handle(
+///         &self,
+///         request: &str,
+///         context: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
+///         if request != "next" {
+///             return Ok(());
+///         }
+///         let count = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+///         reply.send(&format_args!("{count}, for {}", context.peer))
+///     }
+/// }
+/// ```
+pub trait Handler<C: Codec> {
+    /// Answers one request.
+    fn handle(
+        &self,
+        request: C::Request<'_>,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError>;
+}
+
+impl<C, F, R> Handler<C> for F
+where
+    C: Codec,
+    F: for<'a> Fn(C::Request<'a>) -> R,
+    R: IntoReply<C>,
+{
+    fn handle(
+        &self,
+        request: C::Request<'_>,
+        _: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        self(request).reply(reply)
+    }
+}
+
+/// The most datagrams that one request can be answered with.
+pub const MAX_REPLIES: usize = 16;
+
+/// What a handler knows about a request beside its content.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Context {
+    /// Who asked, as far as one can know: the sender of a datagram is easily forged.
+    pub peer: SocketAddr,
+    /// The address that was asked, if the system tells; the answer leaves from there.
+    pub local: Option<IpAddr>,
+    /// When the batch with this request was received.
+    pub now: Now,
+}
+
+impl Context {
+    /// The context of a datagram.
+    pub fn new(meta: &Meta, now: Now) -> Self {
+        Self {
+            peer: meta.peer,
+            local: meta.local,
+            now,
+        }
+    }
+}
+
+/// The way back to the one who asked.
+#[derive(Debug)]
+pub struct Reply<'a, C> {
+    codec: &'a C,
+    context: Context,
+    outbox: &'a mut Outbox,
+    sent: usize,
+}
+
+impl<'a, C: Codec> Reply<'a, C> {
+    /// A way back that leads into `outbox`: for drivers, and for tests of a handler on its own.
+    pub fn new(codec: &'a C, context: Context, outbox: &'a mut Outbox) -> Self {
+        Self {
+            codec,
+            context,
+            outbox,
+            sent: 0,
+        }
+    }
+
+    /// Encodes an answer into the outgoing batch. After an error nothing of this answer is sent,
+    /// and another can be tried: a shorter one, say.
+    #[inline]
+    pub fn send(&mut self, answer: C::Answer<'_>) -> Result<(), ReplyError> {
+        if self.sent == MAX_REPLIES {
+            return Err(ReplyError::TooMany { limit: MAX_REPLIES });
+        }
+        self.outbox
+            .push_with(self.context.peer, self.context.local, |space| {
+                let mut out = Writer::new(space);
+                self.codec
+                    .encode_response(self.context.now, answer, &mut out)
+                    .map_err(|error| ReplyError::Encode(error.into()))?;
+                out.finish().map_err(ReplyError::TooLong)
+            })?;
+        self.sent += 1;
+        Ok(())
+    }
+}
+
+/// What can become the replies to a request: what a closure that is a [`Handler`] may return.
+///
+/// | value | replies |
+/// | --- | --- |
+/// | `()` or `None` | none |
+/// | `Some(x)` | those of `x` |
+/// | `[x, y, z]` | those of each, in order |
+/// | `String`, `&'static str`, `Cow<'static, str>` | one, of a codec whose answers are text |
+/// | `Vec<u8>`, `&'static [u8]` | one, of a codec whose answers are bytes |
+///
+/// For the answer type of your own codec, one line is enough:
+///
+/// ```
+/// # use rejoinder::{Codec, Now, Writer};
+/// # struct Numbers;
+/// # impl Codec for Numbers {
+/// #     type Request<'a> = u32; type Response<'a> = u32; type Answer<'a> = u32;
+/// #     type Error = std::convert::Infallible;
+/// #     fn decode_request<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
+/// #     fn encode_response(&self, _: Now, a: u32, out: &mut Writer<'_>) -> Result<(), Self::Error> { out.put(&a.to_be_bytes()); Ok(()) }
+/// #     fn encode_request(&self, _: u64, _: u32, _: &mut Writer<'_>) -> Result<(), Self::Error> { Ok(()) }
+/// #     fn decode_response<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
+/// #     fn is_response(&self, _: &[u8]) -> bool { false }
+/// # }
+/// use rejoinder::{IntoReply, Reply, ReplyError, ServerCore};
+///
+/// impl IntoReply<Numbers> for u32 {
+///     fn reply(self, reply: &mut Reply<'_, Numbers>) -> Result<(), ReplyError> {
+///         reply.send(self)
+///     }
+/// }
+/// ServerCore::new(Numbers, |number: u32| number + 1);
+/// ```
+pub trait IntoReply<C: Codec> {
+    /// Sends the replies.
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError>;
+}
+
+impl<C: Codec> IntoReply<C> for () {
+    fn reply(self, _: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        Ok(())
+    }
+}
+
+impl<C: Codec, R: IntoReply<C>> IntoReply<C> for Option<R> {
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        self.map_or(Ok(()), |answer| answer.reply(reply))
+    }
+}
+
+impl<C: Codec, R: IntoReply<C>, const N: usize> IntoReply<C> for [R; N] {
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        self.into_iter().try_for_each(|answer| answer.reply(reply))
+    }
+}
+
+macro_rules! text_reply {
+    ($($text:ty),*) => {$(
+        impl<C> IntoReply<C> for $text
+        where
+            C: for<'a> Codec<Answer<'a> = &'a dyn fmt::Display>,
+        {
+            fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+                reply.send(&self)
+            }
+        }
+    )*};
+}
+text_reply!(String, &'static str, Cow<'static, str>);
+
+macro_rules! bytes_reply {
+    ($($bytes:ty),*) => {$(
+        impl<C> IntoReply<C> for $bytes
+        where
+            C: for<'a> Codec<Answer<'a> = &'a [u8]>,
+        {
+            fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+                reply.send(&self)
+            }
+        }
+    )*};
+}
+bytes_reply!(Vec<u8>, &'static [u8]);
+
+/// Why a reply could not be queued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// It would be longer than a datagram may be.
+    #[error("the reply is too long")]
+    TooLong(#[source] TooLong),
+    /// The codec could not encode it.
+    #[error("the reply could not be encoded")]
+    Encode(#[source] Box<dyn Error + Send + Sync>),
+    /// The request was answered with as many datagrams as it can be.
+    #[error("a request is answered with at most {limit} datagrams")]
+    TooMany {
+        /// [`MAX_REPLIES`].
+        limit: usize,
+    },
+    /// The outbox has no room: it was made too small, or was not empty.
+    #[error(transparent)]
+    OutboxFull(#[from] OutboxFull),
+}

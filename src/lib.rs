@@ -1,0 +1,82 @@
+//! Request/response over datagrams: a service, a client or a bot is a codec and a handler.
+//!
+//! One complete round trip, on a network in memory, without a socket or a thread:
+//!
+//! ```
+//! use rejoinder::{Client, Ctime, ServerCore, SimNet, zurich};
+//!
+//! let net = SimNet::new();
+//! let server = "10.0.0.1:8888".parse()?;
+//! net.host(server, ServerCore::new(Ctime::utc(), zurich()))?;
+//!
+//! let mut client = Client::new(net, Ctime::utc(), server);
+//! let frame = client.request("你好吗？")?;
+//! assert_eq!(frame.text, "【机器人】小Zurich 好!");
+//! assert_eq!(frame.to_string(), "[b'Sat Jan  1 00:00:00 2000']【机器人】小Zurich 好!");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The same handler on a real socket is `Server::bind("127.0.0.1:8888", Ctime::local())?.serve(zurich())`,
+//! and a handler of your own can be as little as a closure: see [`Handler`].
+//!
+//! # The layers
+//!
+//! ```text
+//!            Server                                Client
+//!   a loop around ServerCore             a loop around Exchange
+//!      │            │                        │            │
+//!   Handler ── Codec (Ctime, Text, Raw, yours) ──────── Codec
+//!   (Robot,         │                                     │
+//!   closures)  Inbox, Outbox                       Inbox, Outbox
+//!                   │                                     │
+//!              Transport (UdpTransport, SimNet's, yours) ─┘
+//! ```
+//!
+//! - A [`Transport`] says where datagrams come from and go to, many at a time.
+//! - A [`Codec`] says what their bytes mean, in both directions.
+//! - A [`Handler`] says what the answer is.
+//!
+//! [`ServerCore`] and [`Exchange`] hold the rules, and know neither sockets nor clocks: time is an
+//! argument ([`Now`]). [`Server`] and [`Client`] drive them over a transport, and block.
+//!
+//! # What holds
+//!
+//! - Every datagram received is counted as replied, silent, dropped (with the reason) or pending
+//!   ([`Stats`]), at every moment.
+//! - A response is never answered, so two servers that face each other go quiet.
+//! - No datagram, no error of a socket and no panic of a handler ends a server.
+//! - A datagram that was cut off is never taken for a whole one.
+//! - What cannot be understood is met with silence.
+//! - Only the peer that was asked can answer, and nothing makes a client's deadline later.
+//! - Every queue and table has a fixed size.
+//!
+//! What UDP cannot give, this crate does not either: nothing proves who sent a datagram, and nothing
+//! is encrypted.
+
+mod bot;
+mod client;
+mod clock;
+mod codec;
+mod escape;
+mod handler;
+mod server;
+mod transport;
+
+pub use bot::{Answer, Robot, RobotBuilder, RuleError, zurich};
+pub use client::{Client, ClientBuilder, Exchange, RequestError, Step};
+pub use clock::Now;
+pub use codec::{
+    CivilTime, Codec, Correlation, Ctime, CtimeError, Frame, Raw, Text, TextError, TooLong, Writer,
+};
+pub use escape::Escaped;
+pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
+pub use server::{DropReason, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats};
+pub use transport::{
+    Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox, OutboxFull, Outgoing, Sent,
+    SimNet, SimTransport, Transport, UdpOptions, UdpTransport, Wait,
+};
+
+/// The README's code, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -1,0 +1,135 @@
+//! Transports: where datagrams come from and go to.
+
+mod batch;
+mod sim;
+mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub use self::sim::{Node, SimNet, SimTransport};
+pub use self::udp::{UdpOptions, UdpTransport};
+use crate::clock::Now;
+
+/// A place where datagrams arrive and from which they leave.
+///
+/// # Who calls what
+///
+/// A driver calls [`recv`](Self::recv) with an empty [`Inbox`], works through it, and passes the
+/// [`Outbox`] that came of it to [`send`](Self::send); then it begins again.
+/// [`now`](Self::now) is asked after every `recv`, once for the whole batch.
+///
+/// # What an implementation guarantees
+///
+/// - **Whole datagrams.** A datagram longer than the inbox's limit is delivered with
+///   [`Meta::truncated`] set, and no other is. What happens to the part that fits is not said.
+/// - **Canonical addresses.** An IPv4 peer is an IPv4 address, on a dual-stack socket too (never
+///   `::ffff:192.0.2.1`), and can be sent to in that form.
+/// - **Answers go back the way the question came.** [`Meta::local`] is the address that the
+///   datagram was sent to, where the system tells; a datagram in the outbox with a `local` address
+///   leaves from there, where the system can.
+/// - **Every datagram of an outbox is tried**, in order for each peer, and
+///   [`Sent::datagrams`] + [`Sent::failed`] is their number. One that fails holds up no other.
+///
+/// # Blocking
+///
+/// `recv` returns as soon as there is at least one datagram and never waits for a second. With
+/// nothing to receive, it returns 0 once [`Wait`] is over; it may return 0 early, so callers look
+/// at the clock. `send` may block while the system's send buffer is full, and for nothing else.
+///
+/// # Errors
+///
+/// An error of `recv` says that one attempt failed; the next may succeed, and on UDP many can be
+/// caused by anybody who sends a packet, so no caller ends because of one. The exception has the
+/// kind [`io::ErrorKind::NotConnected`]: the transport is gone for good.
+/// [`io::ErrorKind::Interrupted`] says that a signal came.
+///
+/// # A minimal implementation
+///
+/// ```
+/// use rejoinder::{Inbox, Meta, Outbox, Sent, Transport, Wait};
+/// use std::{collections::VecDeque, io, net::SocketAddr};
+///
+/// /// Whatever is sent comes back.
+/// struct Loopback {
+///     addr: SocketAddr,
+///     queue: VecDeque<Vec<u8>>,
+/// }
+///
+/// impl Transport for Loopback {
+///     fn recv(&mut self, inbox: &mut Inbox, _: Wait) -> io::Result<usize> {
+///         let mut received = 0;
+///         while inbox.has_space() {
+///             let Some(bytes) = self.queue.pop_front() else { break };
+///             inbox.push(&bytes, Meta::new(self.addr));
+///             received += 1;
+///         }
+///         Ok(received)
+///     }
+///     fn send(&mut self, outbox: &Outbox) -> Sent {
+///         self.queue.extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
+///         Sent { datagrams: outbox.len(), ..Sent::default() }
+///     }
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         Ok(self.addr)
+///     }
+/// }
+/// ```
+///
+/// Tempting, and wrong: returning the error of the first failed datagram from `send` and leaving
+/// the rest. One peer that cannot be reached would silence all that come after it.
+pub trait Transport {
+    /// Receives one batch into an empty inbox and returns how many datagrams it holds.
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize>;
+
+    /// Sends all of an outbox. It is the caller who clears it.
+    fn send(&mut self, outbox: &Outbox) -> Sent;
+
+    /// The address that this transport is bound to.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Reads the clock that this transport lives by: the system's, unless time is simulated.
+    fn now(&self) -> Now {
+        Now::system()
+    }
+}
+
+/// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
+pub trait Connect {
+    /// What it opens.
+    type Transport: Transport;
+
+    /// Opens a transport on a local address that no other has, for talking to `peer` only.
+    /// Datagrams from others may be filtered out, or delivered: clients check.
+    fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport>;
+
+    /// Reads the clock that the transports will live by.
+    fn now(&self) -> Now {
+        Now::system()
+    }
+}
+
+/// How long [`Transport::recv`] waits for the first datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// At most so long.
+    For(Duration),
+    /// Until there is one.
+    Forever,
+}
+
+/// What became of an outbox.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// How many datagrams the system accepted. Nobody can say whether they arrive.
+    pub datagrams: usize,
+    /// How many it refused.
+    pub failed: usize,
+    /// The last refusal.
+    pub error: Option<io::Error>,
+}
