@@ -60,6 +60,8 @@ mod codec;
 mod escape;
 mod handler;
 mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use bot::{Answer, Robot, RobotBuilder, RuleError, zurich};
