@@ -1,4 +1,6 @@
 //! The client on the simulated network with faults.
+//!
+//! `cargo bench --bench bad_network -- 100000` runs as many seeds as you like.
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "tests")]
 
 #[path = "support/storm.rs"]
@@ -320,6 +322,28 @@ where
     let one = client.request("first").map(str::to_owned);
     let two = client.request("second").map(str::to_owned);
     (one, two, net.now().monotonic)
+}
+
+/// Or the system could give it to the next request, just in time for the late answer.
+#[test]
+fn the_port_of_a_request_that_may_still_be_answered_rests() {
+    let net = SimNet::scripted(0, "2 lose".parse().unwrap());
+    echo(&net, Text);
+    let mut client = ClientBuilder::new(Text)
+        .retry(Retry::never())
+        .quarantine(Duration::from_secs(30))
+        .on(net.clone(), SERVER);
+    client.request("in vain").unwrap_err();
+    client.request("answered").unwrap();
+    let port = |number| SocketAddr::new(CLIENT, number);
+    let trace = net.trace();
+    let ports: Vec<_> = trace.events().map(|event| event.from.port()).collect();
+    let (in_vain, answered) = (ports[0], ports[2]);
+    assert!(net.bind(port(answered)).is_ok());
+    assert!(net.bind(port(in_vain)).is_err());
+    net.advance(Duration::from_secs(30));
+    client.request("another").unwrap();
+    assert!(net.bind(port(in_vain)).is_ok());
 }
 
 #[test]
