@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, Codec, Connect, Ctime, CtimeError, Datagram, Exchange, Inbox,
     MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Sent, ServerCore,
@@ -211,7 +212,17 @@ impl Codec for Echoing {
     }
 }
 
+/// Failures that were found are kept beside this file, and tried again first.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn invariant_6_nothing_that_anybody_sends_moves_the_deadline(
         junk in prop::collection::vec(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Codec, Context, Ctime, DropReason, Handler, Inbox, MAX_REPLIES, Meta, Now, Outbox, Raw, Reply,
     ReplyError, Sent, ServerCore, SimNet, Stats, Text, TextError, Transport, Wait, Writer, zurich,
@@ -563,7 +564,17 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
     prop::collection::vec(script, 0..60)
 }
 
+/// Failures that were found are kept beside this file, and tried again first.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn invariant_1_conservation_every_datagram_is_counted_exactly_once(
         scripts in scripts(),

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, Codec, Connect, Context, Ctime, Handler, Inbox, Node, Now, Outbox,
     OutboxFull, Reply, ReplyError, RequestError, Sent, Server, ServerCore, SimNet, SimTransport,
@@ -331,9 +332,9 @@ fn transcript<N: Connect>(mut client: Client<N, Ctime>, requests: &[String]) -> 
 fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
     handler: impl Fn() -> H,
     requests: &[String],
+    timeout: Duration,
 ) {
-    // Silence costs real time on a real network.
-    let client = ClientBuilder::new(Ctime::utc()).timeout(Duration::from_millis(300));
+    let client = ClientBuilder::new(Ctime::utc()).timeout(timeout);
 
     let net = SimNet::new();
     let there = addr("10.0.0.1:7");
@@ -366,16 +367,27 @@ fn the_same_handler_gives_the_same_transcript_in_memory_and_over_udp() {
         "你好吗？",
         "four",
     ];
-    same_on_both(Diary::default, &requests.map(String::from));
+    // Silence costs real time on a real network.
+    let timeout = Duration::from_secs(1);
+    same_on_both(Diary::default, &requests.map(String::from), timeout);
+}
+
+/// Failures that were found are kept beside this file, and tried again first.
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20))]
+    #![proptest_config(config(20))]
 
     #[test]
     fn the_robot_gives_the_same_transcript_in_memory_and_over_udp(
         requests in prop::collection::vec("你?[我\\PC]{0,12}(吗？)?", 1..20),
     ) {
-        same_on_both(zurich, &requests);
+        same_on_both(zurich, &requests, Duration::from_secs(30));
     }
 }
