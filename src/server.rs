@@ -85,8 +85,12 @@ impl<T: Transport, C: Codec> Server<T, C> {
             };
             match transport.recv(&mut inbox, wait) {
                 Ok(0) if stopping => break,
-                Ok(received) if stopping => drained += received,
-                Ok(_) => failures = 0,
+                Ok(received) => {
+                    failures = 0;
+                    if stopping {
+                        drained += received;
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     core.receive_failed();
@@ -94,11 +98,13 @@ impl<T: Transport, C: Codec> Server<T, C> {
                     if error.kind() == ErrorKind::NotConnected {
                         return Err(ServeError::TransportGone { source: error });
                     }
-                    if stopping {
+                    failures += 1;
+                    // An error says nothing about the datagrams that wait behind it.
+                    if !stopping {
+                        thread::sleep(backoff(failures));
+                    } else if failures >= MAX_DRAIN_FAILURES {
                         break;
                     }
-                    failures += 1;
-                    thread::sleep(backoff(failures));
                 }
             }
             let now = transport.now();
@@ -263,3 +269,5 @@ fn backoff(failures: u32) -> Duration {
 const STOP_CHECK: Duration = Duration::from_millis(250);
 /// How many datagrams are still answered after the server was asked to end.
 const MAX_DRAINED: usize = 65_536;
+/// How many times in a row receiving may fail before a server that was asked to end gives up.
+const MAX_DRAIN_FAILURES: u32 = 16;

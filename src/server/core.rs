@@ -1,4 +1,6 @@
+use std::any::Any;
 use std::fmt;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -66,6 +68,24 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
 
     /// The whole life of a datagram.
     fn answer(&self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) -> Fate {
+        let queued = outbox.len();
+        // What a panic could leave half done is the handler's own state, which is its own affair,
+        // and the outbox, which is set back. The codec is inside too: it should never panic, but
+        // one datagram that makes it do so must not be the end of the server.
+        let fate = panic::catch_unwind(AssertUnwindSafe(|| {
+            self.answer_or_panic(now, datagram, outbox)
+        }))
+        .unwrap_or_else(|payload| {
+            drop_quietly(payload);
+            Fate::Dropped(DropReason::HandlerPanicked)
+        });
+        if let Fate::Dropped(_) = fate {
+            outbox.truncate(queued);
+        }
+        fate
+    }
+
+    fn answer_or_panic(&self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) -> Fate {
         let Datagram { bytes, meta } = datagram;
         if meta.truncated {
             return Fate::Dropped(DropReason::Truncated);
@@ -76,27 +96,22 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
         let Ok(request) = self.codec.decode_request(bytes) else {
             return Fate::Dropped(DropReason::Malformed);
         };
-
         let queued = outbox.len();
         let context = Context::new(&meta, now);
-        // What a panic could leave half done is the handler's own state, which is its own affair,
-        // and the outbox, which is set back.
-        let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&self.codec, context, outbox);
-            self.handler.handle(request, &context, &mut reply)
-        }));
-        match result {
-            Ok(Ok(())) if outbox.len() > queued => Fate::Replied,
-            Ok(Ok(())) => Fate::Silent,
-            Ok(Err(_)) => {
-                outbox.truncate(queued);
-                Fate::Dropped(DropReason::ReplyFailed)
-            }
-            Err(_) => {
-                outbox.truncate(queued);
-                Fate::Dropped(DropReason::HandlerPanicked)
-            }
+        let mut reply = Reply::new(&self.codec, context, outbox);
+        match self.handler.handle(request, &context, &mut reply) {
+            Ok(()) if outbox.len() > queued => Fate::Replied,
+            Ok(()) => Fate::Silent,
+            Err(_) => Fate::Dropped(DropReason::ReplyFailed),
         }
+    }
+}
+
+/// Drops what a panic was raised with, which may panic in turn.
+fn drop_quietly(payload: Box<dyn Any + Send>) {
+    if let Err(next) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // It could go on like this for ever.
+        mem::forget(next);
     }
 }
 

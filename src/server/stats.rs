@@ -156,7 +156,7 @@ pub enum DropReason {
     Response,
     /// The codec could not decode it.
     Malformed,
-    /// The handler panicked.
+    /// The handler panicked, or the codec did.
     HandlerPanicked,
     /// The handler gave up because a reply could not be queued.
     ReplyFailed,
