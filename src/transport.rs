@@ -5,7 +5,7 @@ mod sim;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
@@ -132,4 +132,13 @@ pub struct Sent {
     pub failed: usize,
     /// The last refusal.
     pub error: Option<io::Error>,
+}
+
+/// An IPv4 address as such, not in its IPv6 form `::ffff:192.0.2.1`.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
+        // Unchanged, with its scope.
+        IpAddr::V6(_) => addr,
+    }
 }

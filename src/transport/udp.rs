@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait};
+use super::{Connect, Sent, Transport, Wait, canonical};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -227,14 +227,6 @@ impl Family {
             }
             _ => addr,
         }
-    }
-}
-
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
-        // Unchanged, with its scope.
-        IpAddr::V6(_) => addr,
     }
 }
 
