@@ -70,17 +70,17 @@ fn run() -> Result<ExitCode, Failure> {
     let client = command("client", "--server ", reachable(listening));
     say(format_args!("start the client with: {client}"));
     let robot = Transcribed::new(zurich(), !quiet);
-    let (done, served) = mpsc::channel();
+    let (done, ended) = mpsc::channel();
     thread::spawn(move || done.send(server.serve(robot)));
 
     let result = loop {
-        match served.recv_timeout(SIGNAL_CHECK) {
+        match ended.recv_timeout(SIGNAL_CHECK) {
             Ok(result) => break result,
             Err(RecvTimeoutError::Timeout) if !asked_to_end.load(Ordering::Relaxed) => {}
             Err(_) => {
                 handle.stop();
                 // A standard output that nobody reads can hold the server up.
-                break served
+                break ended
                     .recv_timeout(GRACE)
                     .unwrap_or_else(|_| Ok(handle.stats()));
             }
