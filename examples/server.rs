@@ -144,7 +144,7 @@ impl Handler<Ctime> for Transcribed {
 fn why_not_bound(address: &str, error: &io::Error) -> String {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            "the port is taken; end the other program or choose another port, 0 for any free one"
+            "the port is taken; end that program or choose another port (0: any free one)"
         }
         ErrorKind::PermissionDenied => "that port is not for everyone; choose one above 1023",
         ErrorKind::AddrNotAvailable => "this machine has no such address; try 127.0.0.1 or 0.0.0.0",
