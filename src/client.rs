@@ -11,7 +11,7 @@ use std::time::Duration;
 pub use self::core::{Exchange, Step};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::transport::{
-    Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait,
+    Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait, canonical,
 };
 
 /// A client: asks one peer, and believes nobody else.
@@ -178,7 +178,8 @@ impl<C: Codec> ClientBuilder<C> {
         Client {
             connector,
             codec: self.codec,
-            peer,
+            // The form in which a transport will name it.
+            peer: canonical(peer),
             options: self.options,
             inbox: Inbox::new(1, MAX_DATAGRAM_BYTES),
             outbox: Outbox::new(1, MAX_DATAGRAM_BYTES),
