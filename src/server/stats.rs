@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
@@ -31,10 +32,10 @@ pub struct Stats {
     pub replies_sent: u64,
     /// Replies that the system refused to send.
     pub replies_failed: u64,
-    /// Attempts to receive that failed, by class.
-    pub receive_errors: ErrorCounts,
-    /// Replies that the system refused to send, by class: `replies_failed` in all.
-    pub send_errors: ErrorCounts,
+    /// Attempts to receive that failed; that a signal came is no failure.
+    pub receive_errors: u64,
+    receive_errors_by_class: ErrorCounts,
+    send_errors_by_class: ErrorCounts,
     dropped: Dropped,
 }
 
@@ -58,6 +59,16 @@ impl Stats {
         self.dropped.iter()
     }
 
+    /// Attempts to receive that ended with an error of one class.
+    pub fn receive_errors_of(&self, class: ErrorClass) -> u64 {
+        self.receive_errors_by_class.of(class)
+    }
+
+    /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
+    pub fn send_errors_of(&self, class: ErrorClass) -> u64 {
+        self.send_errors_by_class.of(class)
+    }
+
     /// Whether every datagram received is accounted for.
     pub fn is_conserved(&self) -> bool {
         self.received == self.replied + self.silent + self.dropped_total() + self.pending
@@ -72,8 +83,8 @@ impl Stats {
         let built_in =
             DropReason::BUILT_IN.map(|reason| (reason.counter_name(), self.dropped(reason)));
         let receive =
-            ErrorClass::ALL.map(|class| (receive_counter(class), self.receive_errors.of(class)));
-        let send = ErrorClass::ALL.map(|class| (send_counter(class), self.send_errors.of(class)));
+            ErrorClass::ALL.map(|class| (receive_counter(class), self.receive_errors_of(class)));
+        let send = ErrorClass::ALL.map(|class| (send_counter(class), self.send_errors_of(class)));
         [
             ("received", self.received),
             ("replied", self.replied),
@@ -81,6 +92,7 @@ impl Stats {
             ("pending", self.pending),
             ("replies_sent", self.replies_sent),
             ("replies_failed", self.replies_failed),
+            ("receive_errors", self.receive_errors),
         ]
         .into_iter()
         .chain(built_in)
@@ -96,16 +108,22 @@ impl Stats {
         self
     }
 
+    pub(super) fn count_receive_error(&mut self, error: &io::Error) {
+        let class = ErrorClass::of(error);
+        self.receive_errors += u64::from(class != ErrorClass::Interrupted);
+        self.receive_errors_by_class.add(class, 1);
+    }
+
     pub(super) fn count_sent(&mut self, sent: &Sent) {
         self.replies_sent += sent.datagrams as u64;
         self.replies_failed += sent.failed as u64;
-        self.send_errors.merge(&sent.errors);
+        self.send_errors_by_class.merge(&sent.errors);
         let unclassified = (sent.failed as u64).saturating_sub(sent.errors.total());
         let class = sent
             .error
             .as_ref()
             .map_or(ErrorClass::Other, ErrorClass::of);
-        self.send_errors.add(class, unclassified);
+        self.send_errors_by_class.add(class, unclassified);
     }
 
     pub(super) fn count(&mut self, fate: Fate) {
@@ -129,7 +147,8 @@ impl AddAssign for Stats {
             replies_sent,
             replies_failed,
             receive_errors,
-            send_errors,
+            receive_errors_by_class,
+            send_errors_by_class,
             dropped,
         } = other;
         self.received += received;
@@ -138,8 +157,9 @@ impl AddAssign for Stats {
         self.pending += pending;
         self.replies_sent += replies_sent;
         self.replies_failed += replies_failed;
-        self.receive_errors.merge(&receive_errors);
-        self.send_errors.merge(&send_errors);
+        self.receive_errors += receive_errors;
+        self.receive_errors_by_class.merge(&receive_errors_by_class);
+        self.send_errors_by_class.merge(&send_errors_by_class);
         for (reason, datagrams) in dropped.iter() {
             self.dropped.add(reason, datagrams);
         }
@@ -177,10 +197,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             ", pending {}; replies sent {}, failed {}; receive errors {}",
-            self.pending,
-            self.replies_sent,
-            self.replies_failed,
-            self.receive_errors.total()
+            self.pending, self.replies_sent, self.replies_failed, self.receive_errors
         )
     }
 }
@@ -442,8 +459,8 @@ mod tests {
             ..Sent::default()
         });
         assert_eq!(stats.replies_failed, 5);
-        assert_eq!(stats.send_errors.total(), 5);
-        assert_eq!(stats.send_errors.of(ErrorClass::Configuration), 4);
+        assert_eq!(stats.send_errors_of(ErrorClass::Peer), 1);
+        assert_eq!(stats.send_errors_of(ErrorClass::Configuration), 4);
     }
 
     #[test]
