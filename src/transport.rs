@@ -6,7 +6,7 @@ mod sim;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
@@ -145,5 +145,14 @@ impl Sent {
         self.failed += 1;
         self.errors.add(ErrorClass::of(&error), 1);
         self.error = Some(error);
+    }
+}
+
+/// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
+        // Unchanged, with its scope.
+        IpAddr::V6(_) => addr,
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait};
+use super::{Connect, Sent, Transport, Wait, canonical};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -85,7 +85,9 @@ impl UdpTransport {
                 None => self
                     .socket
                     .send_to(datagram.bytes, self.family.native(datagram.peer)),
-                Some(peer) if peer == datagram.peer => self.socket.send(datagram.bytes),
+                Some(peer) if same(peer, canonical(datagram.peer)) => {
+                    self.socket.send(datagram.bytes)
+                }
                 Some(_) => Err(io::Error::new(
                     ErrorKind::InvalidInput,
                     "the socket is connected to another peer",
@@ -95,9 +97,11 @@ impl UdpTransport {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error)
-                    if error.kind() == ErrorKind::WouldBlock && self.wait == Some(Wait::No) =>
+                    if error.kind() == ErrorKind::WouldBlock
+                        && matches!(self.wait, None | Some(Wait::No)) =>
                 {
-                    // The send buffer is full and the socket in the mode of the last `recv`.
+                    // The send buffer is full and the socket in the mode of the last `recv`, or
+                    // the one it was adopted in.
                     self.set_wait(Wait::Forever)?;
                 }
                 Err(error) => return Err(error),
@@ -198,7 +202,15 @@ impl UdpOptions {
 impl Connect for UdpOptions {
     type Transport = UdpTransport;
 
+    /// Fails for an unspecified address: a server can be bound to it, but nobody answers from it.
     fn connect(&self, peer: SocketAddr) -> io::Result<UdpTransport> {
+        let peer = canonical(peer);
+        if peer.ip().is_unspecified() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} is not the address of any peer", peer.ip()),
+            ));
+        }
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -227,11 +239,13 @@ impl Family {
     }
 }
 
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
-        // Unchanged, with its scope.
-        IpAddr::V6(_) => addr,
+/// Whether two canonical addresses are the same, whatever their flow labels.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
+            (one.ip(), one.port(), one.scope_id()) == (other.ip(), other.port(), other.scope_id())
+        }
+        _ => one == other,
     }
 }
 
