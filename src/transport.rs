@@ -1,6 +1,7 @@
 //! Transports: where datagrams come from and go to.
 
 mod batch;
+mod error;
 mod sim;
 mod udp;
 
@@ -9,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::sim::{Node, SimNet, SimTransport};
 pub use self::udp::{UdpOptions, UdpTransport};
 use crate::clock::Now;
@@ -132,6 +134,18 @@ pub struct Sent {
     pub failed: usize,
     /// The last refusal.
     pub error: Option<io::Error>,
+    /// The refusals by class, as far as the transport tells them apart: the rest is taken to be of
+    /// the class of the last one.
+    pub errors: ErrorCounts,
+}
+
+impl Sent {
+    /// Notes one datagram that the system refused.
+    pub fn fail(&mut self, error: io::Error) {
+        self.failed += 1;
+        self.errors.add(ErrorClass::of(&error), 1);
+        self.error = Some(error);
+    }
 }
 
 /// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.

@@ -58,7 +58,7 @@ fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
     let mut core = ServerCore::new(codec, handler);
     let mut inbox = Inbox::new(16, 1_024);
     let mut outbox = Outbox::new(MAX_REPLIES, 1_024);
-    let peer = SocketAddr::from(([192, 0, 2, 1], 7));
+    let peer = SocketAddr::from(([192, 0, 2, 1], 50_007));
     let mut round = |second| {
         for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
             inbox.push(request, Meta::new(peer));

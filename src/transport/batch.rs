@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
 /// and a UDP header of 8 (RFC 791 §3.1, RFC 768). The default limit in both directions.
@@ -17,6 +18,9 @@ pub struct Meta {
     pub local: Option<IpAddr>,
     /// Whether it was longer than the inbox's limit, so that only a part of it is here.
     pub truncated: bool,
+    /// How long it had waited in the system's queue when it was received, if the system tells;
+    /// otherwise zero.
+    pub waited: Duration,
 }
 
 impl Meta {
@@ -26,6 +30,7 @@ impl Meta {
             peer,
             local: None,
             truncated: false,
+            waited: Duration::ZERO,
         }
     }
 

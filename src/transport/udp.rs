@@ -135,10 +135,7 @@ impl Transport for UdpTransport {
         for datagram in outbox.iter() {
             match self.send_one(datagram) {
                 Ok(()) => sent.datagrams += 1,
-                Err(error) => {
-                    sent.failed += 1;
-                    sent.error = Some(error);
-                }
+                Err(error) => sent.fail(error),
             }
         }
         sent
