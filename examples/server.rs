@@ -71,7 +71,10 @@ fn run() -> Result<ExitCode, Failure> {
     say(format_args!("start the client with: {client}"));
     let robot = Transcribed::new(zurich(), !quiet);
     let (done, ended) = mpsc::channel();
-    thread::spawn(move || done.send(server.serve(robot)));
+    thread::spawn(move || {
+        // Nobody listens any more only if the program is ending.
+        let _ = done.send(server.serve(robot));
+    });
 
     let result = loop {
         match ended.recv_timeout(SIGNAL_CHECK) {
