@@ -148,7 +148,7 @@ impl Transport for UdpTransport {
 
 /// How to open UDP sockets. As a [`Connect`], it is what a UDP client is made with.
 ///
-/// ```
+/// ```no_run
 /// use rejoinder::{Transport, UdpOptions};
 ///
 /// let transport = UdpOptions::new().only_v6(true).bind("[::1]:0")?;
