@@ -206,19 +206,14 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             .map_err(Refusal::Malformed)?;
         let queued = outbox.len();
         let context = Context::new(&meta, now);
-        let mut reply = Reply::new(&self.codec, context, outbox);
+        let mut reply = Reply::new(&self.codec, bytes, context, outbox);
         self.handler
             .handle(request, &context, &mut reply)
             .map_err(Refusal::Reply)?;
         if outbox.len() == queued {
             return Ok(Fate::Silent);
         }
-        let bytes = outbox
-            .iter()
-            .skip(queued)
-            .map(|reply| reply.bytes.len())
-            .sum();
-        let replies = Replies::new(outbox.len() - queued, bytes);
+        let replies = Replies::new(outbox.len() - queued, outbox.bytes_after(queued));
         self.gate.release(now, &datagram, replies)?;
         Ok(Fate::Replied)
     }

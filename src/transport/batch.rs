@@ -284,6 +284,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// How many bytes the datagrams after the first `len` have in all.
+    #[inline]
+    pub(crate) fn bytes_after(&self, len: usize) -> usize {
+        self.datagrams
+            .get(len)
+            .map_or(0, |first| self.used - first.start)
+    }
+
     /// Takes back all datagrams but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         if let Some(first) = self.datagrams.get(len) {
