@@ -32,7 +32,8 @@ impl Pattern {
         Ok(Self {
             source: source.into(),
             dfa: build_dfa(&hir),
-            margins: (0..regex.captures_len())
+            // `captures_len` leaves out groups that are repeated zero times, but not their numbers.
+            margins: (0..regex.group_info().group_len(PatternID::ZERO))
                 .map(|group| known.get(&group).copied())
                 .collect(),
             regex,
@@ -40,7 +41,7 @@ impl Pattern {
     }
 
     pub(super) fn has_group(&self, group: usize) -> bool {
-        group < self.regex.captures_len()
+        group < self.margins.len()
     }
 
     pub(super) fn group_named(&self, name: &str) -> Option<usize> {
