@@ -5,7 +5,10 @@
 //! Every answer ends in a buffer that is there already, as on the server's way.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
-#![allow(clippy::wildcard_imports, reason = "the modules are the groups of the report")]
+#![allow(
+    clippy::wildcard_imports,
+    reason = "the modules are the groups of the report"
+)]
 
 use std::fmt::{Display, Write as _};
 use std::sync::LazyLock;
@@ -58,7 +61,7 @@ fn bench_writing(bencher: Bencher<'_, '_>, bytes: usize, mut write: impl FnMut(&
 mod robot {
     use super::*;
 
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 500)]
     fn answer(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
         bench_writing(bencher, request.len(), |out| {
@@ -69,7 +72,7 @@ mod robot {
     }
 
     /// Captures, `format!`, `replace`.
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 500)]
     fn naive(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
         let regex = Regex::new(r"^你(\D+)吗？").unwrap();
@@ -91,13 +94,13 @@ fn naive_answer(regex: &Regex, request: &str) -> String {
 mod regex_crate {
     use super::*;
 
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 500)]
     fn find(bencher: Bencher<'_, '_>, name: &str) {
         let (regex, request) = (Regex::new(r"^你(\D+)吗？").unwrap(), request(name));
         bencher.bench(|| regex.find(black_box(&request)).map(|found| found.end()));
     }
 
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 500)]
     fn captures(bencher: Bencher<'_, '_>, name: &str) {
         let (regex, request) = (Regex::new(r"^你(\D+)吗？").unwrap(), request(name));
         bencher.bench(|| {
@@ -108,7 +111,7 @@ mod regex_crate {
 }
 
 /// The robot's answers with a rule whose groups must be searched.
-#[divan::bench(args = ["12 bytes", "36 bytes", "600 bytes"])]
+#[divan::bench(args = ["12 bytes", "36 bytes", "600 bytes"], sample_size = 500)]
 fn robot_with_searched_groups(bencher: Bencher<'_, '_>, name: &str) {
     let robot = Robot::builder()
         .rule(r"你(\D+)(吗|么)+(？|\?)", "【机器人】小Zurich {1}!")
@@ -125,7 +128,7 @@ mod ctime {
     use super::*;
 
     /// All responses within a second share a header.
-    #[divan::bench]
+    #[divan::bench(sample_size = 500)]
     fn encode_in_the_same_second(bencher: Bencher<'_, '_>) {
         let (codec, now) = (Ctime::local(), now());
         bench_writing(bencher, 29 + 6, |out| {
@@ -133,7 +136,7 @@ mod ctime {
         });
     }
 
-    #[divan::bench]
+    #[divan::bench(sample_size = 500)]
     fn encode_in_a_new_second(bencher: Bencher<'_, '_>) {
         let (codec, mut now) = (Ctime::local(), now());
         bench_writing(bencher, 29 + 6, |out| {
@@ -142,7 +145,7 @@ mod ctime {
         });
     }
 
-    #[divan::bench]
+    #[divan::bench(sample_size = 500)]
     fn encode_with_chrono_each_time(bencher: Bencher<'_, '_>) {
         let now = now();
         bench_writing(bencher, 29 + 6, |out| {
@@ -150,7 +153,7 @@ mod ctime {
         });
     }
 
-    #[divan::bench]
+    #[divan::bench(sample_size = 500)]
     fn decode_response(bencher: Bencher<'_, '_>) {
         let frame = "[b'Sun Jul  7 17:17:58 2019']【机器人】小Zurich 好!";
         bencher
@@ -158,7 +161,7 @@ mod ctime {
             .bench(|| Ctime::utc().decode_response(black_box(frame.as_bytes())));
     }
 
-    #[divan::bench(args = ["12 bytes", "36 bytes", "600 bytes"])]
+    #[divan::bench(args = ["12 bytes", "36 bytes", "600 bytes"], sample_size = 500)]
     fn decode_request(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
         let codec = Ctime::utc();
@@ -185,7 +188,7 @@ mod batch_of_64 {
 
     const BATCH: usize = 64;
 
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 20)]
     fn server_core(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
         let meta = Meta::new("192.0.2.1:9999".parse().unwrap());
@@ -207,7 +210,7 @@ mod batch_of_64 {
     }
 
     /// A string per request, and nothing checked but the encoding.
-    #[divan::bench(args = REQUESTS)]
+    #[divan::bench(args = REQUESTS, sample_size = 5)]
     fn naive(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
         let regex = Regex::new(r"^你(\D+)吗？").unwrap();

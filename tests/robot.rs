@@ -381,7 +381,7 @@ fn a_pattern_may_have_more_groups_than_fit_on_the_stack() {
 }
 
 #[test]
-fn a_pattern_too_large_for_a_small_automaton_works_all_the_same() {
+fn a_pattern_with_a_large_automaton_works_all_the_same() {
     let robot = one_rule(r"(\w+) (?:\w{20} )?(\pL{10,30})!", "{2} {1}");
     assert_eq!(
         robot.answer("很好 абвгдеёжзий!").to_string(),
@@ -489,6 +489,46 @@ proptest! {
         let whole = format!("{first}{literal}{second}");
         prop_assert_eq!(said(&robot, &request), (whole.clone(), substituted(&whole, &pairs)));
         prop_assert_eq!(said(&robot, "none"), (literal.clone(), substituted(&literal, &pairs)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Patterns of the form that the robot matches by itself, and of forms that are nearly that.
+    #[test]
+    fn runs_of_a_class_end_where_those_of_the_regular_expression_end(
+        prefix in select(vec!["", "", "a", "你", "(?:)", "^"]),
+        class in select(vec![
+            r"\D", ".", "(?s:.)", "[^a]", "[a-zé]", r"[^\x00-\x7f]", r"\S", "[吗？]", "[^吗？]", "[a我]",
+            r"[^\u{1f900}-\u{1f9ff}]", "[a&&b]", r"(?-u:\d)", "(?i:[ak])",
+        ]),
+        repeat in select(vec!["+", "+", "*", "*", "+?", "*?", "{2,}", "{1,3}", ""]),
+        group in any::<bool>(),
+        suffix in select(vec!["", "", "a", "吗？", "1", "aa", "(b)?", "$"]),
+        texts in vec(
+            vec(select(vec!["a", "b", "k", "1", "你", "我", "吗", "？", "吗？", "é", "\n", "🤖", "١", "\u{212a}"]), 0..9)
+                .prop_map(|parts| parts.concat()),
+            32,
+        ),
+    ) {
+        let run = format!("{class}{repeat}");
+        let run = if group { format!("({run})") } else { run };
+        let pattern = format!("{prefix}{run}{suffix}");
+        let reference = Regex::new(&format!(r"\A(?:{pattern})")).unwrap();
+        let template = if group { "<{0}|{1}>" } else { "<{0}>" };
+        let robot = one_rule(&pattern, template);
+        for text in texts {
+            for text in [text.clone(), format!("{prefix}{text}"), format!("{prefix}{text}{suffix}")] {
+                let expected = reference.captures(&text).map_or("(none)".to_owned(), |captures| {
+                    match captures.get(1).filter(|_| group) {
+                        Some(run) => format!("<{}|{}>", &captures[0], run.as_str()),
+                        None => format!("<{}>", &captures[0]),
+                    }
+                });
+                prop_assert_eq!(robot.answer(&text).to_string(), expected, "{} on {:?}", pattern, text);
+            }
+        }
     }
 }
 
