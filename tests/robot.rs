@@ -501,7 +501,7 @@ proptest! {
         prefix in select(vec!["", "", "a", "你", "(?:)", "^"]),
         class in select(vec![
             r"\D", ".", "(?s:.)", "[^a]", "[a-zé]", r"[^\x00-\x7f]", r"\S", "[吗？]", "[^吗？]", "[a我]",
-            r"[^\u{1f900}-\u{1f9ff}]", "[a&&b]", r"(?-u:\d)", "(?i:[ak])",
+            r"[^\u{1f900}-\u{1f9ff}]", r"[a-z\u{6000}-\u{6fff}]", "[a&&b]", r"(?-u:\d)", "(?i:[ak])",
         ]),
         repeat in select(vec!["+", "+", "*", "*", "+?", "*?", "{2,}", "{1,3}", ""]),
         group in any::<bool>(),

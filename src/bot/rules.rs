@@ -17,6 +17,9 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 ///
 /// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer.
 ///
+/// Answering allocates nothing once a thread has answered a request or two, unless a template uses
+/// a group with a number above 15.
+///
 /// ```
 /// use rejoinder::Robot;
 ///
