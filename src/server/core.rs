@@ -149,23 +149,29 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
                 }
             }
             let datagram = inbox.pop().expect("it is not empty");
-            let waited = datagram.meta.waited + at.saturating_sub(received.monotonic);
-            let fate = match self.max_age {
-                Some(max_age) if waited > max_age => self.drop_stale(received, datagram),
-                _ => self.answer(received, datagram, outbox),
-            };
+            let waited = at
+                .saturating_sub(received.monotonic)
+                .saturating_add(datagram.meta.waited);
+            let is_stale = self.max_age.is_some_and(|max_age| waited > max_age);
+            let fate = self.answer(received, datagram, is_stale, outbox);
             self.stats.count(fate);
         }
     }
 
     /// The whole life of a datagram.
-    fn answer(&mut self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) -> Fate {
+    fn answer(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        is_stale: bool,
+        outbox: &mut Outbox,
+    ) -> Fate {
         let queued = outbox.len();
         // What a panic could leave half done is the handler's own state, which is its own affair,
         // and the outbox, which is set back. The codec and the gates are inside too: they should
         // never panic, but one datagram that makes them do so must not be the end of the server.
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            self.answer_or_panic(now, datagram, outbox)
+            self.answer_or_panic(now, datagram, is_stale, outbox)
         }));
         let refusal = match result {
             Ok(Ok(fate)) => return fate,
@@ -189,6 +195,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         &mut self,
         now: Now,
         datagram: Datagram<'_>,
+        is_stale: bool,
         outbox: &mut Outbox,
     ) -> Result<Fate, Refusal<C::Error>> {
         let Datagram { bytes, meta } = datagram;
@@ -196,6 +203,9 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             return Err(Refusal::For(DropReason::Truncated));
         }
         self.sources.check(&meta)?;
+        if is_stale {
+            return Err(Refusal::For(DropReason::Stale));
+        }
         if self.codec.is_response(bytes) {
             return Err(Refusal::For(DropReason::Response));
         }
@@ -216,13 +226,6 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         let replies = Replies::new(outbox.len() - queued, outbox.bytes_after(queued));
         self.gate.release(now, &datagram, replies)?;
         Ok(Fate::Replied)
-    }
-
-    #[cold]
-    fn drop_stale(&mut self, now: Now, datagram: Datagram<'_>) -> Fate {
-        self.log
-            .dropped(now, &datagram.meta, DropReason::Stale, None);
-        Fate::Dropped(DropReason::Stale)
     }
 }
 

@@ -54,8 +54,8 @@ use crate::transport::Datagram;
 ///
 /// # Several workers
 ///
-/// Clones share the table, so the limit holds for all workers together. Each access locks one of 64
-/// parts of the table for some nanoseconds.
+/// Clones share the table, so the limit holds for all workers together. Each access locks one of up
+/// to 64 parts of the table for some nanoseconds.
 #[derive(Clone)]
 pub struct RateLimit {
     table: Arc<Table>,
@@ -181,7 +181,7 @@ impl RateLimitBuilder {
         self
     }
 
-    /// How many networks are remembered, rounded up to a power of two, at least 256. Each takes 16
+    /// How many networks are remembered, rounded up to a power of two, at least 4. Each takes 16
     /// bytes. Default: 65,536. Zero is an error.
     pub fn sources(mut self, sources: usize) -> Self {
         self.sources = sources;
@@ -218,8 +218,9 @@ impl RateLimitBuilder {
             })
             .collect::<Result<_, _>>()?;
 
-        let sets = self.sources.div_ceil(WAYS).max(PARTS).next_power_of_two();
-        let sets_per_part = sets / PARTS;
+        let sets = self.sources.div_ceil(WAYS).next_power_of_two();
+        let parts = sets.min(MAX_PARTS);
+        let sets_per_part = sets / parts;
         let part = || Mutex::new(vec![Set::default(); sets_per_part].into_boxed_slice());
         Ok(RateLimit {
             table: Arc::new(Table {
@@ -232,7 +233,7 @@ impl RateLimitBuilder {
                 v6_mask,
                 exempt,
                 hasher: SipHasher13::new_with_key(&self.key.unwrap_or_else(random_key)),
-                parts: std::iter::repeat_with(part).take(PARTS).collect(),
+                parts: std::iter::repeat_with(part).take(parts).collect(),
                 sets_per_part,
             }),
         })
@@ -325,8 +326,9 @@ impl Table {
         reason = "any bits of the hash will do"
     )]
     fn with_set<R>(&self, hash: u64, f: impl FnOnce(&mut Set) -> R) -> R {
-        let part = hash as usize % PARTS;
-        let set = (hash >> 32) as usize % self.sets_per_part;
+        // Both numbers are powers of two.
+        let part = hash as usize & (self.parts.len() - 1);
+        let set = (hash >> 32) as usize & (self.sets_per_part - 1);
         let mut part = self.parts[part]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -417,8 +419,8 @@ fn nanos(time: Duration) -> u64 {
 const NANOS: u64 = 1_000_000_000;
 /// Places for each hash.
 const WAYS: usize = 4;
-/// Parts of the table that are locked separately.
-const PARTS: usize = 64;
+/// Parts of the table that are locked separately. A power of two.
+const MAX_PARTS: usize = 64;
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
