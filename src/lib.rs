@@ -73,7 +73,7 @@ pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
 pub use server::{DropReason, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats};
 pub use transport::{
     Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox, OutboxFull, Outgoing, Sent,
-    SimNet, SimTransport, Transport, UdpOptions, UdpTransport, Wait,
+    SimNet, SimTransport, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport, Wait,
 };
 
 /// The README's code, compiled and run.

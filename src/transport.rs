@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
 pub use self::sim::{Node, SimNet, SimTransport};
-pub use self::udp::{UdpOptions, UdpTransport};
+pub use self::udp::{UdpFeature, UdpFeatures, UdpOptions, UdpTransport};
 use crate::clock::Now;
 
 /// A place where datagrams arrive and from which they leave.
@@ -90,6 +90,14 @@ pub trait Transport {
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// How many datagrams the system has dropped because nobody received them in time, as far as
+    /// is known at this moment, since the transport was opened. Never less than it was. Asked once
+    /// per batch, so an implementation remembers rather than makes a system call. The default knows
+    /// of none.
+    fn kernel_drops(&self) -> u64 {
+        0
+    }
+
     /// Reads the clock that this transport lives by: the system's, unless time is simulated.
     fn now(&self) -> Now {
         Now::system()
@@ -121,6 +129,10 @@ pub enum Wait {
     For(Duration),
     /// Until there is one.
     Forever,
+    /// At most so long, without giving up the processor (busy polling). It saves the time that it
+    /// takes to fall asleep and to wake up, some microseconds, and costs all of one core. A
+    /// transport that cannot do it waits as it does with [`For`](Self::For).
+    Spin(Duration),
 }
 
 /// What became of an outbox.

@@ -202,7 +202,7 @@ impl Transport for SimTransport {
             if !self.net.step() {
                 return match wait {
                     Wait::No => Ok(0),
-                    Wait::For(time) => {
+                    Wait::For(time) | Wait::Spin(time) => {
                         lock(&self.net.state).elapsed += time;
                         Ok(0)
                     }
