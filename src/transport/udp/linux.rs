@@ -483,3 +483,196 @@ const OLD_MAX_SEGMENTS: usize = 64;
 const SHORT_SEGMENT_BATCHES: u32 = 1_024;
 /// A timeout of so little is set exactly.
 const SHORT: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::transport::OutboxFull;
+
+    /// A kernel that takes some messages and refuses others, and remembers.
+    #[derive(Debug)]
+    struct Fake {
+        lens: Vec<usize>,
+        peers: Vec<SocketAddr>,
+        /// The most segments and their greatest length; `None`: it cannot segment at all.
+        gso: Option<(usize, usize)>,
+        /// Longer datagrams are refused.
+        max_bytes: usize,
+        /// How many messages it takes at once.
+        at_once: usize,
+        delivered: Vec<usize>,
+        refused: Vec<usize>,
+        calls: usize,
+    }
+
+    impl Fake {
+        fn members<'a>(plan: &'a Plan, message: &Message) -> impl Iterator<Item = usize> + 'a {
+            std::iter::successors(Some(message.first), |&index| plan.follows(index))
+                .take(message.datagrams)
+        }
+
+        fn verdict(&self, message: &Message) -> io::Result<()> {
+            let len = self.lens[message.first];
+            let code = match (message.segment_bytes, self.gso) {
+                (None, _) if len > self.max_bytes => libc::EMSGSIZE,
+                (Some(_), None) => libc::EIO,
+                (Some(_), Some((segments, _))) if message.datagrams > segments => libc::EINVAL,
+                (Some(bytes), Some((_, most))) if usize::from(bytes) > most.min(self.max_bytes) => {
+                    libc::EMSGSIZE
+                }
+                _ => return Ok(()),
+            };
+            Err(io::Error::from_raw_os_error(code))
+        }
+    }
+
+    impl Kernel for Fake {
+        fn send(&mut self, plan: &Plan, index: usize) -> io::Result<usize> {
+            self.calls += 1;
+            let mut sent = 0;
+            for message in plan.messages[index..].iter().take(self.at_once) {
+                match self.verdict(message) {
+                    Ok(()) => self.delivered.extend(Self::members(plan, message)),
+                    Err(_) if sent > 0 => break,
+                    Err(error) => {
+                        if message.segment_bytes.is_none() {
+                            self.refused.push(message.first);
+                        }
+                        return Err(error);
+                    }
+                }
+                sent += 1;
+            }
+            Ok(sent)
+        }
+    }
+
+    fn outbox(datagrams: &[(u8, usize)]) -> Outbox {
+        let mut outbox = Outbox::new(datagrams.len().max(1), 2_000);
+        for &(peer, len) in datagrams {
+            let peer = ([192, 0, 2, peer], 7).into();
+            let pushed: Result<(), OutboxFull> = outbox.push_with(peer, None, |_| Ok(len));
+            pushed.expect("there is room");
+        }
+        outbox
+    }
+
+    fn fake(datagrams: &[(u8, usize)], gso: Option<(usize, usize)>) -> Fake {
+        Fake {
+            lens: datagrams.iter().map(|datagram| datagram.1).collect(),
+            peers: outbox(datagrams).iter().map(|one| one.peer).collect(),
+            gso,
+            max_bytes: 1_900,
+            at_once: 64,
+            delivered: Vec::new(),
+            refused: Vec::new(),
+            calls: 0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_refused_every_datagram_is_tried_once_and_in_order(
+            batches in prop::collection::vec(
+                prop::collection::vec((0..4_u8, prop_oneof![0..3_usize, Just(100), 1..2_000_usize]), 0..150),
+                1..4,
+            ),
+            gso in prop::option::of((1..130_usize, 1..2_000_usize)),
+            at_once in 1..65_usize,
+        ) {
+            let mut sender = Sender::new();
+            let mut segmenting = true;
+            for datagrams in batches {
+                let outbox = outbox(&datagrams);
+                let mut fake = Fake { at_once, ..fake(&datagrams, gso) };
+                let (sent, still) = sender.send(&outbox, segmenting, &mut fake);
+                segmenting = still;
+                let too_long = datagrams.iter().filter(|one| one.1 > fake.max_bytes).count();
+                prop_assert_eq!(sent.failed, too_long);
+                prop_assert_eq!(sent.datagrams + sent.failed, datagrams.len());
+                prop_assert_eq!(sent.error.is_some(), too_long > 0);
+                let mut tried = fake.delivered.clone();
+                tried.extend(&fake.refused);
+                tried.sort_unstable();
+                prop_assert!(tried.into_iter().eq(0..datagrams.len()));
+                for peer in &fake.peers {
+                    let same = fake.delivered.iter().filter(|&&one| fake.peers[one] == *peer);
+                    prop_assert!(same.is_sorted());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_system_that_cannot_segment_is_asked_once() {
+        let datagrams = [(1, 100); 10];
+        let outbox = outbox(&datagrams);
+        let mut fake = fake(&datagrams, None);
+        let mut sender = Sender::new();
+        let (_, gso) = sender.send(&outbox, true, &mut fake);
+        assert!(!gso);
+        assert_eq!(fake.calls, 2);
+    }
+
+    #[test]
+    fn an_older_limit_of_segments_is_learnt() {
+        let datagrams = [(1, 100); 128];
+        let outbox = outbox(&datagrams);
+        let mut fake = fake(&datagrams, Some((64, 1_472)));
+        let mut sender = Sender::new();
+        assert!(sender.send(&outbox, true, &mut fake).1);
+        fake.calls = 0;
+        assert!(sender.send(&outbox, true, &mut fake).1);
+        assert_eq!(fake.calls, 1);
+    }
+
+    #[test]
+    fn segments_too_long_for_the_way_are_left_alone_for_a_while() {
+        let long = [(1, 1_500); 10];
+        let short = [(1, 1_400); 10];
+        let (mut long_fake, mut short_fake) = (
+            fake(&long, Some((64, 1_472))),
+            fake(&short, Some((64, 1_472))),
+        );
+        let mut sender = Sender::new();
+        assert!(sender.send(&outbox(&long), true, &mut long_fake).1);
+        assert_eq!(sender.max_segment_bytes, 1_499);
+        long_fake.calls = 0;
+        sender.send(&outbox(&long), true, &mut long_fake);
+        sender.send(&outbox(&short), true, &mut short_fake);
+        assert_eq!((long_fake.calls, short_fake.calls), (1, 1));
+        for _ in 0..SHORT_SEGMENT_BATCHES {
+            sender.send(&outbox(&short), true, &mut short_fake);
+        }
+        assert_eq!(sender.max_segment_bytes, MAX_DATAGRAM_BYTES);
+    }
+
+    #[test]
+    fn lone_datagrams_are_received_alone_but_a_queue_is_noticed() {
+        let mut batch = BatchSize::new();
+        for _ in 0..LONE {
+            assert_eq!(batch.next(), MIN_BATCH);
+            batch.received(MIN_BATCH, 1);
+        }
+        let mut waiting = 300;
+        let mut calls = 0;
+        while waiting > 0 {
+            let received = batch.next().min(waiting);
+            batch.received(batch.next(), received);
+            waiting -= received;
+            calls += 1;
+        }
+        assert!(calls < 20, "{calls} calls");
+    }
+
+    #[test]
+    fn a_counter_of_drops_survives_its_wrapping() {
+        let mut drops = Drops::default();
+        for count in [5, u32::MAX, 3] {
+            drops.seen(count);
+        }
+        assert_eq!(drops.total, (1 << 32) + 3);
+    }
+}
