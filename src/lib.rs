@@ -70,10 +70,14 @@ pub use codec::{
 };
 pub use escape::Escaped;
 pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
-pub use server::{DropReason, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats};
+pub use server::{
+    AmplificationLimit, DropReason, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder,
+    RateLimitError, Replies, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats,
+};
 pub use transport::{
-    Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox, OutboxFull, Outgoing, Sent,
-    SimNet, SimTransport, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport, Wait,
+    Connect, Datagram, ErrorClass, ErrorCounts, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox,
+    OutboxFull, Outgoing, Sent, SimNet, SimTransport, Transport, UdpFeature, UdpFeatures,
+    UdpOptions, UdpTransport, Wait,
 };
 
 /// The README's code, compiled and run.

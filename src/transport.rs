@@ -1,14 +1,16 @@
 //! Transports: where datagrams come from and go to.
 
 mod batch;
+mod error;
 mod sim;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::sim::{Node, SimNet, SimTransport};
 pub use self::udp::{UdpFeature, UdpFeatures, UdpOptions, UdpTransport};
 use crate::clock::Now;
@@ -144,4 +146,25 @@ pub struct Sent {
     pub failed: usize,
     /// The last refusal.
     pub error: Option<io::Error>,
+    /// The refusals by class, as far as the transport tells them apart: the rest is taken to be of
+    /// the class of the last one.
+    pub errors: ErrorCounts,
+}
+
+impl Sent {
+    /// Notes one datagram that the system refused.
+    pub fn fail(&mut self, error: io::Error) {
+        self.failed += 1;
+        self.errors.add(ErrorClass::of(&error), 1);
+        self.error = Some(error);
+    }
+}
+
+/// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
+        // Unchanged, with its scope.
+        IpAddr::V6(_) => addr,
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::RequestError;
 use crate::clock::Now;
 use crate::codec::Codec;
-use crate::transport::Datagram;
+use crate::transport::{Datagram, canonical};
 
 /// One request on its way to one answer, without its surroundings: no socket, no clock.
 ///
@@ -51,7 +51,7 @@ impl Exchange {
     /// An exchange with `peer` that begins now and ends `timeout` later at the latest.
     pub fn new(peer: SocketAddr, timeout: Duration, now: Now) -> Self {
         Self {
-            peer,
+            peer: canonical(peer),
             started: now.monotonic,
             deadline: now.monotonic.saturating_add(timeout),
             sends: 0,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
 /// and a UDP header of 8 (RFC 791 §3.1, RFC 768). The default limit in both directions.
@@ -17,6 +18,9 @@ pub struct Meta {
     pub local: Option<IpAddr>,
     /// Whether it was longer than the inbox's limit, so that only a part of it is here.
     pub truncated: bool,
+    /// How long it had waited in the system's queue when it was received, if the system tells;
+    /// otherwise zero.
+    pub waited: Duration,
 }
 
 impl Meta {
@@ -26,6 +30,7 @@ impl Meta {
             peer,
             local: None,
             truncated: false,
+            waited: Duration::ZERO,
         }
     }
 
@@ -343,6 +348,20 @@ impl Outbox {
     /// Takes back all datagrams.
     pub fn clear(&mut self) {
         self.truncate(0);
+    }
+
+    /// How many bytes the datagrams from index `first` on have together.
+    #[inline]
+    pub(crate) fn bytes_from(&self, first: usize) -> usize {
+        self.datagrams
+            .get(first)
+            .map_or(0, |first| self.used - first.start)
+    }
+
+    /// How many datagrams can be queued at most.
+    #[cfg(target_os = "linux")]
+    pub(super) fn max_datagrams(&self) -> usize {
+        self.max_datagrams
     }
 
     /// Where everything lies.

@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use self::fast::Fast;
 pub use self::features::{UdpFeature, UdpFeatures};
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait};
+use super::{Connect, Sent, Transport, Wait, canonical};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -118,16 +118,20 @@ impl UdpTransport {
                 None => self
                     .socket
                     .send_to(datagram.bytes, self.family.native(datagram.peer)),
-                Some(peer) if peer == datagram.peer => self.socket.send(datagram.bytes),
+                Some(peer) if same(peer, canonical(datagram.peer)) => {
+                    self.socket.send(datagram.bytes)
+                }
                 Some(_) => Err(wrong_peer()),
             };
             match result {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error)
-                    if error.kind() == ErrorKind::WouldBlock && self.wait == Some(Wait::No) =>
+                    if error.kind() == ErrorKind::WouldBlock
+                        && matches!(self.wait, None | Some(Wait::No)) =>
                 {
-                    // The send buffer is full and the socket in the mode of the last `recv`.
+                    // The send buffer is full and the socket in the mode of the last `recv`, or
+                    // the one it was adopted in.
                     self.set_wait(Wait::Forever)?;
                 }
                 Err(error) => return Err(error),
@@ -190,10 +194,7 @@ impl Transport for UdpTransport {
         for datagram in outbox.iter() {
             match self.send_one(datagram) {
                 Ok(()) => sent.datagrams += 1,
-                Err(error) => {
-                    sent.failed += 1;
-                    sent.error = Some(error);
-                }
+                Err(error) => sent.fail(error),
             }
         }
         sent
@@ -376,7 +377,15 @@ impl Default for UdpOptions {
 impl Connect for UdpOptions {
     type Transport = UdpTransport;
 
+    /// Fails for an unspecified address: a server can be bound to it, but nobody answers from it.
     fn connect(&self, peer: SocketAddr) -> io::Result<UdpTransport> {
+        let peer = canonical(peer);
+        if peer.ip().is_unspecified() {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                format!("{} is not the address of any peer", peer.ip()),
+            ));
+        }
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -461,11 +470,13 @@ fn wrong_peer() -> io::Error {
     )
 }
 
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
-        // Unchanged, with its scope.
-        IpAddr::V6(_) => addr,
+/// Whether two canonical addresses are the same, whatever their flow labels.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
+            (one.ip(), one.port(), one.scope_id()) == (other.ip(), other.port(), other.scope_id())
+        }
+        _ => one == other,
     }
 }
 

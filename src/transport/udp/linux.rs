@@ -11,7 +11,7 @@ use super::sys::{self, Envelope, MAX_MESSAGES};
 use super::wire;
 use super::{Family, UdpFeature, UdpFeatures};
 use crate::transport::batch::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
-use crate::transport::{Sent, Wait};
+use crate::transport::{Sent, Wait, canonical};
 
 /// What the fast path keeps between system calls.
 #[derive(Debug)]
@@ -120,6 +120,10 @@ impl Fast {
         } else {
             inbox.max_datagram_bytes() + 1
         };
+        if !inbox.has_space() {
+            return Ok(0);
+        }
+        let waiting = inbox.len();
         let asked = self.batch.next();
         let received = sys::receive(
             socket,
@@ -155,7 +159,7 @@ impl Fast {
                 self.drops.seen(drops);
             }
         }
-        Ok(inbox.len())
+        Ok(inbox.len() - waiting)
     }
 
     /// A timeout that comes nearer with every call, as before a deadline, must not cost a system
@@ -321,6 +325,7 @@ impl Sender {
             segment_bytes: self.max_segment_bytes,
             total_bytes: MAX_DATAGRAM_BYTES,
         };
+        self.plan.reserve(outbox.max_datagrams());
         self.plan.make(queued, limits);
         let mut sent = Sent::default();
         let mut at = 0;
@@ -336,8 +341,7 @@ impl Sender {
             };
             at += 1;
             let Some(segment_bytes) = message.segment_bytes else {
-                sent.failed += 1;
-                sent.error = Some(error);
+                sent.fail(error);
                 continue;
             };
             // It may be the segmentation that cannot be done, or a single datagram.
@@ -376,8 +380,7 @@ impl Sender {
                     at += messages;
                 }
                 Err(error) => {
-                    sent.failed += 1;
-                    sent.error = Some(error);
+                    sent.fail(error);
                     at += 1;
                 }
             }
@@ -405,7 +408,7 @@ impl Kernel for System<'_> {
             let first = &queued[message.first];
             envelope.name_len = match self.peer {
                 None => wire::encode_name(self.family.native(first.peer), &mut envelope.name),
-                Some(peer) if peer == first.peer => 0,
+                Some(peer) if super::same(peer, canonical(first.peer)) => 0,
                 Some(_) if ready == 0 => return Err(super::wrong_peer()),
                 Some(_) => break,
             };

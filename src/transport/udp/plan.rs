@@ -31,8 +31,7 @@ pub(super) struct Message {
 
 /// A batch of datagrams, grouped by peer, as messages.
 ///
-/// The order among the datagrams of one peer, from one address of ours, is kept. Its memory grows
-/// to the size of the largest batch and is kept.
+/// The order among the datagrams of one peer, from one address of ours, is kept.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) messages: Vec<Message>,
@@ -59,6 +58,24 @@ struct Slot {
 }
 
 impl Plan {
+    /// Takes the memory for batches of so many datagrams.
+    pub(super) fn reserve(&mut self, datagrams: usize) {
+        let datagrams = datagrams.next_power_of_two();
+        if self.table.len() >= 2 * datagrams {
+            return;
+        }
+        self.messages.clear();
+        self.parts.clear();
+        self.groups.clear();
+        self.next.clear();
+        self.messages.reserve(datagrams);
+        self.parts.reserve(datagrams);
+        self.groups.reserve(datagrams);
+        self.next.reserve(datagrams);
+        self.table = vec![Slot::default(); 2 * datagrams];
+        self.stamp = 0;
+    }
+
     /// Makes a new plan.
     pub(super) fn make(&mut self, queued: &[Queued], limits: Limits) {
         self.messages.clear();
@@ -100,12 +117,7 @@ impl Plan {
     }
 
     fn group(&mut self, queued: &[Queued]) {
-        let slots = (2 * queued.len()).next_power_of_two();
-        if self.table.len() < slots {
-            self.table.clear();
-            self.table.resize(slots, Slot::default());
-            self.stamp = 0;
-        }
+        self.reserve(queued.len());
         if self.stamp == u32::MAX {
             self.table.fill(Slot::default());
             self.stamp = 0;
