@@ -123,7 +123,7 @@ fn invariant_7_local_time_costs_allocations_per_second_at_most() {
 fn allocations_of_server<C, H>(codec: C, handler: H, rounds: usize) -> u64
 where
     C: Codec + Send + 'static,
-    H: Handler<C> + Send + 'static,
+    H: Handler<C> + Send + Sync + 'static,
 {
     let server = Server::bind("127.0.0.1:0", codec).unwrap();
     let (addr, handle) = (server.local_addr().unwrap(), server.handle());

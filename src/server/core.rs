@@ -246,6 +246,12 @@ impl<C, H, G> ServerCore<C, H, G> {
         self.log.receive_failed(now, error);
     }
 
+    /// Notes how many datagrams the system has dropped in all, see
+    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
+    pub fn kernel_dropped(&mut self, datagrams: u64) {
+        self.stats.kernel_drops = datagrams;
+    }
+
     /// The counters. Nothing is pending here: what was not popped was not seen.
     pub fn stats(&self) -> Stats {
         self.stats
