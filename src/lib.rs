@@ -81,7 +81,8 @@ pub use server::{
 pub use transport::{
     AboveMtu, Connect, Datagram, ErrorClass, ErrorCounts, Fault, Inbox, Link, MAX_DATAGRAM_BYTES,
     Meta, Node, Outbox, OutboxFull, Outgoing, PacketFate, Script, ScriptError, Sent, SimNet,
-    SimTransport, Trace, TraceEvent, Transport, UdpOptions, UdpTransport, Wait,
+    SimTransport, Trace, TraceEvent, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport,
+    Wait,
 };
 
 /// The README's code, compiled and run.

@@ -772,7 +772,7 @@ fn invariant_9_the_batches_never_grow() {
     }
     assert_eq!((taken, inbox.len()), (3, 3));
 
-    let mut outbox = Outbox::new(1_000, 8);
+    let mut outbox = Outbox::new(1_000, 60_000);
     let mut queued = 0;
     while outbox
         .push_with(peer(7_777), None, |space| {

@@ -43,7 +43,7 @@ impl Running {
     where
         T: Transport + Send + 'static,
         C: Codec + Send + 'static,
-        H: Handler<C> + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
     {
         Self {
             addr: server.local_addr().unwrap(),
@@ -437,13 +437,14 @@ const ASKER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)
 
 /// Serves a script; returns the result, the last counters and what was sent.
 fn serve(events: Vec<Event>) -> (Result<Stats, ServeError>, Stats, Vec<Vec<u8>>) {
-    serve_and_look(events, &Arc::default())
+    serve_and_look(events, &Arc::default(), 1)
 }
 
 /// The same, and looks at the counters whenever something is sent.
 fn serve_and_look(
     events: Vec<Event>,
     most_pending: &Arc<AtomicU64>,
+    times: usize,
 ) -> (Result<Stats, ServeError>, Stats, Vec<Vec<u8>>) {
     let (sender, sent) = mpsc::channel();
     let handle = Arc::default();
@@ -457,7 +458,7 @@ fn serve_and_look(
     let server = ServerBuilder::new(Text).on(transport);
     handle.get_or_init(|| server.handle());
     let last = server.handle();
-    let result = server.serve(|text: &str| Some(text.to_owned()));
+    let result = server.serve(move |text: &str| Some(text.repeat(times)));
     (result, last.stats(), sent.iter().collect())
 }
 
@@ -490,8 +491,14 @@ fn invariant_3_errors_of_receiving_are_counted_and_survived() {
 #[test]
 fn invariant_1_conservation_holds_while_a_part_of_a_batch_is_pending() {
     let most_pending = Arc::default();
-    let events = vec![Event::Batch(60), Event::Batch(64), Event::Batch(1)];
-    let (result, stats, sent) = serve_and_look(events, &most_pending);
+    // Replies of which no more than some dozens leave at once.
+    let events = vec![
+        Event::Batch(60),
+        Event::Batch(64),
+        Event::Batch(1),
+        Event::Stop,
+    ];
+    let (result, stats, sent) = serve_and_look(events, &most_pending, 30_000);
     assert_eq!(result.unwrap(), stats);
     assert_eq!(
         (stats.received, stats.replied, stats.pending),
