@@ -69,7 +69,7 @@ pub use codec::{
     CivilTime, Codec, Correlation, Ctime, CtimeError, Frame, Raw, Text, TextError, TooLong, Writer,
 };
 pub use escape::Escaped;
-pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
+pub use handler::{Context, Dedup, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
 pub use server::{DropReason, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats};
 pub use transport::{
     Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox, OutboxFull, Outgoing, Sent,
