@@ -118,16 +118,19 @@ impl Context {
 #[derive(Debug)]
 pub struct Reply<'a, C> {
     codec: &'a C,
+    request: &'a [u8],
     context: Context,
     outbox: &'a mut Outbox,
     sent: usize,
 }
 
 impl<'a, C: Codec> Reply<'a, C> {
-    /// A way back that leads into `outbox`: for drivers, and for tests of a handler on its own.
-    pub fn new(codec: &'a C, context: Context, outbox: &'a mut Outbox) -> Self {
+    /// A way back that leads into `outbox`, for the sender of `request`, a whole datagram: for
+    /// drivers, and for tests of a handler on its own.
+    pub fn new(codec: &'a C, request: &'a [u8], context: Context, outbox: &'a mut Outbox) -> Self {
         Self {
             codec,
+            request,
             context,
             outbox,
             sent: 0,
@@ -138,10 +141,10 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// and another can be tried: a shorter one, say.
     #[inline]
     pub fn send(&mut self, answer: C::Answer<'_>) -> Result<(), ReplyError> {
-        let (codec, now) = (self.codec, self.context.now);
+        let (codec, now, request) = (self.codec, self.context.now, self.request);
         self.push(|out| {
             codec
-                .encode_response(now, answer, out)
+                .encode_response(now, request, answer, out)
                 .map_err(|error| ReplyError::Encode(error.into()))
         })
     }
@@ -201,7 +204,7 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// #     type Request<'a> = u32; type Response<'a> = u32; type Answer<'a> = u32;
 /// #     type Error = std::convert::Infallible;
 /// #     fn decode_request<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
-/// #     fn encode_response(&self, _: Now, a: u32, out: &mut Writer<'_>) -> Result<(), Self::Error> { out.put(&a.to_be_bytes()); Ok(()) }
+/// #     fn encode_response(&self, _: Now, _: &[u8], a: u32, out: &mut Writer<'_>) -> Result<(), Self::Error> { out.put(&a.to_be_bytes()); Ok(()) }
 /// #     fn encode_request(&self, _: u64, _: u32, _: &mut Writer<'_>) -> Result<(), Self::Error> { Ok(()) }
 /// #     fn decode_response<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
 /// #     fn is_response(&self, _: &[u8]) -> bool { false }

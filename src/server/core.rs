@@ -82,7 +82,7 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
         // What a panic could leave half done is the handler's own state, which is its own affair,
         // and the outbox, which is set back.
         let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&self.codec, context, outbox);
+            let mut reply = Reply::new(&self.codec, bytes, context, outbox);
             self.handler.handle(request, &context, &mut reply)
         }));
         match result {
