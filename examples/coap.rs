@@ -47,7 +47,7 @@ fn answer(robot: &Robot, request: &Packet) -> Option<Packet> {
     let unknown = request
         .options()
         .map(|(number, _)| *number)
-        .find(is_critical_and_unknown);
+        .find(|number| is_critical_and_unknown(*number));
     let (code, text) = match (unknown, request.header.get_type()) {
         (None, _) => resource(robot, method, request),
         // RFC 7252 §5.4.1 and §5.7.2.
@@ -57,9 +57,10 @@ fn answer(robot: &Robot, request: &Packet) -> Option<Packet> {
     };
     answer.header.code = MessageClass::Response(code);
     if code == Code::Content || code == Code::Changed {
-        answer.set_content_format(match text == RESOURCES {
-            true => ContentFormat::ApplicationLinkFormat,
-            false => ContentFormat::TextPlain,
+        answer.set_content_format(if text == RESOURCES {
+            ContentFormat::ApplicationLinkFormat
+        } else {
+            ContentFormat::TextPlain
         });
     }
     answer.payload = text.into_bytes();
@@ -115,9 +116,9 @@ fn resource(robot: &Robot, method: Method, request: &Packet) -> (Code, String) {
 }
 
 /// Options with odd numbers are critical (§5.4.6); these are the ones that make sense here.
-fn is_critical_and_unknown(number: &u16) -> bool {
+fn is_critical_and_unknown(number: u16) -> bool {
     let known = matches!(
-        CoapOption::from(*number),
+        CoapOption::from(number),
         CoapOption::UriHost
             | CoapOption::UriPort
             | CoapOption::UriPath

@@ -57,7 +57,7 @@ impl Codec for Stun {
     type Answer<'a> = SocketAddr;
     type Error = StunError;
 
-    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<(), StunError> {
+    fn decode_request(&self, datagram: &[u8]) -> Result<(), StunError> {
         binding(MessageClass::Request, datagram).map(|_| ())
     }
 
@@ -70,15 +70,15 @@ impl Codec for Stun {
     ) -> Result<(), StunError> {
         let request = binding(MessageClass::Request, request)?;
         let new = MessageWriteVec::new;
-        let mut answer = match Message::check_attribute_types(&request, &IGNORED, &[], new()) {
+        let unknown = Message::check_attribute_types(&request, &IGNORED, &[], new());
+        let mut answer = if let Some(error) = unknown {
             // RFC 8489 §6.3.1: what must be understood and is not, is named.
-            Some(unknown_attribute) => unknown_attribute,
-            None => {
-                let mut success = Message::builder_success(&request, new());
-                let address = XorMappedAddress::new(peer, request.transaction_id());
-                success.add_attribute(&address).map_err(StunError::Write)?;
-                success
-            }
+            error
+        } else {
+            let mut success = Message::builder_success(&request, new());
+            let address = XorMappedAddress::new(peer, request.transaction_id());
+            success.add_attribute(&address).map_err(StunError::Write)?;
+            success
         };
         if request.has_attribute(Fingerprint::TYPE) {
             answer.add_fingerprint().map_err(StunError::Write)?;
@@ -94,7 +94,7 @@ impl Codec for Stun {
         Ok(())
     }
 
-    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<SocketAddr, StunError> {
+    fn decode_response(&self, datagram: &[u8]) -> Result<SocketAddr, StunError> {
         let message = binding(MessageClass::Success, datagram)?;
         let address = message.attribute::<XorMappedAddress>()?;
         Ok(address.addr(message.transaction_id()))
@@ -119,9 +119,10 @@ impl Codec for Stun {
 fn binding(class: MessageClass, datagram: &[u8]) -> Result<Message<'_>, StunError> {
     let message = Message::from_bytes(datagram)?;
     let whole = usize::from(u16::from_be_bytes([datagram[2], datagram[3]])) + 20 == datagram.len();
-    match whole && message.has_class(class) && message.has_method(BINDING) {
-        true => Ok(message),
-        false => Err(StunError::Kind),
+    if whole && message.has_class(class) && message.has_method(BINDING) {
+        Ok(message)
+    } else {
+        Err(StunError::Kind)
     }
 }
 

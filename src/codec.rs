@@ -2,12 +2,14 @@
 
 mod ctime;
 mod raw;
+mod tagged;
 mod text;
 
 use std::fmt;
 
 pub use self::ctime::{CivilTime, Ctime, CtimeError, Frame};
 pub use self::raw::Raw;
+pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
 use crate::clock::Now;
 

@@ -6,10 +6,14 @@ mod udp;
 
 use std::io;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
-pub use self::sim::{Node, SimNet, SimTransport};
+pub use self::sim::{
+    AboveMtu, Fault, Link, Node, PacketFate, Script, ScriptError, SimNet, SimTransport, Trace,
+    TraceEvent,
+};
 pub use self::udp::{UdpOptions, UdpTransport};
 use crate::clock::Now;
 
@@ -108,6 +112,33 @@ pub trait Connect {
     /// Reads the clock that the transports will live by.
     fn now(&self) -> Now {
         Now::system()
+    }
+
+    /// Fills `bytes` with what nobody can predict, for ids and jitter: from the system's generator,
+    /// unless chance is simulated.
+    fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::from)
+    }
+
+    /// Waits until at least one of the transports has something to receive, a datagram or an
+    /// error, and appends the indices of those that may have to `ready`. It may return early, with
+    /// none.
+    ///
+    /// This default knows no way to wait for several transports: it waits a millisecond and calls
+    /// all of them ready. Those of this crate do better.
+    fn wait_any(
+        &self,
+        transports: &[&Self::Transport],
+        wait: Wait,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        match wait {
+            Wait::No => {}
+            Wait::For(time) => thread::sleep(time.min(Duration::from_millis(1))),
+            Wait::Forever => thread::sleep(Duration::from_millis(1)),
+        }
+        ready.extend(0..transports.len());
+        Ok(())
     }
 }
 

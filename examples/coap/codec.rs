@@ -30,7 +30,7 @@ impl Codec for Coap {
     type Answer<'a> = Packet;
     type Error = CoapError;
 
-    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<Packet, CoapError> {
+    fn decode_request(&self, datagram: &[u8]) -> Result<Packet, CoapError> {
         let packet = decode(datagram)?;
         match packet.header.get_type() {
             // Anything but a request, or a message without anything: a ping (§4.3).
@@ -69,14 +69,14 @@ impl Codec for Coap {
         mut request: Packet,
         out: &mut Writer<'_>,
     ) -> Result<(), CoapError> {
-        let id = id as u16;
+        let id = id16(id);
         request.header.message_id = id;
         request.set_token(id.to_be_bytes().to_vec());
         out.put(&request.to_bytes_unlimited().map_err(CoapError::Message)?);
         Ok(())
     }
 
-    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Packet, CoapError> {
+    fn decode_response(&self, datagram: &[u8]) -> Result<Packet, CoapError> {
         let packet = decode(datagram)?;
         match packet.header.code {
             MessageClass::Response(_) => Ok(packet),
@@ -118,8 +118,14 @@ impl IntoReply<Coap> for Packet {
 fn decode(datagram: &[u8]) -> Result<Packet, CoapError> {
     let packet = Packet::from_bytes(datagram).map_err(CoapError::Message)?;
     let encoded = packet.to_bytes_unlimited().map_err(CoapError::Message)?;
-    match packet.header.get_version() == 1 && encoded == datagram {
-        true => Ok(packet),
-        false => Err(CoapError::Form),
+    if packet.header.get_version() == 1 && encoded == datagram {
+        Ok(packet)
+    } else {
+        Err(CoapError::Form)
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an id has 16 bits")]
+fn id16(id: u64) -> u16 {
+    id as u16
 }

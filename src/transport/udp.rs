@@ -2,7 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
@@ -210,6 +212,28 @@ impl Connect for UdpOptions {
         socket.connect(peer)?;
         UdpTransport::from_socket(socket)
     }
+
+    fn wait_any(
+        &self,
+        transports: &[&UdpTransport],
+        wait: Wait,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        let mut sockets: Vec<_> = transports
+            .iter()
+            .map(|transport| PollFd::new(&transport.socket, PollFlags::IN))
+            .collect();
+        let timeout = match wait {
+            Wait::No => Some(Duration::ZERO),
+            Wait::For(time) => Some(time.min(LONGEST_POLL)),
+            Wait::Forever => None,
+        };
+        let timeout =
+            timeout.map(|time| Timespec::try_from(time).expect("poll takes the seconds of a day"));
+        event::poll(&mut sockets, timeout.as_ref())?;
+        ready.extend((0..sockets.len()).filter(|&index| !sockets[index].revents().is_empty()));
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +270,8 @@ fn gone_for_good(error: io::Error) -> io::Error {
     }
 }
 
+/// Some systems take no more than 2^31 milliseconds. Returning early is allowed.
+const LONGEST_POLL: Duration = Duration::from_secs(86_400);
 /// EBADF and ENOTSOCK.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NO_SOCKET: [i32; 2] = [9, 88];
