@@ -6,7 +6,7 @@
 //! ```
 
 #[path = "coap/codec.rs"]
-mod codec;
+pub(crate) mod codec;
 #[path = "support/service.rs"]
 mod service;
 
@@ -36,7 +36,7 @@ POST a text to /zurich, or GET /zurich?q=TEXT. Ctrl-C ends it.
 const RESOURCES: &str = r#"</zurich>;ct=0;title="POST a text, or GET ?q=TEXT""#;
 
 /// What a message is answered with; its type, id and token are the codec's affair.
-fn answer(robot: &Robot, request: &Packet) -> Option<Packet> {
+pub(crate) fn answer(robot: &Robot, request: &Packet) -> Option<Packet> {
     let mut answer = Packet::new();
     answer.header.code = MessageClass::Empty;
     let method = match request.header.code {
@@ -131,11 +131,17 @@ fn is_critical_and_unknown(number: u16) -> bool {
 const PROXY_URI: u16 = 35;
 const PROXY_SCHEME: u16 = 39;
 
+/// What makes a request the same as another of the same peer. The message id would do (§4.2); whoever
+/// forges requests has to guess the token too.
+#[expect(clippy::unnecessary_wraps, reason = "the form that `Dedup` takes")]
+pub(crate) fn id(request: &Packet) -> Option<(u16, Vec<u8>)> {
+    Some((request.header.message_id, request.get_token().to_vec()))
+}
+
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS"], |arguments| {
         let robot = zurich();
         let handler = move |request: Packet| answer(&robot, &request);
-        let id = |request: &Packet| Some((request.header.message_id, request.get_token().to_vec()));
         let server = ServerBuilder::new(Coap).max_request_bytes(1152);
         let handler = Dedup::new(handler, id);
         Ok(vec![arguments.service(

@@ -9,11 +9,11 @@
 //! It knows no TCP, so what is truncated stays truncated.
 
 #[path = "dns/codec.rs"]
-mod codec;
+pub(crate) mod codec;
 #[path = "support/service.rs"]
 mod service;
 #[path = "dns/zone.rs"]
-mod zone;
+pub(crate) mod zone;
 
 use std::fs;
 use std::net::IpAddr;

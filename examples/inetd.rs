@@ -36,7 +36,7 @@ Ctrl-C ends it.
 
 /// What a datagram is answered with.
 #[derive(Clone, Copy)]
-enum Service {
+pub(crate) enum Service {
     Echo,
     Time,
     Daytime,

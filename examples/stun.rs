@@ -137,7 +137,7 @@ const IGNORED: [AttributeType; 6] = [
 ];
 
 /// What a mirror does.
-struct Mirror;
+pub(crate) struct Mirror;
 
 impl Handler<Stun> for Mirror {
     fn handle(

@@ -118,7 +118,9 @@ impl IntoReply<Coap> for Packet {
 fn decode(datagram: &[u8]) -> Result<Packet, CoapError> {
     let packet = Packet::from_bytes(datagram).map_err(CoapError::Message)?;
     let encoded = packet.to_bytes_unlimited().map_err(CoapError::Message)?;
-    if packet.header.get_version() == 1 && encoded == datagram {
+    // An empty message has nothing behind its id (§4.1).
+    let fits = packet.header.code != MessageClass::Empty || datagram.len() == 4;
+    if packet.header.get_version() == 1 && fits && encoded == datagram {
         Ok(packet)
     } else {
         Err(CoapError::Form)
