@@ -73,7 +73,7 @@ pub use codec::{
     TextError, TooLong, Writer,
 };
 pub use escape::Escaped;
-pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
+pub use handler::{Context, Dedup, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
 pub use server::{
     AmplificationLimit, DropReason, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder,
     RateLimitError, Replies, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats,

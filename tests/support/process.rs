@@ -158,11 +158,11 @@ impl Program {
     }
 
     /// Waits until it ends by itself.
-    pub(crate) fn finish(mut self) -> Ended {
+    pub(crate) fn wait_until_ended(&mut self) -> ExitStatus {
         let started = Instant::now();
-        let status = loop {
+        loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
+                return status;
             }
             assert!(
                 started.elapsed() < PATIENCE,
@@ -170,7 +170,12 @@ impl Program {
                 self.stderr.so_far()
             );
             thread::sleep(POLL);
-        };
+        }
+    }
+
+    /// Waits until it ends by itself, and returns what it left.
+    pub(crate) fn finish(mut self) -> Ended {
+        let status = self.wait_until_ended();
         Ended {
             status,
             stdout: self.stdout.take().map(Captured::all).unwrap_or_default(),
