@@ -32,7 +32,8 @@ pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
     handler: H,
     requests: &[&[u8]],
 ) -> Kept {
-    let mut core = ServerCore::new(codec.clone(), handler);
+    let judge = codec.clone();
+    let mut core = ServerCore::new(codec, handler);
     let samples = requests.iter().map(|request| request.to_vec());
     for (index, bytes) in samples.chain(mutations(requests)).enumerate() {
         let given = || format!("given {bytes:02x?}");
@@ -58,10 +59,10 @@ pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
         for reply in replies {
             law(
                 "a reply decodes as a response",
-                codec.decode_response(&reply).is_ok(),
+                judge.decode_response(&reply).is_ok(),
                 || format!("{reply:02x?}, {}", given()),
             )?;
-            if codec.is_response(&reply) {
+            if judge.is_response(&reply) {
                 let more = answer(&mut core, &reply)?;
                 law("a reply triggers no reply", more.is_empty(), || {
                     format!("{reply:02x?} does")
@@ -76,7 +77,8 @@ fn answer<C: Codec, H: Handler<C>>(
     core: &mut ServerCore<C, H>,
     bytes: &[u8],
 ) -> Result<Vec<Vec<u8>>, super::BrokenLaw> {
-    let peer = SocketAddr::from(([192, 0, 2, 1], 7));
+    // A port from which a server lets itself be asked.
+    let peer = SocketAddr::from(([192, 0, 2, 1], 49_152));
     let second = Duration::from_secs(946_684_800);
     let now = Now::new(second, SystemTime::UNIX_EPOCH + second);
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
