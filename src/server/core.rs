@@ -214,7 +214,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             .codec
             .decode_request(bytes)
             .map_err(Refusal::Malformed)?;
-        let queued = outbox.len();
+        let (queued, queued_bytes) = (outbox.len(), outbox.payload_bytes());
         let context = Context::new(&meta, now);
         let mut reply = Reply::new(&self.codec, context, outbox);
         self.handler
@@ -223,12 +223,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         if outbox.len() == queued {
             return Ok(Fate::Silent);
         }
-        let bytes = outbox
-            .iter()
-            .skip(queued)
-            .map(|reply| reply.bytes.len())
-            .sum();
-        let replies = Replies::new(outbox.len() - queued, bytes);
+        let replies = Replies::new(outbox.len() - queued, outbox.payload_bytes() - queued_bytes);
         self.gate.release(now, &datagram, replies)?;
         Ok(Fate::Replied)
     }

@@ -241,6 +241,11 @@ impl Outbox {
         self.datagrams.is_empty()
     }
 
+    /// The bytes of all payloads that are queued.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        self.used
+    }
+
     /// Whether `datagrams` more, of whatever length, are sure to fit.
     #[inline]
     pub fn has_room_for(&self, datagrams: usize) -> bool {
