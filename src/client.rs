@@ -1,6 +1,9 @@
 //! The client: a short loop around a pure core.
 
 mod core;
+mod retry;
+mod sockets;
+mod timers;
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -8,16 +11,19 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
-pub use self::core::{Exchange, Step};
-use crate::codec::{Codec, TooLong, Writer};
+pub use self::core::{ClientCore, Ticket};
+pub use self::retry::Retry;
+use self::sockets::Sockets;
+use crate::clock::Now;
+use crate::codec::{Codec, Correlation, TooLong};
 use crate::transport::{
     Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait,
 };
 
 /// A client: asks one peer, and believes nobody else.
 ///
-/// Every request gets a fresh socket, connected to the peer and closed when the request is over, so
-/// that an answer that comes too late can never be taken for the answer to the next.
+/// What is lost on the way is sent [again](Retry), and every request has a result by its
+/// [deadline](ClientBuilder::timeout).
 ///
 /// ```no_run
 /// use rejoinder::{Client, Ctime};
@@ -26,15 +32,49 @@ use crate::transport::{
 /// println!("{}", client.request("你好吗？")?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Many at once
+///
+/// [`submit`](Self::submit) puts a request among those to be sent and returns at once;
+/// [`collect`](Self::collect) sends them, waits, and gives out results as they come:
+///
+/// ```
+/// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+/// use std::collections::HashMap;
+///
+/// # let net = SimNet::new();
+/// # let server = "10.0.0.1:9999".parse()?;
+/// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+/// let mut client = Client::new(net, Text, server);
+/// let mut questions = HashMap::new();
+/// for question in ["one", "two", "three"] {
+///     questions.insert(client.submit(question)?, question);
+/// }
+/// while let Some((ticket, result)) = client.collect(Wait::Forever) {
+///     assert_eq!(result?, questions[&ticket].to_uppercase());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Whose answer it is
+///
+/// The codec [says](Codec::correlation) how answers are matched to requests. Where they carry an
+/// id, all requests share one connected socket, and each has an id that nobody can predict.
+/// Where they do not, each request gets a fresh connected socket, which serves its retransmissions
+/// and nothing else, so that the port tells. A socket whose request may still be answered (it was
+/// sent twice, or in vain) is kept for a while, so that the system cannot give its port to the
+/// next: at most 64 of them, for the time of the [quarantine](ClientBuilder::quarantine).
 #[derive(Debug)]
-pub struct Client<N, C> {
+pub struct Client<N: Connect, C> {
     connector: N,
-    codec: C,
-    peer: SocketAddr,
-    options: Options,
+    core: ClientCore<C>,
+    sockets: Sockets<N::Transport>,
     inbox: Inbox,
     outbox: Outbox,
-    answer: Vec<u8>,
+    /// The slots whose datagrams are in the outbox.
+    outgoing: Vec<usize>,
+    ready: Vec<usize>,
+    entropy: Entropy,
 }
 
 impl<C: Codec> Client<UdpOptions, C> {
@@ -53,80 +93,210 @@ impl<N: Connect, C: Codec> Client<N, C> {
 
     /// The address that is asked.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.core.peer()
+    }
+
+    /// How many submitted requests have no result yet.
+    pub fn in_flight(&self) -> usize {
+        self.core.in_flight()
+    }
+
+    /// How many datagrams came that answered nothing: junk, forgeries, answers that came twice or
+    /// too late.
+    pub fn ignored(&self) -> u64 {
+        self.core.ignored()
     }
 
     /// Asks, and waits for the answer until the deadline.
     ///
     /// Whatever arrives that is not the answer is ignored: it neither ends the wait nor makes it
-    /// longer.
+    /// longer. Other requests in flight go on meanwhile; their results wait to be
+    /// [collected](Self::collect).
     pub fn request(&mut self, request: C::Request<'_>) -> Result<C::Response<'_>, RequestError> {
+        let ticket = self.submit(request)?;
+        self.drive(Wait::Forever, |core| core.has_result_of(ticket));
+        self.core
+            .take_result_of(ticket)
+            .expect("every request has a result by its deadline")
+    }
+
+    /// Puts a request among those to be sent, which the next [`collect`](Self::collect) or
+    /// [`request`](Self::request) does. Its time counts from now.
+    ///
+    /// Fails at once if the request cannot be encoded or is too long, if no socket can be had, and
+    /// if the [window](ClientBuilder::window) is full: then collect a result first.
+    pub fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
         let Self {
             connector,
-            codec,
-            peer,
-            options,
-            inbox,
-            outbox,
-            answer,
+            core,
+            sockets,
+            entropy,
+            ..
         } = self;
-        outbox.clear();
-        outbox.push_with(*peer, None, |space| {
-            let mut out = Writer::new(space);
-            codec
-                .encode_request(0, request, &mut out)
-                .map_err(|error| RequestError::Encode(error.into()))?;
-            out.finish().map_err(RequestError::from)
-        })?;
-        let datagram = outbox.iter().next().expect("one was just pushed").bytes;
+        if !core.has_room() {
+            return Err(core.window_full());
+        }
+        let now = connector.now();
+        let socket = sockets
+            .open(connector, core.peer(), now)
+            .map_err(RequestError::Connect)?;
+        let ticket = core.submit(now, request, &mut || entropy.next(connector))?;
+        sockets.give(ticket.slot(), socket);
+        Ok(ticket)
+    }
 
-        let mut exchange = Exchange::new(*peer, options.timeout, connector.now());
-        let mut transport = connector.connect(*peer).map_err(RequestError::Connect)?;
-        'answered: loop {
-            let trouble = match exchange.next(transport.now()) {
-                Step::Fail(error) => return Err(error),
-                Step::Send => transport.send(outbox).error,
-                Step::Wait(time) => transport.recv(inbox, Wait::For(time)).err(),
+    /// Gives out the result of a submitted request, in the order in which they come about, and
+    /// waits for one if need be. `None` says that no request is left without a result, or that the
+    /// wait is over; [`Wait::Forever`] ends with the requests' deadlines.
+    pub fn collect(
+        &mut self,
+        wait: Wait,
+    ) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
+        if !self.core.has_result() {
+            self.drive(wait, ClientCore::has_result);
+        }
+        self.core.take()
+    }
+
+    /// Sends what is due and receives what comes, until `done` or the wait is over or nothing is
+    /// in flight any more.
+    fn drive(&mut self, wait: Wait, done: impl Fn(&ClientCore<C>) -> bool) {
+        let begun = self.connector.now().monotonic;
+        let end = match wait {
+            Wait::No => begun,
+            Wait::For(time) | Wait::Spin(time) => begun.saturating_add(time),
+            Wait::Forever => Duration::MAX,
+        };
+        loop {
+            let now = self.connector.now();
+            self.send_due(now);
+            let Some(timer) = self.core.next_timer() else {
+                break;
             };
-            if let Some(error) = trouble {
-                match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::ConnectionRefused
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::HostUnreachable
-                    | ErrorKind::NetworkUnreachable => {
-                        exchange.unreachable();
-                        if options.fail_when_unreachable {
-                            return Err(exchange.failure(transport.now()));
-                        }
-                    }
-                    ErrorKind::NotConnected => return Err(RequestError::Transport(error)),
-                    // It may pass. What does not must not make a loop without a pause.
-                    _ => thread::sleep(PAUSE.min(options.timeout)),
-                }
+            if done(&self.core) {
+                break;
             }
-            while let Some(received) = inbox.pop() {
-                if exchange.accepts(codec, datagram, received) {
-                    answer.clear();
-                    answer.extend_from_slice(received.bytes);
-                    break 'answered;
+            let left = end.min(timer).saturating_sub(now.monotonic);
+            self.receive(if left.is_zero() {
+                Wait::No
+            } else {
+                Wait::For(left)
+            });
+            let over = now.monotonic >= end;
+            if over || done(&self.core) {
+                break;
+            }
+        }
+        let core = &self.core;
+        self.sockets.release(self.connector.now(), core);
+    }
+
+    fn send_due(&mut self, now: Now) {
+        loop {
+            // A socket of its own means a batch of its own.
+            let room = match self.sockets {
+                Sockets::Shared(_) => self.outbox.has_room_for(1),
+                Sockets::Own { .. } => self.outbox.is_empty(),
+            };
+            if !room {
+                self.flush(now);
+                continue;
+            }
+            let Some((slot, datagram)) = self.core.next_send(now) else {
+                break;
+            };
+            let pushed: Result<(), OutboxFull> =
+                self.outbox.push_with(datagram.peer, None, |space| {
+                    space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
+                    Ok(datagram.bytes.len())
+                });
+            pushed.expect("the outbox has room");
+            self.outgoing.push(slot);
+        }
+        self.flush(now);
+    }
+
+    fn flush(&mut self, now: Now) {
+        let Some(&first) = self.outgoing.first() else {
+            return;
+        };
+        if let Some(socket) = self.sockets.of(first) {
+            let sent = socket.send(&self.outbox);
+            if let Some(error) = sent.error {
+                if is_unreachable(&error) {
+                    self.core.unreachable(now, first);
+                } else if error.kind() == ErrorKind::NotConnected {
+                    self.core.transport_gone(now, first, &error);
+                } else if sent.datagrams == 0 {
+                    for &slot in &self.outgoing {
+                        self.core.refused(slot, core::copy(&error));
+                    }
                 }
             }
         }
-        while inbox.pop().is_some() {}
-        codec
-            .decode_response(answer)
-            .map_err(|error| RequestError::Encode(error.into()))
+        self.outbox.clear();
+        self.outgoing.clear();
+    }
+
+    fn receive(&mut self, wait: Wait) {
+        self.ready.clear();
+        let mut wait = wait;
+        match &self.sockets {
+            Sockets::Shared(_) => self.ready.push(0),
+            Sockets::Own { open, .. } if open.len() == 1 => self.ready.extend(open),
+            Sockets::Own { .. } => {
+                // Until they are released, sockets of requests with results are waited on too.
+                self.sockets.release(self.connector.now(), &self.core);
+                let (slots, sockets): (Vec<_>, Vec<_>) = self.sockets.iter().unzip();
+                if self
+                    .connector
+                    .wait_any(&sockets, wait, &mut self.ready)
+                    .is_err_and(|error| error.kind() != ErrorKind::Interrupted)
+                {
+                    thread::sleep(PAUSE);
+                }
+                for ready in &mut self.ready {
+                    *ready = slots[*ready];
+                }
+                wait = Wait::No;
+            }
+        }
+        for at in 0..self.ready.len() {
+            let slot = self.ready[at];
+            let Some(socket) = self.sockets.of(slot) else {
+                continue;
+            };
+            let received = socket.recv(&mut self.inbox, wait);
+            let now = socket.now();
+            if let Err(error) = received {
+                match error.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::NotConnected => {
+                        self.core.transport_gone(now, slot, &error);
+                        self.sockets.drop_shared();
+                    }
+                    _ if is_unreachable(&error) => self.core.unreachable(now, slot),
+                    // It may pass. What does not must not make a loop without a pause.
+                    _ => thread::sleep(PAUSE),
+                }
+            }
+            while let Some(datagram) = self.inbox.pop() {
+                self.core.receive(now, slot, datagram);
+            }
+        }
     }
 }
 
 /// Options of a client.
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Text};
+/// use rejoinder::{ClientBuilder, Retry, Text};
 /// use std::time::Duration;
 ///
-/// let client = ClientBuilder::new(Text).timeout(Duration::from_secs(1)).udp("127.0.0.1:9999")?;
+/// let client = ClientBuilder::new(Text)
+///     .timeout(Duration::from_secs(1))
+///     .retry(Retry::new().initial(Duration::from_millis(100)))
+///     .udp("127.0.0.1:9999")?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -142,15 +312,26 @@ impl<C: Codec> ClientBuilder<C> {
             codec,
             options: Options {
                 timeout: Duration::from_secs(5),
+                retry: Retry::new(),
                 fail_when_unreachable: false,
+                window: 1_024,
+                quarantine: MAX_RTT,
             },
         }
     }
 
-    /// How long a request may take in all. Default: 5 seconds. Zero fails every request.
+    /// How long a request may take in all, retransmissions included. Default: 5 seconds. Zero
+    /// fails every request.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
+        self
+    }
+
+    /// When a request is sent again. Default: [`Retry::new`].
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.options.retry = retry;
         self
     }
 
@@ -161,6 +342,32 @@ impl<C: Codec> ClientBuilder<C> {
     #[must_use]
     pub fn fail_when_unreachable(mut self, fail: bool) -> Self {
         self.options.fail_when_unreachable = fail;
+        self
+    }
+
+    /// How many requests can be submitted without their results being collected. Default: 1,024.
+    /// A protocol without ids needs a socket for each that is in flight; one with narrow ids may
+    /// have fewer ids than this.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    #[must_use]
+    pub fn window(mut self, requests: usize) -> Self {
+        assert!(requests > 0, "a window for at least one request");
+        self.options.window = requests;
+        self
+    }
+
+    /// How long an id rests after its request has a result, because an old answer that carries it
+    /// may still arrive. Ids of 48 bits or more need none: that a random one comes again so soon
+    /// is less likely than that a forger guesses it. Default: 202 seconds, the longest that a
+    /// datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`).
+    ///
+    /// At most 65,536 ids rest or are in use; when that many are, the window is full.
+    #[must_use]
+    pub fn quarantine(mut self, time: Duration) -> Self {
+        self.options.quarantine = time;
         self
     }
 
@@ -175,15 +382,29 @@ impl<C: Codec> ClientBuilder<C> {
 
     /// A client over any transport.
     pub fn on<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
+        let sockets = match self.codec.correlation() {
+            Correlation::Socket => Sockets::own(self.options.quarantine),
+            Correlation::Id { .. } => Sockets::Shared(None),
+        };
         Client {
             connector,
-            codec: self.codec,
-            peer,
-            options: self.options,
-            inbox: Inbox::new(1, MAX_DATAGRAM_BYTES),
-            outbox: Outbox::new(1, MAX_DATAGRAM_BYTES),
-            answer: Vec::new(),
+            core: self.core(peer),
+            sockets,
+            inbox: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            outgoing: Vec::new(),
+            ready: Vec::new(),
+            entropy: Entropy::new(),
         }
+    }
+
+    /// The core of such a client, for a driver of your own.
+    ///
+    /// # Panics
+    ///
+    /// As [`on`](Self::on) and [`udp`](Self::udp) do, if the codec's ids do not have 1 to 64 bits.
+    pub fn core(self, peer: SocketAddr) -> ClientCore<C> {
+        ClientCore::new(self.codec, peer, self.options)
     }
 }
 
@@ -200,7 +421,8 @@ pub enum RequestError {
         after: Duration,
         /// How often the request was sent.
         sends: u32,
-        /// How many datagrams came that were not the answer.
+        /// How many datagrams came meanwhile that were nobody's answer. Requests that share a
+        /// socket share them.
         ignored: u64,
     },
     /// Something came from the peer, but nothing that the codec could decode.
@@ -219,31 +441,91 @@ pub enum RequestError {
         /// Who was asked.
         peer: SocketAddr,
     },
+    /// The system refused to send the request, every time.
+    #[error("nothing could be sent to {peer} in {after:?}")]
+    NotSent {
+        /// Who was to be asked.
+        peer: SocketAddr,
+        /// How long it was tried.
+        after: Duration,
+        /// The last refusal.
+        source: io::Error,
+    },
     /// The codec could not encode the request.
     #[error("the request could not be encoded")]
     Encode(#[source] Box<dyn Error + Send + Sync>),
     /// The request would be longer than a datagram may be.
     #[error("the request is too long")]
     TooLong(#[from] TooLong),
+    /// As many requests are under way as there can be: all slots of the window are taken, or all
+    /// ids in use or at rest.
+    #[error("the window is full: {in_flight} requests in flight, {uncollected} results to collect")]
+    WindowFull {
+        /// Requests without a result.
+        in_flight: usize,
+        /// Results that were not collected.
+        uncollected: usize,
+    },
     /// No socket could be opened.
     #[error("no socket could be opened")]
     Connect(#[source] io::Error),
+    /// There is nothing to draw an id from.
+    #[error("no random number could be had")]
+    Entropy(#[source] io::Error),
     /// The socket is gone.
     #[error("the transport is gone")]
     Transport(#[source] io::Error),
 }
 
-impl From<OutboxFull> for RequestError {
-    /// Never needed: a client's outbox is empty when a request is pushed.
-    fn from(full: OutboxFull) -> Self {
-        Self::Transport(io::Error::other(full))
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Options {
     timeout: Duration,
+    retry: Retry,
     fail_when_unreachable: bool,
+    window: usize,
+    quarantine: Duration,
+}
+
+/// Numbers that nobody can predict, fetched some at a time.
+#[derive(Debug)]
+struct Entropy {
+    bytes: [u8; 512],
+    used: usize,
+}
+
+impl Entropy {
+    fn new() -> Self {
+        Self {
+            bytes: [0; 512],
+            used: 512,
+        }
+    }
+
+    fn next(&mut self, connector: &impl Connect) -> io::Result<u64> {
+        if self.used == self.bytes.len() {
+            connector.entropy(&mut self.bytes)?;
+            self.used = 0;
+        }
+        let number = self.bytes[self.used..]
+            .first_chunk()
+            .expect("the bytes are used by eights");
+        self.used += number.len();
+        Ok(u64::from_ne_bytes(*number))
+    }
+}
+
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+    )
 }
 
 const PAUSE: Duration = Duration::from_millis(1);
+/// Buffers for receiving, and datagrams for sending.
+const BATCH: usize = 64;
+/// RFC 7252 §4.8.2: twice `MAX_LATENCY` and `PROCESSING_DELAY`.
+const MAX_RTT: Duration = Duration::from_secs(202);

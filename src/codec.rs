@@ -2,12 +2,14 @@
 
 mod ctime;
 mod raw;
+mod tagged;
 mod text;
 
 use std::fmt;
 
 pub use self::ctime::{CivilTime, Ctime, CtimeError, Frame};
 pub use self::raw::Raw;
+pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
 use crate::clock::Now;
 
@@ -64,7 +66,7 @@ use crate::clock::Now;
 ///     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<u32, NotANumber> {
 ///         decode(b'?', datagram)
 ///     }
-///     fn encode_response(&self, _: Now, answer: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
+///     fn encode_response(&self, _: Now, _: &[u8], answer: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
 ///         out.put(b"!");
 ///         out.put(&answer.to_be_bytes());
 ///         Ok(())
@@ -103,10 +105,13 @@ pub trait Codec {
     /// Decodes a request.
     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<Self::Request<'a>, Self::Error>;
 
-    /// Encodes a response. `now` is the time at which the batch with the request was received.
+    /// Encodes the response to a request. `now` is the time at which the batch with the request was
+    /// received; `request` is the request's whole datagram, which decoded without an error: a
+    /// protocol [with ids](Correlation::Id) takes the id out of it, others ignore it.
     fn encode_response(
         &self,
         now: Now,
+        request: &[u8],
         answer: Self::Answer<'_>,
         out: &mut Writer<'_>,
     ) -> Result<(), Self::Error>;

@@ -23,7 +23,7 @@
 //!
 //! ```text
 //!            Server                                Client
-//!   a loop around ServerCore             a loop around Exchange
+//!   a loop around ServerCore             a loop around ClientCore
 //!      │            │                        │            │
 //!   Handler ── Codec (Ctime, Text, Raw, yours) ──────── Codec
 //!   (Robot,         │                                     │
@@ -36,7 +36,7 @@
 //! - A [`Codec`] says what their bytes mean, in both directions.
 //! - A [`Handler`] says what the answer is.
 //!
-//! [`ServerCore`] and [`Exchange`] hold the rules, and know neither sockets nor clocks: time is an
+//! [`ServerCore`] and [`ClientCore`] hold the rules, and know neither sockets nor clocks: time is an
 //! argument ([`Now`]). [`Server`] and [`Client`] drive them over a transport, and block.
 //!
 //! # What holds
@@ -58,25 +58,31 @@ mod client;
 mod clock;
 mod codec;
 mod escape;
+pub mod guide;
 mod handler;
 mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 
 pub use bot::{Answer, Robot, RobotBuilder, RuleError, zurich};
-pub use client::{Client, ClientBuilder, Exchange, RequestError, Step};
+pub use client::{Client, ClientBuilder, ClientCore, RequestError, Retry, Ticket};
 pub use clock::Now;
 pub use codec::{
-    CivilTime, Codec, Correlation, Ctime, CtimeError, Frame, Raw, Text, TextError, TooLong, Writer,
+    CivilTime, Codec, Correlation, Ctime, CtimeError, Frame, Raw, Tagged, TaggedError, Text,
+    TextError, TooLong, Writer,
 };
 pub use escape::Escaped;
-pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
+pub use handler::{Context, Dedup, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
 pub use server::{
     AmplificationLimit, DropReason, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder,
     RateLimitError, Replies, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats,
 };
 pub use transport::{
-    Connect, Datagram, ErrorClass, ErrorCounts, Inbox, MAX_DATAGRAM_BYTES, Meta, Node, Outbox,
-    OutboxFull, Outgoing, Sent, SimNet, SimTransport, Transport, UdpOptions, UdpTransport, Wait,
+    AboveMtu, Connect, Datagram, ErrorClass, ErrorCounts, Fault, Inbox, Link, MAX_DATAGRAM_BYTES,
+    Meta, Node, Outbox, OutboxFull, Outgoing, PacketFate, Script, ScriptError, Sent, SimNet,
+    SimTransport, Trace, TraceEvent, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport,
+    Wait,
 };
 
 /// The README's code, compiled and run.

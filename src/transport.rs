@@ -7,12 +7,16 @@ mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::thread;
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
 pub use self::error::{ErrorClass, ErrorCounts};
-pub use self::sim::{Node, SimNet, SimTransport};
-pub use self::udp::{UdpOptions, UdpTransport};
+pub use self::sim::{
+    AboveMtu, Fault, Link, Node, PacketFate, Script, ScriptError, SimNet, SimTransport, Trace,
+    TraceEvent,
+};
+pub use self::udp::{UdpFeature, UdpFeatures, UdpOptions, UdpTransport};
 use crate::clock::Now;
 
 /// A place where datagrams arrive and from which they leave.
@@ -92,6 +96,14 @@ pub trait Transport {
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// How many datagrams the system has dropped because nobody received them in time, as far as
+    /// is known at this moment, since the transport was opened. Never less than it was. Asked once
+    /// per batch, so an implementation remembers rather than makes a system call. The default knows
+    /// of none.
+    fn kernel_drops(&self) -> u64 {
+        0
+    }
+
     /// Reads the clock that this transport lives by: the system's, unless time is simulated.
     fn now(&self) -> Now {
         Now::system()
@@ -111,6 +123,33 @@ pub trait Connect {
     fn now(&self) -> Now {
         Now::system()
     }
+
+    /// Fills `bytes` with what nobody can predict, for ids and jitter: from the system's generator,
+    /// unless chance is simulated.
+    fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(bytes).map_err(io::Error::from)
+    }
+
+    /// Waits until at least one of the transports has something to receive, a datagram or an
+    /// error, and appends the indices of those that may have to `ready`. It may return early, with
+    /// none.
+    ///
+    /// This default knows no way to wait for several transports: it waits a millisecond and calls
+    /// all of them ready. Those of this crate do better.
+    fn wait_any(
+        &self,
+        transports: &[&Self::Transport],
+        wait: Wait,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        match wait {
+            Wait::No => {}
+            Wait::For(time) | Wait::Spin(time) => thread::sleep(time.min(Duration::from_millis(1))),
+            Wait::Forever => thread::sleep(Duration::from_millis(1)),
+        }
+        ready.extend(0..transports.len());
+        Ok(())
+    }
 }
 
 /// How long [`Transport::recv`] waits for the first datagram.
@@ -123,6 +162,10 @@ pub enum Wait {
     For(Duration),
     /// Until there is one.
     Forever,
+    /// At most so long, without giving up the processor (busy polling). It saves the time that it
+    /// takes to fall asleep and to wake up, some microseconds, and costs all of one core. A
+    /// transport that cannot do it waits as it does with [`For`](Self::For).
+    Spin(Duration),
 }
 
 /// What became of an outbox.

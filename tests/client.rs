@@ -114,6 +114,9 @@ fn an_ipv6_scope_matters_only_if_one_was_asked_for() {
     assert!(accepts(scoped(2), scoped(2)));
     assert!(!accepts(scoped(2), scoped(3)));
     assert!(accepts(scoped(0), scoped(3)));
+
+    let [one, other] = ["[fd00::1]:7", "[fd00::1]:8"].map(|addr| addr.parse().unwrap());
+    assert!(accepts(one, one) && !accepts(one, other));
 }
 
 #[test]

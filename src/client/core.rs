@@ -1,120 +1,619 @@
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::error::Error;
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::RequestError;
+use super::timers::Timers;
+use super::{Options, RequestError};
 use crate::clock::Now;
-use crate::codec::Codec;
-use crate::transport::{Datagram, canonical};
+use crate::codec::{Codec, Correlation, Writer};
+use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical};
 
-/// One request on its way to one answer, without its surroundings: no socket, no clock.
+/// The client without its surroundings: no socket, no clock, no dice. It holds any number of
+/// exchanges with one peer, each one request on its way to one result.
 ///
-/// [`Client`](crate::Client) drives one over a transport; a test, or a driver of your own, calls
-/// it directly: [`next`](Self::next) says what to do, [`accepts`](Self::accepts) is asked of every
-/// datagram that arrives meanwhile.
+/// [`Client`](crate::Client) drives one over a transport; a test, or a driver of your own, calls it
+/// directly, in this order:
+///
+/// 1. [`submit`](Self::submit) takes a request into a free slot.
+/// 2. [`next_send`](Self::next_send) says what to send now, until it says nothing more.
+/// 3. [`next_timer`](Self::next_timer) says until when to wait for datagrams, and
+///    [`receive`](Self::receive) is told each that comes. Then again from 2.
+/// 4. [`take`](Self::take) gives out the results.
+///
+/// Where the codec [correlates](Codec::correlation) by socket, every exchange needs a fresh socket,
+/// which is its slot's until it has a result; otherwise all have one together.
 ///
 /// ```
-/// use rejoinder::{Exchange, Now, Step};
+/// use rejoinder::{ClientBuilder, Now, Text};
 /// use std::time::{Duration, SystemTime};
 ///
 /// let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-/// let mut exchange = Exchange::new("192.0.2.1:7".parse()?, Duration::from_secs(5), at(0));
-/// assert!(matches!(exchange.next(at(0)), Step::Send));
-/// assert!(matches!(exchange.next(at(2)), Step::Wait(time) if time == Duration::from_secs(3)));
-/// assert!(matches!(exchange.next(at(5)), Step::Fail(_)));
-/// # Ok::<(), std::net::AddrParseError>(())
+/// let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+/// core.submit(at(0), "question", &mut || Ok(0))?;
+/// let (_slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
+/// assert_eq!(datagram.bytes, b"question");
+/// assert!(core.next_send(at(0)).is_none());
+/// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
-pub struct Exchange {
+///
+/// Memory: for each slot ever used, of at most the [window](crate::ClientBuilder::window), a few
+/// hundred bytes and the longest request and answer that it held; 65,507 bytes; and at most 65,536
+/// ids that rest.
+pub struct ClientCore<C> {
+    codec: C,
     peer: SocketAddr,
+    options: Options,
+    /// How many bits an id has, if there are ids.
+    id_bits: Option<u32>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    in_flight: usize,
+    /// When something is to be done about each slot in flight.
+    timers: Timers,
+    /// Slots whose retransmission waits for a place, in order.
+    parked: VecDeque<usize>,
+    /// How many places for retransmissions are taken.
+    retransmissions: usize,
+    /// Which slot waits for which id.
+    waiting: HashMap<u64, usize, BuildHasherDefault<IdHasher>>,
+    /// Ids that may not be used yet, the oldest first, with the time until when.
+    resting: VecDeque<(Duration, u64)>,
+    resting_ids: HashSet<u64, BuildHasherDefault<IdHasher>>,
+    /// Slots with a result, in the order in which they got it.
+    done: VecDeque<usize>,
+    /// The slot whose result was given out last: what it holds may still be borrowed.
+    taken: Option<usize>,
+    tickets: u64,
+    ignored: u64,
+    /// Where requests are encoded.
+    space: Box<[u8]>,
+}
+
+/// Names one request of a client, from its submission to its result.
+///
+/// Tickets are ordered as the requests were submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket {
+    number: u64,
+    slot: usize,
+}
+
+impl Ticket {
+    /// For drivers: the slot in which the request is until it has a result.
+    pub fn slot(self) -> usize {
+        self.slot
+    }
+}
+
+struct Slot {
+    ticket: Ticket,
+    state: State,
+    /// The request's and the answer's datagram. The buffers are used again.
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    id: u64,
     started: Duration,
     deadline: Duration,
+    /// The time from the latest send to the next.
+    timeout: Duration,
     sends: u32,
+    /// How many of them the system refused.
+    refusals: u32,
+    refusal: Option<io::Error>,
+    /// Whether it has a place for a retransmission, or waits for one.
+    retransmitting: bool,
+    parked: bool,
+    /// The core's count of ignored datagrams when it began.
     ignored: u64,
     unreachable: bool,
     malformed: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// What an [`Exchange`] wants done next.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Step {
-    /// Send the request, then ask again.
-    Send,
-    /// Wait for a datagram, at most so long, then ask again.
-    Wait(Duration),
-    /// Give up.
-    Fail(RequestError),
+enum State {
+    Free,
+    InFlight,
+    Answered,
+    Failed(RequestError),
 }
 
-impl Exchange {
-    /// An exchange with `peer` that begins now and ends `timeout` later at the latest.
-    pub fn new(peer: SocketAddr, timeout: Duration, now: Now) -> Self {
+impl<C: Codec> ClientCore<C> {
+    /// # Panics
+    ///
+    /// If the codec's ids do not have 1 to 64 bits.
+    pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
+        let id_bits = match codec.correlation() {
+            Correlation::Socket => None,
+            Correlation::Id { bits } => {
+                assert!((1..=64).contains(&bits), "an id has 1 to 64 bits");
+                Some(bits)
+            }
+        };
         Self {
+            codec,
             peer: canonical(peer),
-            started: now.monotonic,
-            deadline: now.monotonic.saturating_add(timeout),
+            options,
+            id_bits,
+            slots: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            timers: Timers::new(),
+            parked: VecDeque::new(),
+            retransmissions: 0,
+            waiting: HashMap::default(),
+            resting: VecDeque::new(),
+            resting_ids: HashSet::default(),
+            done: VecDeque::new(),
+            taken: None,
+            tickets: 0,
+            ignored: 0,
+            space: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
+        }
+    }
+
+    /// Encodes a request and puts it among those to be sent. Its deadline counts from now.
+    ///
+    /// `random` gives numbers that nobody can predict, for the id and the jitter. Fails if it does,
+    /// if the codec cannot encode the request, if that is too long, and if the
+    /// [window is full](RequestError::WindowFull).
+    pub fn submit(
+        &mut self,
+        now: Now,
+        request: C::Request<'_>,
+        random: &mut dyn FnMut() -> io::Result<u64>,
+    ) -> Result<Ticket, RequestError> {
+        self.free_taken();
+        if !self.has_room() {
+            return Err(self.window_full());
+        }
+        let now = now.monotonic;
+        let id = self.fresh_id(now, random)?;
+        let timeout = self
+            .options
+            .retry
+            .first_timeout(random().map_err(RequestError::Entropy)?);
+        let mut out = Writer::new(&mut self.space);
+        self.codec
+            .encode_request(id, request, &mut out)
+            .map_err(|error| RequestError::Encode(error.into()))?;
+        let len = out.finish()?;
+
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::new());
+            self.slots.len() - 1
+        });
+        let ticket = Ticket {
+            number: self.tickets,
+            slot: index,
+        };
+        self.tickets += 1;
+        let slot = &mut self.slots[index];
+        slot.request.clear();
+        slot.request.extend_from_slice(&self.space[..len]);
+        *slot = Slot {
+            ticket,
+            state: State::InFlight,
+            request: mem::take(&mut slot.request),
+            answer: mem::take(&mut slot.answer),
+            id,
+            started: now,
+            deadline: now.saturating_add(self.options.timeout),
+            timeout,
+            ignored: self.ignored,
+            ..Slot::new()
+        };
+        self.in_flight += 1;
+        self.timers.set(index, now);
+        if self.id_bits.is_some() {
+            self.waiting.insert(id, index);
+        }
+        Ok(ticket)
+    }
+
+    /// The next datagram to be sent now, and its slot. What has passed its deadline gets its
+    /// result meanwhile.
+    pub fn next_send(&mut self, now: Now) -> Option<(usize, Outgoing<'_>)> {
+        let index = self.next_due(now.monotonic)?;
+        let outgoing = Outgoing {
+            bytes: &self.slots[index].request,
+            peer: self.peer,
+            local: None,
+        };
+        Some((index, outgoing))
+    }
+
+    fn next_due(&mut self, now: Duration) -> Option<usize> {
+        let retry = self.options.retry;
+        loop {
+            if self.retransmissions < retry.max_in_flight
+                && let Some(index) = self.parked.pop_front()
+            {
+                self.slots[index].parked = false;
+                if now < self.slots[index].deadline {
+                    self.count_send(index, now);
+                    return Some(index);
+                }
+                self.fail(index, now);
+                continue;
+            }
+            let (due, index) = self.timers.first()?;
+            if due > now {
+                return None;
+            }
+            if now >= self.slots[index].deadline {
+                self.fail(index, now);
+                continue;
+            }
+            // The latest retransmission counts as lost.
+            self.give_place_back(index);
+            let slot = &mut self.slots[index];
+            if slot.sends == 0 {
+                self.count_send(index, now);
+                return Some(index);
+            }
+            self.timers.set(index, slot.deadline);
+            if slot.sends < retry.max_sends {
+                slot.parked = true;
+                self.parked.push_back(index);
+            }
+        }
+    }
+
+    fn count_send(&mut self, index: usize, now: Duration) {
+        let slot = &mut self.slots[index];
+        slot.sends += 1;
+        if slot.sends > 1 {
+            slot.timeout = slot.timeout.saturating_mul(2);
+            slot.retransmitting = true;
+            self.retransmissions += 1;
+        }
+        let next = now.saturating_add(slot.timeout).min(slot.deadline);
+        self.timers.set(index, next);
+    }
+
+    /// Until when there is nothing to do but to receive, on the monotonic clock. `None` if nothing
+    /// is in flight.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.timers.first().map(|(due, _)| due)
+    }
+
+    /// Takes a datagram that came, on the socket of `slot` if each has its own. One that is the
+    /// answer to nothing in flight changes nothing, but is counted.
+    pub fn receive(&mut self, now: Now, slot: usize, datagram: Datagram<'_>) {
+        let Datagram { bytes, meta } = datagram;
+        let now = now.monotonic;
+        if !meta.truncated
+            && same_peer(self.peer, meta.peer)
+            && let Some(index) = self.asked_for(slot, bytes)
+        {
+            let slot = &mut self.slots[index];
+            match self.codec.decode_response(bytes) {
+                Ok(_) => {
+                    if now < slot.deadline && self.codec.answers(&slot.request, bytes) {
+                        slot.answer.clear();
+                        slot.answer.extend_from_slice(bytes);
+                        self.finish(index, State::Answered, now);
+                        return;
+                    }
+                }
+                Err(error) => slot.malformed = Some(error.into()),
+            }
+        }
+        self.ignored += 1;
+    }
+
+    /// The slot whose answer this could be.
+    fn asked_for(&self, slot: usize, bytes: &[u8]) -> Option<usize> {
+        let index = match self.id_bits {
+            None => slot,
+            Some(_) => *self.waiting.get(&self.codec.response_id(bytes)?)?,
+        };
+        self.is_in_flight(index).then_some(index)
+    }
+
+    /// Notes that the system says the peer cannot be reached, on the socket of `slot` if each has
+    /// its own. Anybody can forge the message that makes it say so; so unless the options want it
+    /// otherwise this only decides what the error will be.
+    pub fn unreachable(&mut self, now: Now, slot: usize) {
+        self.for_those_on(slot, |core, index| {
+            core.slots[index].unreachable = true;
+            if core.options.fail_when_unreachable {
+                core.fail(index, now.monotonic);
+            }
+        });
+    }
+
+    /// Notes that the system refused to send a datagram that [`next_send`](Self::next_send) gave
+    /// out for `slot`.
+    pub fn refused(&mut self, slot: usize, error: io::Error) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.refusals += 1;
+            slot.refusal = Some(error);
+        }
+    }
+
+    /// Fails what is in flight because there is no socket any more, on the socket of `slot` if
+    /// each has its own.
+    pub fn transport_gone(&mut self, now: Now, slot: usize, error: &io::Error) {
+        self.for_those_on(slot, |core, index| {
+            let error = RequestError::Transport(copy(error));
+            core.finish(index, State::Failed(error), now.monotonic);
+        });
+    }
+
+    fn for_those_on(&mut self, slot: usize, mut act: impl FnMut(&mut Self, usize)) {
+        let slots = match self.id_bits {
+            None => slot..slot + 1,
+            Some(_) => 0..self.slots.len(),
+        };
+        for index in slots {
+            if self.is_in_flight(index) {
+                act(self, index);
+            }
+        }
+    }
+
+    /// The next result, in the order in which they came about.
+    pub fn take(&mut self) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
+        self.free_taken();
+        let index = self.done.pop_front()?;
+        Some((self.slots[index].ticket, self.give_out(index)))
+    }
+
+    /// The result of one request, if it has one that was not taken.
+    pub fn take_result_of(
+        &mut self,
+        ticket: Ticket,
+    ) -> Option<Result<C::Response<'_>, RequestError>> {
+        self.free_taken();
+        let at = self.position_of(ticket)?;
+        let index = self.done.remove(at)?;
+        Some(self.give_out(index))
+    }
+
+    fn give_out(&mut self, index: usize) -> Result<C::Response<'_>, RequestError> {
+        self.taken = Some(index);
+        let slot = &mut self.slots[index];
+        if let State::Failed(error) = mem::replace(&mut slot.state, State::Answered) {
+            return Err(error);
+        }
+        self.codec
+            .decode_response(&slot.answer)
+            .map_err(|error| RequestError::Malformed {
+                peer: self.peer,
+                // Only a codec that changes its mind comes here.
+                after: self.options.timeout,
+                source: error.into(),
+            })
+    }
+
+    fn position_of(&self, ticket: Ticket) -> Option<usize> {
+        self.done
+            .iter()
+            .position(|&index| self.slots[index].ticket == ticket)
+    }
+
+    /// Whether a result waits to be taken.
+    pub fn has_result(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    /// Whether the result of this request waits to be taken.
+    pub fn has_result_of(&self, ticket: Ticket) -> bool {
+        self.position_of(ticket).is_some()
+    }
+
+    /// How many requests have no result yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether the request in this slot has no result yet.
+    pub fn is_in_flight(&self, slot: usize) -> bool {
+        self.slots
+            .get(slot)
+            .is_some_and(|slot| matches!(slot.state, State::InFlight))
+    }
+
+    /// Whether an answer to the latest request in this slot may still be on its way, although that
+    /// has its result.
+    pub fn may_be_answered_late(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| {
+            slot.sends > 1 || (slot.sends == 1 && matches!(slot.state, State::Failed(_)))
+        })
+    }
+
+    /// The address that is asked.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// How many datagrams came that answered nothing.
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// Whether there is a slot for another request.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.taken.is_some() || self.slots.len() < self.options.window
+    }
+
+    pub(super) fn window_full(&self) -> RequestError {
+        RequestError::WindowFull {
+            in_flight: self.in_flight,
+            uncollected: self.done.len(),
+        }
+    }
+
+    /// An id that nobody can predict and that no answer on its way can have (RFC 5452 §4.3, §9).
+    fn fresh_id(
+        &mut self,
+        now: Duration,
+        random: &mut dyn FnMut() -> io::Result<u64>,
+    ) -> Result<u64, RequestError> {
+        let Some(bits) = self.id_bits else {
+            return Ok(0);
+        };
+        while let Some(&(until, id)) = self.resting.front()
+            && until <= now
+        {
+            self.resting.pop_front();
+            self.resting_ids.remove(&id);
+        }
+        if self.resting.len() + self.in_flight >= MAX_RESTING {
+            return Err(self.window_full());
+        }
+        let mask = u64::MAX >> (64 - bits);
+        let mut id = 0;
+        for _ in 0..DRAWS {
+            id = random().map_err(RequestError::Entropy)? & mask;
+            if !self.is_used(id) {
+                return Ok(id);
+            }
+        }
+        // Nearly all are used, so there are few.
+        let ids = mask.min(SCANNED_IDS);
+        (0..=ids)
+            .map(|step| id.wrapping_add(step) & mask)
+            .find(|&id| !self.is_used(id))
+            .ok_or_else(|| self.window_full())
+    }
+
+    fn is_used(&self, id: u64) -> bool {
+        self.waiting.contains_key(&id) || self.resting_ids.contains(&id)
+    }
+
+    fn fail(&mut self, index: usize, now: Duration) {
+        let peer = self.peer;
+        let slot = &mut self.slots[index];
+        let after = now.saturating_sub(slot.started);
+        let error = if let Some(source) = slot.malformed.take() {
+            RequestError::Malformed {
+                peer,
+                after,
+                source,
+            }
+        } else if slot.unreachable {
+            RequestError::NobodyListening { peer }
+        } else if slot.refusals == slot.sends
+            && let Some(source) = slot.refusal.take()
+        {
+            RequestError::NotSent {
+                peer,
+                after,
+                source,
+            }
+        } else {
+            RequestError::TimedOut {
+                peer,
+                after,
+                sends: slot.sends,
+                ignored: self.ignored - slot.ignored,
+            }
+        };
+        self.finish(index, State::Failed(error), now);
+    }
+
+    fn finish(&mut self, index: usize, result: State, now: Duration) {
+        self.give_place_back(index);
+        self.timers.remove(index);
+        let slot = &mut self.slots[index];
+        slot.state = result;
+        if mem::take(&mut slot.parked) {
+            self.parked.retain(|&parked| parked != index);
+        }
+        if let Some(bits) = self.id_bits {
+            let id = slot.id;
+            self.waiting.remove(&id);
+            if bits < WIDE_ID_BITS {
+                let until = now.saturating_add(self.options.quarantine);
+                self.resting.push_back((until, id));
+                self.resting_ids.insert(id);
+            }
+        }
+        self.in_flight -= 1;
+        self.done.push_back(index);
+    }
+
+    fn give_place_back(&mut self, index: usize) {
+        if mem::take(&mut self.slots[index].retransmitting) {
+            self.retransmissions -= 1;
+        }
+    }
+
+    fn free_taken(&mut self) {
+        if let Some(index) = self.taken.take() {
+            self.slots[index].state = State::Free;
+            self.free.push(index);
+        }
+    }
+}
+
+impl<C> fmt::Debug for ClientCore<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCore")
+            .field("peer", &self.peer)
+            .field("in_flight", &self.in_flight)
+            .field("ignored", &self.ignored)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            ticket: Ticket { number: 0, slot: 0 },
+            state: State::Free,
+            request: Vec::new(),
+            answer: Vec::new(),
+            id: 0,
+            started: Duration::ZERO,
+            deadline: Duration::ZERO,
+            timeout: Duration::ZERO,
             sends: 0,
+            refusals: 0,
+            refusal: None,
+            retransmitting: false,
+            parked: false,
             ignored: 0,
             unreachable: false,
             malformed: None,
         }
     }
+}
 
-    /// What to do at this moment.
-    pub fn next(&mut self, now: Now) -> Step {
-        let left = self.deadline.saturating_sub(now.monotonic);
-        if left.is_zero() {
-            return Step::Fail(self.failure(now));
-        }
-        if self.sends == 0 {
-            self.sends = 1;
-            return Step::Send;
-        }
-        Step::Wait(left)
+/// Ids are random and our own choice, so they are their own hash.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    /// Whether a datagram is the answer to `request`, the encoded datagram. One that is not
-    /// changes nothing but the error in the end.
-    pub fn accepts<C: Codec>(&mut self, codec: &C, request: &[u8], datagram: Datagram<'_>) -> bool {
-        let Datagram { bytes, meta } = datagram;
-        if !meta.truncated && same_peer(self.peer, meta.peer) {
-            match codec.decode_response(bytes) {
-                Ok(_) if codec.answers(request, bytes) => return true,
-                Ok(_) => {}
-                Err(error) => self.malformed = Some(error.into()),
-            }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(byte));
         }
-        self.ignored += 1;
-        false
     }
 
-    /// Notes that the system says the peer cannot be reached. Anybody can forge the message that
-    /// makes it say so, so this only decides what the error will be.
-    pub fn unreachable(&mut self) {
-        self.unreachable = true;
+    fn write_u64(&mut self, id: u64) {
+        // Narrow ids have no high bits, which hash tables look at.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
+}
 
-    /// Why there is no answer, as far as it is known now.
-    pub fn failure(&mut self, now: Now) -> RequestError {
-        let peer = self.peer;
-        let after = now.monotonic.saturating_sub(self.started);
-        if let Some(source) = self.malformed.take() {
-            return RequestError::Malformed {
-                peer,
-                after,
-                source,
-            };
-        }
-        if self.unreachable {
-            return RequestError::NobodyListening { peer };
-        }
-        RequestError::TimedOut {
-            peer,
-            after,
-            sends: self.sends,
-            ignored: self.ignored,
-        }
+/// The same error once more, for one more request.
+pub(super) fn copy(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
     }
 }
 
@@ -130,3 +629,11 @@ fn same_peer(asked: SocketAddr, actual: SocketAddr) -> bool {
         _ => asked == actual,
     }
 }
+
+/// Ids with as many bits or more need no rest: at a million requests a second, the chance that a
+/// random one repeats one of the last 202 seconds is under one in a million.
+const WIDE_ID_BITS: u32 = 48;
+const MAX_RESTING: usize = 65_536;
+/// How often a random id is tried before the free ones are looked for in order.
+const DRAWS: usize = 64;
+const SCANNED_IDS: u64 = 65_535;

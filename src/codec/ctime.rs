@@ -90,6 +90,7 @@ impl Codec for Ctime {
     fn encode_response(
         &self,
         now: Now,
+        _: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
     ) -> Result<(), CtimeError> {

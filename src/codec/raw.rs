@@ -30,6 +30,7 @@ impl Codec for Raw {
     fn encode_response(
         &self,
         _: Now,
+        _: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,
     ) -> Result<(), Infallible> {

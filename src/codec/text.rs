@@ -47,6 +47,7 @@ impl Codec for Text {
     fn encode_response(
         &self,
         _: Now,
+        _: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
     ) -> Result<(), TextError> {

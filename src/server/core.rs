@@ -214,16 +214,16 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             .codec
             .decode_request(bytes)
             .map_err(Refusal::Malformed)?;
-        let (queued, queued_bytes) = (outbox.len(), outbox.payload_bytes());
+        let queued = outbox.len();
         let context = Context::new(&meta, now);
-        let mut reply = Reply::new(&self.codec, context, outbox);
+        let mut reply = Reply::new(&self.codec, bytes, context, outbox);
         self.handler
             .handle(request, &context, &mut reply)
             .map_err(Refusal::Reply)?;
         if outbox.len() == queued {
             return Ok(Fate::Silent);
         }
-        let replies = Replies::new(outbox.len() - queued, outbox.payload_bytes() - queued_bytes);
+        let replies = Replies::new(outbox.len() - queued, outbox.bytes_from(queued));
         self.gate.release(now, &datagram, replies)?;
         Ok(Fate::Replied)
     }
@@ -244,6 +244,12 @@ impl<C, H, G> ServerCore<C, H, G> {
         self.stats.count_receive_error(error);
         self.last_receive_error = Some(LastError::new(error));
         self.log.receive_failed(now, error);
+    }
+
+    /// Notes how many datagrams the system has dropped in all, see
+    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
+    pub fn kernel_dropped(&mut self, datagrams: u64) {
+        self.stats.kernel_drops = datagrams;
     }
 
     /// The counters. Nothing is pending here: what was not popped was not seen.

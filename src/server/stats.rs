@@ -34,6 +34,11 @@ pub struct Stats {
     pub replies_failed: u64,
     /// Attempts to receive that failed; that a signal came is no failure.
     pub receive_errors: u64,
+    /// Datagrams that the system dropped before anybody received them, because they came faster
+    /// than they were answered, as far as it has told: see
+    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops). They are not among those
+    /// received.
+    pub kernel_drops: u64,
     receive_errors_by_class: ErrorCounts,
     send_errors_by_class: ErrorCounts,
     dropped: Dropped,
@@ -93,6 +98,7 @@ impl Stats {
             ("replies_sent", self.replies_sent),
             ("replies_failed", self.replies_failed),
             ("receive_errors", self.receive_errors),
+            ("kernel_drops", self.kernel_drops),
         ]
         .into_iter()
         .chain(built_in)
@@ -147,6 +153,7 @@ impl AddAssign for Stats {
             replies_sent,
             replies_failed,
             receive_errors,
+            kernel_drops,
             receive_errors_by_class,
             send_errors_by_class,
             dropped,
@@ -158,6 +165,7 @@ impl AddAssign for Stats {
         self.replies_sent += replies_sent;
         self.replies_failed += replies_failed;
         self.receive_errors += receive_errors;
+        self.kernel_drops += kernel_drops;
         self.receive_errors_by_class.merge(&receive_errors_by_class);
         self.send_errors_by_class.merge(&send_errors_by_class);
         for (reason, datagrams) in dropped.iter() {
@@ -198,7 +206,11 @@ impl fmt::Display for Stats {
             f,
             ", pending {}; replies sent {}, failed {}; receive errors {}",
             self.pending, self.replies_sent, self.replies_failed, self.receive_errors
-        )
+        )?;
+        if self.kernel_drops > 0 {
+            write!(f, "; dropped by the system {}", self.kernel_drops)?;
+        }
+        Ok(())
     }
 }
 

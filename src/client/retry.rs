@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+/// When a request is sent again, as long as no answer comes.
+///
+/// The first timeout is a random time between [`initial`](Self::initial) and 1.5 times that, drawn
+/// for each request, so that clients that failed together do not come back together. Every further
+/// timeout is twice the one before (RFC 7252 §4.2; RFC 8085 §3.1.3 asks for such a backoff). After
+/// [`max_sends`](Self::max_sends) the client only waits, until the request's deadline.
+///
+/// With a first timeout `t`, requests leave at 0, `t`, 3`t`, 7`t`, 15`t` after the submission. By
+/// default `t` is between 1 and 1.5 seconds:
+///
+/// | send | default |
+/// | --- | --- |
+/// | 1st | at once |
+/// | 2nd | after 1 to 1.5 s |
+/// | 3rd | after 3 to 4.5 s |
+/// | 4th | after 7 to 10.5 s, if the deadline was made later than the default of 5 s |
+/// | 5th | after 15 to 22.5 s, likewise |
+///
+/// ```
+/// use rejoinder::{ClientBuilder, Retry, Text};
+/// use std::time::Duration;
+///
+/// // A server in the same rack.
+/// let retry = Retry::new().initial(Duration::from_millis(50));
+/// let client = ClientBuilder::new(Text).retry(retry);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    pub(super) initial: Duration,
+    pub(super) max_sends: u32,
+    pub(super) max_in_flight: usize,
+}
+
+impl Retry {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self {
+            initial: INITIAL,
+            max_sends: MAX_SENDS,
+            max_in_flight: MAX_IN_FLIGHT,
+        }
+    }
+
+    /// Requests are sent once.
+    pub const fn never() -> Self {
+        Self {
+            max_sends: 1,
+            ..Self::new()
+        }
+    }
+
+    /// The least time until the first retransmission. Default: 1 second, what RFC 6298 §2.1 wants
+    /// where nothing is known of the way. Choose less only on a network that you know, and never
+    /// less than a normal answer takes.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero: all sends would be one.
+    #[must_use]
+    pub const fn initial(mut self, initial: Duration) -> Self {
+        assert!(!initial.is_zero(), "a first timeout is longer than no time");
+        self.initial = initial;
+        self
+    }
+
+    /// How often a request is sent at most, the first time included. Default: 5, the first and
+    /// RFC 7252's 4 retransmissions (`MAX_RETRANSMIT`).
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    #[must_use]
+    pub const fn max_sends(mut self, sends: u32) -> Self {
+        assert!(sends > 0, "a request is sent at least once");
+        self.max_sends = sends;
+        self
+    }
+
+    /// How many retransmissions a client may have in flight at once, over all its requests, so
+    /// that a server in trouble is not hammered by those who wait for it. One is in flight from
+    /// its sending until its request is answered, or would be sent again, or ends. A request whose
+    /// turn comes while there is no place waits for one, in order, and in vain if its deadline
+    /// comes first. Default: 256.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0; [`never`](Self::never) says that.
+    #[must_use]
+    pub const fn max_in_flight(mut self, retransmissions: usize) -> Self {
+        assert!(retransmissions > 0, "room for one retransmission");
+        self.max_in_flight = retransmissions;
+        self
+    }
+
+    /// A request's first timeout, by a random number.
+    pub(super) fn first_timeout(self, random: u64) -> Duration {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
+        let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        self.initial + self.initial.mul_f64(unit * (RANDOM_FACTOR - 1.0))
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// RFC 6298 §2.1.
+const INITIAL: Duration = Duration::from_secs(1);
+/// RFC 7252 §4.8: `ACK_RANDOM_FACTOR`.
+const RANDOM_FACTOR: f64 = 1.5;
+/// RFC 7252 §4.8: 1 + `MAX_RETRANSMIT`.
+const MAX_SENDS: u32 = 5;
+const MAX_IN_FLIGHT: usize = 256;

@@ -1,0 +1,103 @@
+//! For tests of your own: laws that every transport, codec and handler keeps, and fault scripts
+//! for proptest. Behind the feature `testing`, off by default.
+//!
+//! ```toml
+//! [dev-dependencies]
+//! rejoinder = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! The laws are what the documentation of [`Transport`](crate::Transport),
+//! [`Codec`](crate::Codec) and [`Handler`](crate::Handler) says of every implementation. All of
+//! this crate's keep them. A law that is broken is named in the error, with what was found instead.
+
+mod codec;
+mod faults;
+mod handler;
+mod transport;
+
+use std::panic::{self, AssertUnwindSafe};
+
+pub use self::codec::codec_laws;
+pub use self::faults::scripts;
+pub use self::handler::handler_laws;
+pub use self::transport::{Pair, transport_laws};
+
+/// A law that an implementation does not keep.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("broken law: {law}: {found}")]
+#[non_exhaustive]
+pub struct BrokenLaw {
+    /// The law.
+    pub law: &'static str,
+    /// What was found instead.
+    pub found: String,
+}
+
+type Kept = Result<(), BrokenLaw>;
+
+/// Says that a law is broken, unless `kept`.
+fn law(law: &'static str, kept: bool, found: impl FnOnce() -> String) -> Kept {
+    if kept {
+        Ok(())
+    } else {
+        Err(BrokenLaw {
+            law,
+            found: found(),
+        })
+    }
+}
+
+/// Runs what must not panic.
+fn unpanicked<R>(
+    name: &'static str,
+    what: impl FnOnce() -> R,
+    given: &[u8],
+) -> Result<R, BrokenLaw> {
+    // What is left half done is thrown away with the implementation that broke the law.
+    panic::catch_unwind(AssertUnwindSafe(what)).map_err(|_| BrokenLaw {
+        law: name,
+        found: format!("a panic, given {given:02x?}"),
+    })
+}
+
+/// Datagrams made from others by what happens to bytes: all that are a prefix or have a byte more,
+/// some with changed bytes, and some made of nothing. Always the same ones.
+fn mutations<'a>(samples: &'a [&'a [u8]]) -> impl Iterator<Item = Vec<u8>> + 'a {
+    let mut state = 0_u64;
+    let mut random = move |below: usize| {
+        // Knuth's MMIX generator: quality does not matter here, and `below` is small.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("31 bits") % below.max(1)
+    };
+    let prefixes = samples.iter().flat_map(|sample| {
+        let lengths = 0..=sample.len().min(LONGEST_CUT);
+        lengths.map(|len| sample[..len].to_vec())
+    });
+    let longer = samples
+        .iter()
+        .flat_map(|sample| [b'\0', b'!', 0xff].map(|byte| [sample, &[byte][..]].concat()));
+    let mut changed = Vec::new();
+    for sample in samples {
+        for _ in 0..CHANGED {
+            let mut bytes = sample.to_vec();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = u8::try_from(random(256)).expect("a byte");
+                }
+            }
+            changed.push(bytes);
+        }
+    }
+    for len in 0..RANDOM {
+        let byte = |_| u8::try_from(random(256)).expect("a byte");
+        changed.push((0..len).map(byte).collect());
+    }
+    prefixes.chain(longer).chain(changed)
+}
+
+const LONGEST_CUT: usize = 300;
+const CHANGED: usize = 200;
+const RANDOM: usize = 100;

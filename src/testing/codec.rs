@@ -1,0 +1,178 @@
+use super::{Kept, law, mutations, unpanicked};
+use crate::codec::{Codec, Correlation, Writer};
+
+/// Checks what [`Codec`] says of every codec, on datagrams that are made from samples.
+///
+/// `requests` are whole datagrams, of any kind that the codec has; each must decode. `respond`
+/// encodes a response to such a request with [`Codec::encode_response`], with whatever answer.
+///
+/// The laws are, by the names that the error gives:
+///
+/// - "decoding never panics": nor does any other question about any bytes whatever.
+/// - "a sample is a request": it decodes, encodes, and is no response.
+/// - "what decodes encodes to the same bytes": but for the id, where there is one, and for what
+///   the codec refuses to encode.
+/// - "a response is a response": either every encoded response is one, or none is (and the codec
+///   has no way to tell).
+/// - "a response decodes".
+/// - "a response repeats the id of its request" and "a response answers its request": where
+///   requests have ids.
+/// - "what does not fit is too long": an encoder says so, and does not write half.
+///
+/// ```
+/// use rejoinder::testing::codec_laws;
+/// use rejoinder::{Codec, Now, Tagged, Text};
+///
+/// let codec = Tagged(Text);
+/// codec_laws(&codec, &[b"?\0\0\0\0\0\0\0\x07question"], |request, out| {
+///     codec.encode_response(Now::system(), request, &"answer", out)
+/// })?;
+/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// ```
+pub fn codec_laws<C: Codec>(
+    codec: &C,
+    requests: &[&[u8]],
+    respond: impl Fn(&[u8], &mut Writer<'_>) -> Result<(), C::Error>,
+) -> Kept {
+    let encode = |write: &dyn Fn(&mut Writer<'_>) -> Result<(), C::Error>| {
+        let mut space = vec![0; 65_507];
+        let mut out = Writer::new(&mut space);
+        write(&mut out).ok()?;
+        let len = out.finish().ok()?;
+        space.truncate(len);
+        Some(space)
+    };
+    let again = |id: u64, bytes: &[u8]| {
+        encode(&|out| match codec.decode_request(bytes) {
+            Ok(request) => codec.encode_request(id, request, out),
+            Err(_) => Ok(()),
+        })
+    };
+
+    let mut responses = Vec::new();
+    for &request in requests {
+        law(
+            "a sample is a request",
+            codec.decode_request(request).is_ok()
+                && !codec.is_response(request)
+                && again(0, request).is_some(),
+            || format!("{request:02x?} is none"),
+        )?;
+        let response = encode(&|out| respond(request, out));
+        let Some(response) = response else {
+            return law("a response decodes", false, || {
+                format!("the response to {request:02x?} could not be encoded")
+            });
+        };
+        law(
+            "a response decodes",
+            codec.decode_response(&response).is_ok(),
+            || format!("{response:02x?} does not"),
+        )?;
+        ids(codec, request, again, |request| {
+            encode(&|out| respond(request, out))
+        })?;
+        tells_too_long(request, &response, &respond)?;
+        responses.push(response);
+    }
+    let told = responses.iter().filter(|bytes| codec.is_response(bytes));
+    let told = told.count();
+    law(
+        "a response is a response",
+        told == 0 || told == responses.len(),
+        || format!("{told} of {} are", responses.len()),
+    )?;
+
+    let samples: Vec<_> = requests
+        .iter()
+        .copied()
+        .chain(responses.iter().map(Vec::as_slice))
+        .collect();
+    for bytes in mutations(&samples) {
+        let (is_request, is_response) = unpanicked(
+            "decoding never panics",
+            || {
+                let _ = codec.decode_response(&bytes).is_ok();
+                let _ = codec.response_id(&bytes);
+                let _ = requests
+                    .iter()
+                    .any(|request| codec.answers(request, &bytes));
+                (
+                    codec.decode_request(&bytes).is_ok(),
+                    codec.is_response(&bytes),
+                )
+            },
+            &bytes,
+        )?;
+        if is_request && !is_response {
+            // The id in the bytes is not known, so they are compared with ids of our own.
+            let once = again(1, &bytes);
+            let kept = match codec.correlation() {
+                Correlation::Socket => once.as_deref() == Some(&bytes[..]),
+                Correlation::Id { .. } => once == once.as_deref().and_then(|once| again(1, once)),
+            };
+            // A client may refuse to send what a server would not answer.
+            law(
+                "what decodes encodes to the same bytes",
+                kept || once.is_none(),
+                || format!("{bytes:02x?} becomes {once:02x?}"),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn ids<C: Codec>(
+    codec: &C,
+    request: &[u8],
+    again: impl Fn(u64, &[u8]) -> Option<Vec<u8>>,
+    respond: impl Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Kept {
+    let Correlation::Id { bits } = codec.correlation() else {
+        return Ok(());
+    };
+    let highest = u64::MAX >> (64 - bits.clamp(1, 64));
+    let mut earlier: Option<Vec<u8>> = None;
+    for id in [0, 1, highest / 3, highest] {
+        let asked = again(id, request).unwrap_or_default();
+        let response = respond(&asked).unwrap_or_default();
+        law(
+            "a response repeats the id of its request",
+            codec.response_id(&response) == Some(id) && codec.response_id(&asked).is_none(),
+            || {
+                let found = codec.response_id(&response);
+                format!("{found:?}, not {id}, in the response {response:02x?} to {asked:02x?}")
+            },
+        )?;
+        law(
+            "a response answers its request",
+            codec.answers(&asked, &response),
+            || format!("{response:02x?} does not answer {asked:02x?}"),
+        )?;
+        let distinct = earlier.is_none_or(|earlier| earlier != asked);
+        law("a response repeats the id of its request", distinct, || {
+            format!("two ids give the same request {asked:02x?}")
+        })?;
+        earlier = Some(asked);
+    }
+    Ok(())
+}
+
+fn tells_too_long<E>(
+    request: &[u8],
+    response: &[u8],
+    respond: impl Fn(&[u8], &mut Writer<'_>) -> Result<(), E>,
+) -> Kept {
+    for limit in 0..response.len() {
+        let mut space = vec![0; limit];
+        let mut out = Writer::new(&mut space);
+        let result = respond(request, &mut out);
+        // An encoder may notice by itself, or leave it to the writer.
+        law(
+            "what does not fit is too long",
+            result.is_err() || out.finish().is_err(),
+            || format!("{} bytes fit into {limit}", response.len()),
+        )?;
+    }
+    Ok(())
+}

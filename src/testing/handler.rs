@@ -1,0 +1,91 @@
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use super::{Kept, law, mutations};
+use crate::clock::Now;
+use crate::codec::Codec;
+use crate::handler::{Handler, MAX_REPLIES};
+use crate::server::{DropReason, ServerCore};
+use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
+
+/// Checks what every service should keep, on datagrams that are made from samples: some requests,
+/// as whole datagrams.
+///
+/// The laws are, by the names that the error gives:
+///
+/// - "no request makes a handler panic".
+/// - "every reply can be sent": none is too long, or one too many, or cannot be encoded.
+/// - "replies go to the one who asked".
+/// - "a reply decodes as a response".
+/// - "a reply triggers no reply": where the codec can tell.
+/// - "the samples are requests": so that the handler gets to see something.
+///
+/// ```
+/// use rejoinder::testing::handler_laws;
+/// use rejoinder::{Ctime, zurich};
+///
+/// handler_laws(&Ctime::utc(), zurich(), &["你好吗？".as_bytes()])?;
+/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// ```
+pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
+    codec: &C,
+    handler: H,
+    requests: &[&[u8]],
+) -> Kept {
+    let mut core = ServerCore::new(codec.clone(), handler);
+    let samples = requests.iter().map(|request| request.to_vec());
+    for (index, bytes) in samples.chain(mutations(requests)).enumerate() {
+        let given = || format!("given {bytes:02x?}");
+        let before = core.stats();
+        let replies = answer(&mut core, &bytes)?;
+        let after = core.stats();
+        law(
+            "no request makes a handler panic",
+            after.dropped(DropReason::HandlerPanicked) == 0,
+            given,
+        )?;
+        law(
+            "every reply can be sent",
+            after.dropped(DropReason::ReplyFailed) == 0,
+            given,
+        )?;
+        law(
+            "the samples are requests",
+            index >= requests.len()
+                || after.replied + after.silent == before.replied + before.silent + 1,
+            given,
+        )?;
+        for reply in replies {
+            law(
+                "a reply decodes as a response",
+                codec.decode_response(&reply).is_ok(),
+                || format!("{reply:02x?}, {}", given()),
+            )?;
+            if codec.is_response(&reply) {
+                let more = answer(&mut core, &reply)?;
+                law("a reply triggers no reply", more.is_empty(), || {
+                    format!("{reply:02x?} does")
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn answer<C: Codec, H: Handler<C>>(
+    core: &mut ServerCore<C, H>,
+    bytes: &[u8],
+) -> Result<Vec<Vec<u8>>, super::BrokenLaw> {
+    let peer = SocketAddr::from(([192, 0, 2, 1], 7));
+    let second = Duration::from_secs(946_684_800);
+    let now = Now::new(second, SystemTime::UNIX_EPOCH + second);
+    let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(MAX_REPLIES, MAX_DATAGRAM_BYTES);
+    inbox.push(bytes, Meta::new(peer));
+    core.handle(now, &mut inbox, &mut outbox);
+    let to_asker = outbox.iter().all(|reply| reply.peer == peer);
+    law("replies go to the one who asked", to_asker, || {
+        format!("{outbox:?}")
+    })?;
+    Ok(outbox.iter().map(|reply| reply.bytes.to_vec()).collect())
+}
