@@ -1,5 +1,6 @@
 //! Robots: handlers made of rules.
 
+mod pattern;
 mod rules;
 mod template;
 mod zurich;

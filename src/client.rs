@@ -164,7 +164,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
         let begun = self.connector.now().monotonic;
         let end = match wait {
             Wait::No => begun,
-            Wait::For(time) => begun.saturating_add(time),
+            Wait::For(time) | Wait::Spin(time) => begun.saturating_add(time),
             Wait::Forever => Duration::MAX,
         };
         loop {

@@ -1,10 +1,13 @@
 //! Handlers: what the answer to a request is.
 
+mod dedup;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use self::dedup::Dedup;
 use crate::clock::Now;
 use crate::codec::{Codec, TooLong, Writer};
 use crate::transport::{Meta, Outbox, OutboxFull};
@@ -138,15 +141,43 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// and another can be tried: a shorter one, say.
     #[inline]
     pub fn send(&mut self, answer: C::Answer<'_>) -> Result<(), ReplyError> {
+        let (codec, now, request) = (self.codec, self.context.now, self.request);
+        self.push(|out| {
+            codec
+                .encode_response(now, request, answer, out)
+                .map_err(|error| ReplyError::Encode(error.into()))
+        })
+    }
+
+    /// Sends a datagram as it is, past the codec: one that was [sent](Self::sent) before, say.
+    pub fn send_encoded(&mut self, datagram: &[u8]) -> Result<(), ReplyError> {
+        self.push(|out| {
+            out.put(datagram);
+            Ok(())
+        })
+    }
+
+    /// The datagrams that this request was answered with so far, as they will leave: what a
+    /// handler that wraps another sees of the other's answers.
+    pub fn sent(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.outbox
+            .iter()
+            .skip(self.outbox.len() - self.sent)
+            .map(|datagram| datagram.bytes)
+    }
+
+    #[inline]
+    fn push(
+        &mut self,
+        write: impl FnOnce(&mut Writer<'_>) -> Result<(), ReplyError>,
+    ) -> Result<(), ReplyError> {
         if self.sent == MAX_REPLIES {
             return Err(ReplyError::TooMany { limit: MAX_REPLIES });
         }
         self.outbox
             .push_with(self.context.peer, self.context.local, |space| {
                 let mut out = Writer::new(space);
-                self.codec
-                    .encode_response(self.context.now, self.request, answer, &mut out)
-                    .map_err(|error| ReplyError::Encode(error.into()))?;
+                write(&mut out)?;
                 out.finish().map_err(ReplyError::TooLong)
             })?;
         self.sent += 1;

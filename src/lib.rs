@@ -73,12 +73,16 @@ pub use codec::{
     TextError, TooLong, Writer,
 };
 pub use escape::Escaped;
-pub use handler::{Context, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
-pub use server::{DropReason, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats};
+pub use handler::{Context, Dedup, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
+pub use server::{
+    AmplificationLimit, DropReason, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder,
+    RateLimitError, Replies, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats,
+};
 pub use transport::{
-    AboveMtu, Connect, Datagram, Fault, Inbox, Link, MAX_DATAGRAM_BYTES, Meta, Node, Outbox,
-    OutboxFull, Outgoing, PacketFate, Script, ScriptError, Sent, SimNet, SimTransport, Trace,
-    TraceEvent, Transport, UdpOptions, UdpTransport, Wait,
+    AboveMtu, Connect, Datagram, ErrorClass, ErrorCounts, Fault, Inbox, Link, MAX_DATAGRAM_BYTES,
+    Meta, Node, Outbox, OutboxFull, Outgoing, PacketFate, Script, ScriptError, Sent, SimNet,
+    SimTransport, Trace, TraceEvent, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport,
+    Wait,
 };
 
 /// The README's code, compiled and run.

@@ -1,22 +1,31 @@
 //! The server: a short loop around a pure core.
 
 mod core;
+mod gate;
+mod log;
 mod stats;
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::iter;
+use std::mem;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 pub use self::core::ServerCore;
+use self::core::Snapshot;
+pub use self::gate::{
+    AmplificationLimit, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder, RateLimitError, Replies,
+};
 pub use self::stats::{DropReason, Stats};
 use crate::codec::Codec;
 use crate::handler::{Handler, MAX_REPLIES};
 use crate::transport::{
-    Inbox, MAX_DATAGRAM_BYTES, Outbox, Transport, UdpOptions, UdpTransport, Wait,
+    ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Outbox, Transport, UdpOptions, UdpTransport, Wait,
 };
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
@@ -31,25 +40,35 @@ use crate::transport::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Server<T, C> {
+pub struct Server<T, C, G = ()> {
+    /// One at least, all on the same address.
+    workers: Vec<Worker<T, C, G>>,
+    limits: Limits,
+    blocked_ports: Vec<u16>,
+    shared: Arc<Shared>,
+}
+
+/// What each thread has of its own.
+#[derive(Debug)]
+struct Worker<T, C, G> {
     transport: T,
     codec: C,
-    limits: Limits,
-    shared: Arc<Shared>,
+    gate: G,
 }
 
 impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     pub fn bind(addr: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
-        ServerBuilder::new(codec).bind(addr)
+        let transport = UdpTransport::bind(addr)?;
+        Ok(ServerBuilder::new(codec).on(transport))
     }
 }
 
-impl<T: Transport, C: Codec> Server<T, C> {
+impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// The address that the server can be asked at.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.transport.local_addr()
+        self.workers[0].transport.local_addr()
     }
 
     /// A handle that stops the server and reads its counters, from wherever it is.
@@ -62,54 +81,156 @@ impl<T: Transport, C: Codec> Server<T, C> {
     /// Answers requests until [`ServerHandle::stop`] is called, and returns the counters.
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
-    /// counted, and after an error that repeats itself it waits a little, at most 100 ms, before it
-    /// tries again. The one exception is a socket that is gone.
-    pub fn serve<H: Handler<C>>(self, handler: H) -> Result<Stats, ServeError> {
+    /// counted. After an error that stays it waits before it tries again: 1 ms, and twice as long
+    /// each time up to 100 ms; errors that anybody can cause with a packet
+    /// ([`ErrorClass::Peer`]) make it wait 1 ms at the most. Nothing is tried again in sending. The
+    /// one exception is a socket that is gone.
+    ///
+    /// The handler is shared by all [workers](ServerBuilder::workers). The first of them is the
+    /// calling thread. If one worker ends with an error or a panic, the others are asked to end.
+    pub fn serve<H>(self, handler: H) -> Result<Stats, ServeError>
+    where
+        T: Send,
+        C: Send,
+        G: Send,
+        H: Handler<C> + Send + Sync,
+    {
+        log::started(&self.local_addr());
         let Self {
-            mut transport,
-            codec,
+            workers,
             limits,
+            blocked_ports,
             shared,
         } = self;
-        let mut core = ServerCore::new(codec, handler);
-        let mut inbox = Inbox::new(limits.batch, limits.max_request_bytes);
-        let mut outbox = Outbox::new(limits.batch.max(MAX_REPLIES), limits.max_reply_bytes);
-        let mut drained = 0;
-        let mut failures = 0;
-        loop {
-            let stopping = shared.stop.load(Ordering::Relaxed);
-            let wait = match stopping {
-                true if drained >= MAX_DRAINED => break,
-                true => Wait::No,
-                false => Wait::For(STOP_CHECK),
-            };
-            match transport.recv(&mut inbox, wait) {
-                Ok(0) if stopping => break,
-                Ok(received) if stopping => drained += received,
-                Ok(_) => failures = 0,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    core.receive_failed();
-                    shared.publish(core.stats());
-                    if error.kind() == ErrorKind::NotConnected {
-                        return Err(ServeError::TransportGone { source: error });
-                    }
-                    if stopping {
+        let handler = Arc::new(handler);
+        let work = |worker, index| {
+            let end_all = EndAll(&shared);
+            let handler = Arc::clone(&handler);
+            let result = work(worker, handler, limits, &blocked_ports, &shared, index);
+            if result.is_ok() {
+                mem::forget(end_all);
+            }
+            result
+        };
+        let work = &work;
+        let mut workers = workers.into_iter().zip(0..);
+        let (first, _) = workers.next().expect("a server has a worker");
+        let stats = thread::scope(|scope| {
+            let mut result = Ok(());
+            let mut others = Vec::new();
+            for (worker, index) in workers {
+                let thread = thread::Builder::new().name(format!("worker {index}"));
+                match thread.spawn_scoped(scope, move || work(worker, index)) {
+                    Ok(thread) => others.push(thread),
+                    Err(source) => {
+                        shared.end();
+                        result = Err(ServeError::Thread { source });
                         break;
                     }
-                    failures += 1;
-                    thread::sleep(backoff(failures));
                 }
             }
-            let now = transport.now();
-            while !inbox.is_empty() {
-                core.handle(now, &mut inbox, &mut outbox);
-                core.sent(&transport.send(&outbox));
-                outbox.clear();
-                shared.publish(core.stats().with_pending(inbox.len()));
+            // Even if there are too few of them: what has arrived is answered.
+            let first = work(first, 0);
+            let mut total = Stats::default();
+            let others = others.into_iter().map(|thread| {
+                let result = thread.join();
+                result.unwrap_or_else(|payload| panic::resume_unwind(payload))
+            });
+            for worker in iter::once(first).chain(others) {
+                match worker {
+                    Ok(stats) => total += stats,
+                    Err(error) => result = result.and(Err(error)),
+                }
+            }
+            result.map(|()| total)
+        })?;
+        log::ended(&stats);
+        Ok(stats)
+    }
+}
+
+/// The life of one worker.
+fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
+    worker: Worker<T, C, G>,
+    handler: Arc<H>,
+    limits: Limits,
+    blocked_ports: &[u16],
+    shared: &Shared,
+    index: usize,
+) -> Result<Stats, ServeError> {
+    let Worker {
+        mut transport,
+        codec,
+        gate,
+    } = worker;
+    let mut core = ServerCore::shared(codec, handler)
+        .gate(gate)
+        .blocked_ports(blocked_ports.iter().copied());
+    if let Ok(addr) = transport.local_addr() {
+        core = core.local_addr(addr);
+    }
+    if let Some(max_age) = limits.max_age {
+        core = core.max_age(max_age);
+    }
+    let wait = if limits.busy_poll {
+        Wait::Spin(STOP_CHECK)
+    } else {
+        Wait::For(STOP_CHECK)
+    };
+    let mut inbox = Inbox::new(limits.batch, limits.max_request_bytes);
+    let mut outbox = Outbox::new(MAX_REPLIES_PER_BATCH, limits.max_reply_bytes);
+    let mut drained = 0;
+    let mut failures = Failures::default();
+    loop {
+        let stopping = shared.stop.load(Ordering::Relaxed);
+        let wait = match stopping {
+            true if drained >= MAX_DRAINED => break,
+            true => Wait::No,
+            false => wait,
+        };
+        match transport.recv(&mut inbox, wait) {
+            Ok(0) if stopping => break,
+            Ok(received) => {
+                failures = Failures::default();
+                if stopping {
+                    drained += received;
+                }
+            }
+            Err(error) => {
+                core.receive_failed(transport.now(), &error);
+                shared.publish(index, &core.snapshot(inbox.len()));
+                let class = ErrorClass::of(&error);
+                if class == ErrorClass::Gone {
+                    return Err(ServeError::TransportGone { source: error });
+                }
+                let pause = failures.pause_after(class);
+                // An error says nothing about the datagrams that wait behind it.
+                if !stopping {
+                    thread::sleep(pause);
+                } else if failures.in_a_row() >= MAX_DRAIN_FAILURES {
+                    break;
+                }
             }
         }
-        Ok(core.stats())
+        core.kernel_dropped(transport.kernel_drops());
+        let received = transport.now();
+        while !inbox.is_empty() {
+            let clock = || transport.now();
+            core.handle_with_clock(received, clock, &mut inbox, &mut outbox);
+            core.sent(&transport.send(&outbox));
+            outbox.clear();
+            shared.publish(index, &core.snapshot(inbox.len()));
+        }
+    }
+    Ok(core.stats())
+}
+
+/// Asks all workers to end when it is dropped.
+struct EndAll<'a>(&'a Shared);
+
+impl Drop for EndAll<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 
@@ -122,10 +243,13 @@ impl<T: Transport, C: Codec> Server<T, C> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct ServerBuilder<C> {
+pub struct ServerBuilder<C, G = ()> {
     codec: C,
+    gate: G,
+    blocked_ports: Vec<u16>,
     udp: UdpOptions,
     limits: Limits,
+    workers: usize,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -133,13 +257,56 @@ impl<C: Codec> ServerBuilder<C> {
     pub fn new(codec: C) -> Self {
         Self {
             codec,
+            gate: (),
+            blocked_ports: REFLECTOR_PORTS.to_vec(),
             udp: UdpOptions::new(),
             limits: Limits {
+                max_age: None,
                 max_request_bytes: MAX_DATAGRAM_BYTES,
                 max_reply_bytes: MAX_DATAGRAM_BYTES,
                 batch: 64,
+                busy_poll: false,
             },
+            workers: 1,
         }
+    }
+}
+
+impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+    /// Adds a [gate](Gate), after those that are there. Default: none, beside what is
+    /// [always on](DropReason).
+    ///
+    /// A server on a public address should have a [`RateLimit`](crate::RateLimit).
+    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2)> {
+        ServerBuilder {
+            codec: self.codec,
+            gate: (self.gate, gate),
+            blocked_ports: self.blocked_ports,
+            udp: self.udp,
+            limits: self.limits,
+            workers: self.workers,
+        }
+    }
+
+    /// The source ports that are never answered, instead of [`REFLECTOR_PORTS`]. None at all means
+    /// that only port 0 is not.
+    #[must_use]
+    pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.blocked_ports = ports.into_iter().collect();
+        self
+    }
+
+    /// How old a request may be when its turn comes; an older one is dropped unread, as
+    /// [`Stale`](DropReason::Stale). Set it to the time after which clients have given up. Default:
+    /// no limit. Zero drops whatever waited at all.
+    ///
+    /// Its age is the time that it waited in the system's queue, if the transport knows
+    /// ([`Meta::waited`](crate::Meta::waited)), and the time since it was received. The clock is
+    /// then read once more for each request.
+    #[must_use]
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.limits.max_age = Some(max_age);
+        self
     }
 
     /// The longest request that is read, in bytes; longer ones are dropped as
@@ -158,26 +325,69 @@ impl<C: Codec> ServerBuilder<C> {
         self
     }
 
-    /// How the socket of [`bind`](Self::bind) is opened.
+    /// How the sockets of [`bind`](Self::bind) are opened.
     #[must_use]
     pub fn udp(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
     }
 
-    /// A server on a UDP socket of its own.
-    pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C>> {
-        let transport = self.udp.bind(addr)?;
-        Ok(self.on(transport))
+    /// How many threads serve, each with a socket of its own on the same address, a clone of the
+    /// codec and of the gates, and the one handler. The system spreads peers among the sockets, so
+    /// the requests of one peer are answered by one worker, in order. Default: 1.
+    ///
+    /// More than one is for [`bind`](Self::bind) and needs Linux: there and elsewhere see
+    /// [`UdpOptions::bind_group`]. Zero is an error.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
     }
 
-    /// A server on a transport that is open already.
-    pub fn on<T: Transport>(self, transport: T) -> Server<T, C> {
-        Server {
+    /// Whether the server waits for requests without ever giving up the processor. It saves the
+    /// time to fall asleep and wake up, several microseconds per request at low load, and costs all
+    /// of one core per worker, idle or not. Default: `false`.
+    #[must_use]
+    pub fn busy_poll(mut self, busy_poll: bool) -> Self {
+        self.limits.busy_poll = busy_poll;
+        self
+    }
+
+    /// A server on UDP sockets of its own.
+    pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let mut group = self.udp.bind_group(addr, self.workers)?;
+        let last = group.pop().expect("a group has a socket");
+        let workers = group
+            .into_iter()
+            .map(|transport| Worker {
+                transport,
+                codec: self.codec.clone(),
+                gate: self.gate.clone(),
+            })
+            .collect();
+        Ok(self.with(workers, last))
+    }
+
+    /// A server on a transport that is open already, with one worker.
+    pub fn on<T: Transport>(self, transport: T) -> Server<T, C, G> {
+        self.with(Vec::new(), transport)
+    }
+
+    fn with<T>(self, mut workers: Vec<Worker<T, C, G>>, transport: T) -> Server<T, C, G> {
+        workers.push(Worker {
             transport,
             codec: self.codec,
+            gate: self.gate,
+        });
+        Server {
+            shared: Arc::new(Shared::new(workers.len())),
+            workers,
             limits: self.limits,
-            shared: Arc::default(),
+            blocked_ports: self.blocked_ports,
         }
     }
 }
@@ -190,21 +400,34 @@ pub struct ServerHandle {
 
 impl ServerHandle {
     /// Asks the server to end. It answers what has arrived already, the system's queue included
-    /// (at most 65,536 datagrams), and returns from [`serve`](Server::serve): within half a second,
+    /// (at most 65,536 datagrams per worker), and returns from [`serve`](Server::serve): within half a second,
     /// unless a handler keeps it longer.
     ///
     /// All that it does is to set a flag, so a signal handler may call it.
     pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.end();
     }
 
-    /// The counters after the latest batch. They are consistent with each other.
+    /// The counters of all workers together, each after its latest batch. They are consistent with
+    /// each other.
     pub fn stats(&self) -> Stats {
-        *self
+        self.shared.snapshots().map(|worker| worker.stats).sum()
+    }
+
+    /// The latest error in receiving, whenever that was; with several workers, that of one which
+    /// had any.
+    pub fn last_receive_error(&self) -> Option<io::Error> {
+        let mut errors = self
             .shared
-            .stats
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .snapshots()
+            .map(|worker| worker.last_receive_error);
+        errors.find_map(|error| error.map(Into::into))
+    }
+
+    /// The latest error in sending, likewise.
+    pub fn last_send_error(&self) -> Option<io::Error> {
+        let mut errors = self.shared.snapshots().map(|worker| worker.last_send_error);
+        errors.find_map(|error| error.map(Into::into))
     }
 }
 
@@ -218,27 +441,61 @@ pub enum ServeError {
         /// What the transport said.
         source: io::Error,
     },
+    /// There are not as many threads to be had as the server was to have.
+    #[error("a worker could not be started")]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     max_request_bytes: usize,
     max_reply_bytes: usize,
-    /// In buffers for receiving, and datagrams for sending.
+    /// In buffers for receiving.
     batch: usize,
+    busy_poll: bool,
+    max_age: Option<Duration>,
 }
 
-#[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// One lock per batch costs less than one atomic addition per counter and datagram would, and
-    /// readers see counters that fit together.
-    stats: Mutex<Stats>,
+    workers: Box<[Published]>,
 }
 
+/// What one worker shows to the others.
+///
+/// One lock per batch costs less than one atomic addition per counter and datagram would, and
+/// readers see counters that fit together. Two workers do not write to the same line of the cache.
+#[derive(Default)]
+#[repr(align(128))]
+struct Published(Mutex<Snapshot>);
+
 impl Shared {
-    fn publish(&self, stats: Stats) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    fn new(workers: usize) -> Self {
+        Self {
+            stop: AtomicBool::new(false),
+            workers: iter::repeat_with(Published::default)
+                .take(workers)
+                .collect(),
+        }
+    }
+
+    fn end(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn publish(&self, worker: usize, snapshot: &Snapshot) {
+        *self.workers[worker]
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = *snapshot;
+    }
+
+    fn snapshots(&self) -> impl Iterator<Item = Snapshot> {
+        let lock = |one: &Published| *one.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.workers.iter().map(lock)
     }
 }
 
@@ -250,16 +507,76 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// 0 for a first failure, which may have been caused by a single packet; then 1 ms, doubled up to
-/// 100 ms.
-fn backoff(failures: u32) -> Duration {
-    match failures {
-        0 | 1 => Duration::ZERO,
-        _ => Duration::from_millis(1 << (failures - 2).min(7)).min(Duration::from_millis(100)),
+/// How often receiving failed since it last succeeded.
+#[derive(Debug, Default)]
+struct Failures {
+    lasting: u32,
+    /// Of the class that anybody can cause.
+    provoked: u32,
+}
+
+impl Failures {
+    fn in_a_row(&self) -> u32 {
+        self.lasting.saturating_add(self.provoked)
+    }
+
+    /// How long to wait after one more failure. A first one may pass at once. Each that was
+    /// provoked is gone once it was told, and a pause would only help whoever provokes them; yet a
+    /// system that told the same one again and again must not be asked without a pause.
+    fn pause_after(&mut self, class: ErrorClass) -> Duration {
+        match class {
+            ErrorClass::Interrupted => Duration::ZERO,
+            ErrorClass::Peer => {
+                self.provoked = self.provoked.saturating_add(1);
+                match self.provoked {
+                    0..=FREE_PROVOKED => Duration::ZERO,
+                    _ => MIN_PAUSE,
+                }
+            }
+            _ => {
+                self.lasting = self.lasting.saturating_add(1);
+                match self.lasting {
+                    1 => Duration::ZERO,
+                    times => MAX_PAUSE.min(MIN_PAUSE * (1 << (times - 2).min(7))),
+                }
+            }
+        }
     }
 }
 
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+/// How many provoked failures in a row cost no pause.
+const FREE_PROVOKED: u32 = 64;
 /// How often an idle server looks whether it should end.
 const STOP_CHECK: Duration = Duration::from_millis(250);
-/// How many datagrams are still answered after the server was asked to end.
+/// How many replies leave at once: more would not be faster.
+const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
+/// How many datagrams each worker still answers after it was asked to end.
 const MAX_DRAINED: usize = 65_536;
+/// How many times in a row receiving may fail before a server that was asked to end gives up.
+const MAX_DRAIN_FAILURES: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{ErrorClass, Failures};
+
+    #[test]
+    fn a_lasting_failure_is_met_with_longer_and_longer_pauses() {
+        let mut failures = Failures::default();
+        let pauses = [(); 12].map(|()| failures.pause_after(ErrorClass::Resources).as_millis());
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 64, 100, 100, 100, 100]);
+    }
+
+    #[test]
+    fn failures_that_anybody_can_cause_do_not_slow_a_server_down() {
+        let mut failures = Failures::default();
+        let pauses = || failures.pause_after(ErrorClass::Peer);
+        let pauses: Vec<_> = std::iter::repeat_with(pauses).take(1_000).collect();
+        assert!(pauses[..64].iter().all(Duration::is_zero));
+        assert!(pauses[64..].iter().all(|pause| pause.as_millis() == 1));
+        assert!(failures.pause_after(ErrorClass::Interrupted).is_zero());
+    }
+}

@@ -1,20 +1,22 @@
 //! Transports: where datagrams come from and go to.
 
 mod batch;
+mod error;
 mod sim;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::sim::{
     AboveMtu, Fault, Link, Node, PacketFate, Script, ScriptError, SimNet, SimTransport, Trace,
     TraceEvent,
 };
-pub use self::udp::{UdpOptions, UdpTransport};
+pub use self::udp::{UdpFeature, UdpFeatures, UdpOptions, UdpTransport};
 use crate::clock::Now;
 
 /// A place where datagrams arrive and from which they leave.
@@ -94,6 +96,14 @@ pub trait Transport {
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// How many datagrams the system has dropped because nobody received them in time, as far as
+    /// is known at this moment, since the transport was opened. Never less than it was. Asked once
+    /// per batch, so an implementation remembers rather than makes a system call. The default knows
+    /// of none.
+    fn kernel_drops(&self) -> u64 {
+        0
+    }
+
     /// Reads the clock that this transport lives by: the system's, unless time is simulated.
     fn now(&self) -> Now {
         Now::system()
@@ -134,7 +144,7 @@ pub trait Connect {
     ) -> io::Result<()> {
         match wait {
             Wait::No => {}
-            Wait::For(time) => thread::sleep(time.min(Duration::from_millis(1))),
+            Wait::For(time) | Wait::Spin(time) => thread::sleep(time.min(Duration::from_millis(1))),
             Wait::Forever => thread::sleep(Duration::from_millis(1)),
         }
         ready.extend(0..transports.len());
@@ -152,6 +162,10 @@ pub enum Wait {
     For(Duration),
     /// Until there is one.
     Forever,
+    /// At most so long, without giving up the processor (busy polling). It saves the time that it
+    /// takes to fall asleep and to wake up, some microseconds, and costs all of one core. A
+    /// transport that cannot do it waits as it does with [`For`](Self::For).
+    Spin(Duration),
 }
 
 /// What became of an outbox.
@@ -163,4 +177,25 @@ pub struct Sent {
     pub failed: usize,
     /// The last refusal.
     pub error: Option<io::Error>,
+    /// The refusals by class, as far as the transport tells them apart: the rest is taken to be of
+    /// the class of the last one.
+    pub errors: ErrorCounts,
+}
+
+impl Sent {
+    /// Notes one datagram that the system refused.
+    pub fn fail(&mut self, error: io::Error) {
+        self.failed += 1;
+        self.errors.add(ErrorClass::of(&error), 1);
+        self.error = Some(error);
+    }
+}
+
+/// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
+        // Unchanged, with its scope.
+        IpAddr::V6(_) => addr,
+    }
 }

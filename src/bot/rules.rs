@@ -1,10 +1,9 @@
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::fmt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use regex::{Captures, Regex};
-use regex_syntax::hir::{Hir, HirKind, Look};
 
+use super::pattern::{Groups, Pattern};
 use super::template::{Piece, Template};
 use crate::codec::Codec;
 use crate::handler::{Context, Handler, Reply, ReplyError};
@@ -17,6 +16,9 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 /// changes. Where several fit, the longest wins.
 ///
 /// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer.
+///
+/// Answering allocates nothing once a thread has answered a request or two, unless a template uses
+/// a group with a number above 15.
 ///
 /// ```
 /// use rejoinder::Robot;
@@ -45,15 +47,14 @@ impl Robot {
 
     /// Answers a request. Nothing is put together before the answer is displayed.
     pub fn answer<'a>(&'a self, request: &'a str) -> Answer<'a> {
-        let (template, captured) = self
+        let matched = self
             .rules
             .iter()
-            .find_map(|rule| Some((&rule.template, rule.apply(request)?)))
-            .unwrap_or((&self.fallback, Captured::Nothing));
+            .find_map(|rule| Some((rule, rule.pattern.match_len(request)?)));
         Answer {
-            template,
-            captured,
-            substitutions: self.substitutions.as_ref(),
+            robot: self,
+            request,
+            matched,
         }
     }
 }
@@ -73,43 +74,86 @@ where
 }
 
 /// A robot's answer to one request. It displays as the answer.
-#[derive(Debug)]
 pub struct Answer<'a> {
-    template: &'a Template,
-    captured: Captured<'a>,
-    substitutions: Option<&'a Substitutions>,
+    robot: &'a Robot,
+    request: &'a str,
+    /// The rule that makes the answer, and how many bytes of the request its pattern matches.
+    matched: Option<(&'a Rule, usize)>,
 }
 
 impl Answer<'_> {
     /// The answer as it was before the substitutions.
     pub fn before_substitution(&self) -> impl fmt::Display {
-        fmt::from_fn(|f| {
-            self.template.pieces.iter().try_for_each(|piece| {
-                f.write_str(match piece {
-                    Piece::Literal { plain, .. } => plain,
-                    Piece::Capture(group) => self.captured.get(*group),
-                })
-            })
+        fmt::from_fn(|f| self.write(None, f))
+    }
+
+    /// Writes the pieces one by one, each after these substitutions.
+    fn write(
+        &self,
+        substitutions: Option<&Substitutions>,
+        out: &mut impl fmt::Write,
+    ) -> fmt::Result {
+        let template = match self.matched {
+            Some((rule, _)) => &rule.template,
+            None => &self.robot.fallback,
+        };
+        let mut groups = None;
+        template.pieces.iter().try_for_each(|piece| match piece {
+            Piece::Literal { plain, substituted } => out.write_str(match substitutions {
+                Some(_) => substituted,
+                None => plain,
+            }),
+            Piece::Capture(group) => {
+                let text = self.captured(*group, &mut groups);
+                match substitutions {
+                    Some(substitutions) => substitutions.write(text, out),
+                    None => out.write_str(text),
+                }
+            }
         })
+    }
+
+    /// What a group matched. Where it lies may follow from where the match ends. Only if not, the
+    /// `groups` are searched, which takes several times as long.
+    fn captured<'g>(&'g self, group: usize, groups: &mut Option<Groups<'g>>) -> &'g str {
+        let Some((rule, len)) = self.matched else {
+            return "";
+        };
+        match rule.pattern.margins(group) {
+            Some(margins) => margins.within(&self.request[..len]),
+            None => groups
+                .get_or_insert_with(|| {
+                    let last = rule.template.captures().max().unwrap_or(group);
+                    rule.pattern.groups(self.request, last)
+                })
+                .get(group),
+        }
     }
 }
 
 impl fmt::Display for Answer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(substitutions) = self.substitutions else {
-            return self.before_substitution().fmt(f);
-        };
-        if !substitutions.single_chars {
+        match &self.robot.substitutions {
             // What is to be replaced may begin in one piece and end in another.
-            return substitutions.write(&self.before_substitution().to_string(), f);
+            Some(substitutions) if !substitutions.single_chars => {
+                let mut whole = WHOLE_ANSWER.take();
+                whole.clear();
+                self.write(None, &mut whole)?;
+                let result = substitutions.write(&whole, f);
+                WHOLE_ANSWER.set(whole);
+                result
+            }
+            substitutions => self.write(substitutions.as_ref(), f),
         }
-        self.template
-            .pieces
-            .iter()
-            .try_for_each(|piece| match piece {
-                Piece::Literal { substituted, .. } => f.write_str(substituted),
-                Piece::Capture(group) => substitutions.write(self.captured.get(*group), f),
-            })
+    }
+}
+
+impl fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer")
+            .field("request", &self.request)
+            .field("matched", &self.matched)
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,113 +251,23 @@ pub enum RuleError {
 
 #[derive(Clone, Debug)]
 struct Rule {
-    regex: Regex,
+    pattern: Pattern,
     template: Template,
-    /// Where the groups lie, if that follows from where the whole match lies.
-    margins: Option<Vec<Margins>>,
 }
 
 impl Rule {
     fn new(rule: usize, pattern: &str, template: &str) -> Result<Self, RuleError> {
-        let bad_pattern = |problem: String| RuleError::Pattern { rule, problem };
-        // Parsed before it is anchored, so that neither a flag nor a comment in the pattern can
-        // reach beyond it, and a message shows it as it was written.
-        let hir = regex_syntax::parse(pattern).map_err(|error| bad_pattern(error.to_string()))?;
-        let anchored = Hir::concat(vec![Hir::look(Look::Start), hir.clone()]);
-        let regex =
-            Regex::new(&anchored.to_string()).map_err(|error| bad_pattern(error.to_string()))?;
-        let template = Template::parse(rule, template, &regex)?;
-        let known = fixed_margins(&hir);
-        let margins = template
-            .captures()
-            .all(|group| known.contains_key(&group))
-            .then(|| {
-                let last = template.captures().max().unwrap_or(0);
-                (0..=last)
-                    .map(|group| known.get(&group).copied().unwrap_or_default())
-                    .collect()
-            });
-        Ok(Self {
-            regex,
-            template,
-            margins,
-        })
-    }
-
-    fn apply<'a>(&'a self, request: &'a str) -> Option<Captured<'a>> {
-        match &self.margins {
-            // Finding the ends of a match is several times as fast as finding its groups.
-            Some(margins) => Some(Captured::Within {
-                matched: self.regex.find(request)?.as_str(),
-                margins,
-            }),
-            None => self.regex.captures(request).map(Captured::Groups),
-        }
-    }
-}
-
-/// How far a group lies from the ends of the match that it is in, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Margins {
-    before: usize,
-    after: usize,
-}
-
-/// The groups whose margins are the same in every match, and the whole match as group 0.
-fn fixed_margins(hir: &Hir) -> HashMap<usize, Margins> {
-    let parts = match hir.kind() {
-        HirKind::Concat(parts) => parts.as_slice(),
-        _ => std::slice::from_ref(hir),
-    };
-    let fixed_len = |parts: &[Hir]| {
-        parts
-            .iter()
-            .map(|part| {
-                let properties = part.properties();
-                let len = properties.minimum_len()?;
-                (properties.maximum_len() == Some(len)).then_some(len)
-            })
-            .sum::<Option<usize>>()
-    };
-    let groups = parts.iter().enumerate().filter_map(|(index, part)| {
-        let HirKind::Capture(group) = part.kind() else {
-            return None;
-        };
-        let margins = Margins {
-            before: fixed_len(&parts[..index])?,
-            after: fixed_len(&parts[index + 1..])?,
-        };
-        Some((group.index as usize, margins))
-    });
-    groups.chain([(0, Margins::default())]).collect()
-}
-
-#[derive(Debug)]
-enum Captured<'a> {
-    Nothing,
-    Within {
-        matched: &'a str,
-        margins: &'a [Margins],
-    },
-    Groups(Captures<'a>),
-}
-
-impl Captured<'_> {
-    fn get(&self, group: usize) -> &str {
-        match self {
-            Self::Nothing => "",
-            Self::Within { matched, margins } => {
-                &matched[margins[group].before..matched.len() - margins[group].after]
-            }
-            Self::Groups(captures) => captures.get(group).map_or("", |found| found.as_str()),
-        }
+        let pattern =
+            Pattern::new(pattern).map_err(|problem| RuleError::Pattern { rule, problem })?;
+        let template = Template::parse(rule, template, &pattern)?;
+        Ok(Self { pattern, template })
     }
 }
 
 /// Replaces several texts in one pass.
 #[derive(Clone, Debug)]
 struct Substitutions {
-    searcher: AhoCorasick,
+    searcher: Searcher,
     replacements: Vec<String>,
     /// Whether each of the texts is a single character, so that each is within one piece.
     single_chars: bool,
@@ -336,24 +290,55 @@ impl Substitutions {
                 return Err(error(from, "there is another one"));
             }
         }
-        let searcher = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(pairs.iter().map(|(from, _)| from))
-            .map_err(|problem| error(&pairs[0].0, &problem.to_string()))?;
+        let searcher = match single_char(&pairs[0].0) {
+            Some(from) if pairs.len() == 1 => Searcher::Char(from),
+            _ => AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(pairs.iter().map(|(from, _)| from))
+                .map(Searcher::Texts)
+                .map_err(|problem| error(&pairs[0].0, &problem.to_string()))?,
+        };
         Ok(Some(Self {
             searcher,
             replacements: pairs.iter().map(|(_, to)| to.clone()).collect(),
-            single_chars: pairs.iter().all(|(from, _)| from.chars().count() == 1),
+            single_chars: pairs.iter().all(|(from, _)| single_char(from).is_some()),
         }))
     }
 
     fn write(&self, text: &str, out: &mut impl fmt::Write) -> fmt::Result {
         let mut written = 0;
-        for found in self.searcher.find_iter(text) {
-            out.write_str(&text[written..found.start()])?;
-            out.write_str(&self.replacements[found.pattern()])?;
-            written = found.end();
+        let mut replace = |start, end, index: usize| {
+            out.write_str(&text[written..start])?;
+            written = end;
+            out.write_str(&self.replacements[index])
+        };
+        match &self.searcher {
+            Searcher::Char(from) => text
+                .match_indices(*from)
+                .try_for_each(|(start, found)| replace(start, start + found.len(), 0))?,
+            Searcher::Texts(texts) => texts.find_iter(text).try_for_each(|found| {
+                replace(found.start(), found.end(), found.pattern().as_usize())
+            })?,
         }
         out.write_str(&text[written..])
     }
+}
+
+/// Looks for the texts to be replaced.
+#[derive(Clone, Debug)]
+enum Searcher {
+    /// A single character needs no automaton, and is found in half the time without.
+    Char(char),
+    Texts(AhoCorasick),
+}
+
+fn single_char(text: &str) -> Option<char> {
+    let mut chars = text.chars();
+    chars.next().filter(|_| chars.next().is_none())
+}
+
+thread_local! {
+    /// Where answers are put together that cannot be written piece by piece. It is kept, so that a
+    /// robot that has warmed up allocates nothing.
+    static WHOLE_ANSWER: Cell<String> = const { Cell::new(String::new()) };
 }

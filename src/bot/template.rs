@@ -1,5 +1,4 @@
-use regex::Regex;
-
+use super::pattern::Pattern;
 use super::rules::RuleError;
 
 /// What a rule answers: text with places for captures.
@@ -20,8 +19,8 @@ pub(super) enum Piece {
 }
 
 impl Template {
-    /// Parses `{1}` and `{name}` as captures of `regex`, `{{` and `}}` as braces.
-    pub(super) fn parse(rule: usize, text: &str, regex: &Regex) -> Result<Self, RuleError> {
+    /// Parses `{1}` and `{name}` as captures of `pattern`, `{{` and `}}` as braces.
+    pub(super) fn parse(rule: usize, text: &str, pattern: &Pattern) -> Result<Self, RuleError> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -49,9 +48,12 @@ impl Template {
                 .split_once('}')
                 .ok_or_else(|| error("a `{` that is not closed (write `{{` for a brace)".into()))?;
             rest = after;
+            // No name begins with a digit or a sign (and a number has no sign).
             let group = match name.parse::<usize>() {
-                Ok(number) => (number < regex.captures_len()).then_some(number),
-                Err(_) => regex.capture_names().position(|known| known == Some(name)),
+                Ok(number) if !name.starts_with('+') => {
+                    Some(number).filter(|number| pattern.has_group(*number))
+                }
+                _ => pattern.group_named(name),
             };
             let group = group
                 .ok_or_else(|| error(format!("`{{{name}}}`, but the pattern has no such group")))?;

@@ -4,14 +4,14 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::timers::Timers;
 use super::{Options, RequestError};
 use crate::clock::Now;
 use crate::codec::{Codec, Correlation, Writer};
-use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing};
+use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical};
 
 /// The client without its surroundings: no socket, no clock, no dice. It holds any number of
 /// exchanges with one peer, each one request on its way to one result.
@@ -614,14 +614,6 @@ pub(super) fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// As transports tell addresses: never an IPv4 address in the clothes of an IPv6 one.
-fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
-        IpAddr::V6(_) => addr,
     }
 }
 

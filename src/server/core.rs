@@ -1,11 +1,19 @@
+use std::any::Any;
+use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use super::gate::{Gate, Replies, SourceCheck};
+use super::log::Log;
 use super::stats::{DropReason, Fate, Stats};
 use crate::clock::Now;
 use crate::codec::Codec;
-use crate::handler::{Context, Handler, MAX_REPLIES, Reply};
+use crate::handler::{Context, Handler, MAX_REPLIES, Reply, ReplyError};
 use crate::transport::{Datagram, Inbox, Node, Outbox, Sent};
 
 /// The server without its surroundings: no socket, no clock, no thread, only a function from
@@ -19,15 +27,23 @@ use crate::transport::{Datagram, Inbox, Node, Outbox, Sent};
 ///
 /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
-/// inbox.push(b"quiet", Meta::new("192.0.2.1:7".parse()?));
+/// inbox.push(b"quiet", Meta::new("192.0.2.1:7777".parse()?));
 /// core.handle(Now::system(), &mut inbox, &mut outbox);
 /// assert_eq!(outbox.iter().next().map(|reply| reply.bytes), Some(&b"QUIET"[..]));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-pub struct ServerCore<C, H> {
+pub struct ServerCore<C, H, G = ()> {
     codec: C,
     handler: Arc<H>,
+    gate: G,
+    sources: SourceCheck,
+    max_age: Option<Duration>,
     stats: Stats,
+    last_receive_error: Option<LastError>,
+    last_send_error: Option<LastError>,
+    log: Log,
+    /// When the latest batch was received, for the log.
+    latest: Now,
 }
 
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
@@ -41,8 +57,56 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
         Self {
             codec,
             handler,
+            gate: (),
+            sources: SourceCheck::default(),
+            max_age: None,
             stats: Stats::default(),
+            last_receive_error: None,
+            last_send_error: None,
+            log: Log::default(),
+            latest: Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH),
         }
+    }
+}
+
+impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
+    /// Adds a gate, after those that are there.
+    pub fn gate<G2: Gate>(self, gate: G2) -> ServerCore<C, H, (G, G2)> {
+        ServerCore {
+            codec: self.codec,
+            handler: self.handler,
+            gate: (self.gate, gate),
+            sources: self.sources,
+            max_age: self.max_age,
+            stats: self.stats,
+            last_receive_error: self.last_receive_error,
+            last_send_error: self.last_send_error,
+            log: self.log,
+            latest: self.latest,
+        }
+    }
+
+    /// The source ports that are never answered, see
+    /// [`ServerBuilder::blocked_ports`](crate::ServerBuilder::blocked_ports).
+    #[must_use]
+    pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.sources.set_blocked_ports(ports);
+        self
+    }
+
+    /// The address that the server is bound to: what claims to come from there is dropped. Default:
+    /// not known.
+    #[must_use]
+    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
+        self.sources.set_own(addr);
+        self
+    }
+
+    /// How old a request may be, see [`ServerBuilder::max_age`](crate::ServerBuilder::max_age).
+    #[must_use]
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
     }
 
     /// Takes datagrams out of the inbox and queues the replies, until the inbox is empty or the
@@ -52,73 +116,158 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
     ///
     /// If the outbox has no room even when empty: it must hold at least [`MAX_REPLIES`] datagrams.
     pub fn handle(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+        self.handle_with_clock(now, || now, inbox, outbox);
+    }
+
+    /// The same, with a clock to see how long a request waits for the handler. It is read only if a
+    /// [`max_age`](Self::max_age) is set, before each request; and then this also returns after 10
+    /// ms if there are replies, so that they leave although the handler is slow.
+    ///
+    /// # Panics
+    ///
+    /// As [`handle`](Self::handle).
+    pub fn handle_with_clock(
+        &mut self,
+        received: Now,
+        clock: impl Fn() -> Now,
+        inbox: &mut Inbox,
+        outbox: &mut Outbox,
+    ) {
         assert!(
             !outbox.is_empty() || outbox.has_room_for(MAX_REPLIES),
             "an outbox holds the replies to one request"
         );
-        while outbox.has_room_for(MAX_REPLIES)
-            && let Some(datagram) = inbox.pop()
-        {
-            let fate = self.answer(now, datagram, outbox);
+        self.latest = received;
+        let mut begun = None;
+        while outbox.has_room_for(MAX_REPLIES) && !inbox.is_empty() {
+            let mut at = received.monotonic;
+            if self.max_age.is_some() {
+                at = clock().monotonic;
+                let worked = at.saturating_sub(*begun.get_or_insert(at));
+                if worked >= FLUSH_AFTER && !outbox.is_empty() {
+                    break;
+                }
+            }
+            let datagram = inbox.pop().expect("it is not empty");
+            let waited = at
+                .saturating_sub(received.monotonic)
+                .saturating_add(datagram.meta.waited);
+            let is_stale = self.max_age.is_some_and(|max_age| waited > max_age);
+            let fate = self.answer(received, datagram, is_stale, outbox);
             self.stats.count(fate);
         }
     }
 
     /// The whole life of a datagram.
-    fn answer(&self, now: Now, datagram: Datagram<'_>, outbox: &mut Outbox) -> Fate {
+    fn answer(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        is_stale: bool,
+        outbox: &mut Outbox,
+    ) -> Fate {
+        let queued = outbox.len();
+        // What a panic could leave half done is the handler's own state, which is its own affair,
+        // and the outbox, which is set back. The codec and the gates are inside too: they should
+        // never panic, but one datagram that makes them do so must not be the end of the server.
+        let result = panic::catch_unwind(AssertUnwindSafe(|| {
+            self.answer_or_panic(now, datagram, is_stale, outbox)
+        }));
+        let refusal = match result {
+            Ok(Ok(fate)) => return fate,
+            Ok(Err(refusal)) => refusal,
+            Err(payload) => {
+                drop_quietly(payload);
+                Refusal::For(DropReason::HandlerPanicked)
+            }
+        };
+        outbox.truncate(queued);
+        let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
+            Refusal::For(reason) => (*reason, None),
+            Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
+            Refusal::Reply(error) => (DropReason::ReplyFailed, Some(error)),
+        };
+        self.log.dropped(now, &datagram.meta, reason, cause);
+        Fate::Dropped(reason)
+    }
+
+    fn answer_or_panic(
+        &mut self,
+        now: Now,
+        datagram: Datagram<'_>,
+        is_stale: bool,
+        outbox: &mut Outbox,
+    ) -> Result<Fate, Refusal<C::Error>> {
         let Datagram { bytes, meta } = datagram;
         if meta.truncated {
-            return Fate::Dropped(DropReason::Truncated);
+            return Err(Refusal::For(DropReason::Truncated));
+        }
+        self.sources.check(&meta)?;
+        if is_stale {
+            return Err(Refusal::For(DropReason::Stale));
         }
         if self.codec.is_response(bytes) {
-            return Fate::Dropped(DropReason::Response);
+            return Err(Refusal::For(DropReason::Response));
         }
-        let Ok(request) = self.codec.decode_request(bytes) else {
-            return Fate::Dropped(DropReason::Malformed);
-        };
-
+        self.gate.admit(now, &datagram)?;
+        let request = self
+            .codec
+            .decode_request(bytes)
+            .map_err(Refusal::Malformed)?;
         let queued = outbox.len();
         let context = Context::new(&meta, now);
-        // What a panic could leave half done is the handler's own state, which is its own affair,
-        // and the outbox, which is set back.
-        let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut reply = Reply::new(&self.codec, bytes, context, outbox);
-            self.handler.handle(request, &context, &mut reply)
-        }));
-        match result {
-            Ok(Ok(())) if outbox.len() > queued => Fate::Replied,
-            Ok(Ok(())) => Fate::Silent,
-            Ok(Err(_)) => {
-                outbox.truncate(queued);
-                Fate::Dropped(DropReason::ReplyFailed)
-            }
-            Err(_) => {
-                outbox.truncate(queued);
-                Fate::Dropped(DropReason::HandlerPanicked)
-            }
+        let mut reply = Reply::new(&self.codec, bytes, context, outbox);
+        self.handler
+            .handle(request, &context, &mut reply)
+            .map_err(Refusal::Reply)?;
+        if outbox.len() == queued {
+            return Ok(Fate::Silent);
         }
+        let replies = Replies::new(outbox.len() - queued, outbox.bytes_from(queued));
+        self.gate.release(now, &datagram, replies)?;
+        Ok(Fate::Replied)
     }
 }
 
-impl<C, H> ServerCore<C, H> {
+impl<C, H, G> ServerCore<C, H, G> {
     /// Counts what became of the outbox.
     pub fn sent(&mut self, sent: &Sent) {
-        self.stats.replies_sent += sent.datagrams as u64;
-        self.stats.replies_failed += sent.failed as u64;
+        self.stats.count_sent(sent);
+        if let Some(error) = &sent.error {
+            self.last_send_error = Some(LastError::new(error));
+            self.log.send_failed(self.latest, error, sent.failed);
+        }
     }
 
     /// Counts an attempt to receive that failed.
-    pub fn receive_failed(&mut self) {
-        self.stats.receive_errors += 1;
+    pub fn receive_failed(&mut self, now: Now, error: &io::Error) {
+        self.stats.count_receive_error(error);
+        self.last_receive_error = Some(LastError::new(error));
+        self.log.receive_failed(now, error);
+    }
+
+    /// Notes how many datagrams the system has dropped in all, see
+    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
+    pub fn kernel_dropped(&mut self, datagrams: u64) {
+        self.stats.kernel_drops = datagrams;
     }
 
     /// The counters. Nothing is pending here: what was not popped was not seen.
     pub fn stats(&self) -> Stats {
         self.stats
     }
+
+    /// What [`ServerHandle`](super::ServerHandle) shows, with `pending` datagrams not popped yet.
+    pub(super) fn snapshot(&self, pending: usize) -> Snapshot {
+        Snapshot {
+            stats: self.stats.with_pending(pending),
+            last_receive_error: self.last_receive_error,
+            last_send_error: self.last_send_error,
+        }
+    }
 }
 
-impl<C: Codec, H: Handler<C>> Node for ServerCore<C, H> {
+impl<C: Codec, H: Handler<C>, G: Gate> Node for ServerCore<C, H, G> {
     fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.handle(now, inbox, outbox);
     }
@@ -128,10 +277,67 @@ impl<C: Codec, H: Handler<C>> Node for ServerCore<C, H> {
     }
 }
 
-impl<C, H> fmt::Debug for ServerCore<C, H> {
+impl<C, H, G> fmt::Debug for ServerCore<C, H, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerCore")
             .field("stats", &self.stats)
             .finish_non_exhaustive()
     }
 }
+
+/// A core's counters, and its latest troubles.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) stats: Stats,
+    pub(super) last_receive_error: Option<LastError>,
+    pub(super) last_send_error: Option<LastError>,
+}
+
+/// An error in a form that can be copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastError {
+    kind: ErrorKind,
+    os_code: Option<i32>,
+}
+
+impl LastError {
+    fn new(error: &io::Error) -> Self {
+        Self {
+            kind: error.kind(),
+            os_code: error.raw_os_error(),
+        }
+    }
+}
+
+impl From<LastError> for io::Error {
+    fn from(error: LastError) -> Self {
+        match error.os_code {
+            Some(code) => Self::from_raw_os_error(code),
+            None => error.kind.into(),
+        }
+    }
+}
+
+/// Why nothing is sent for a datagram.
+enum Refusal<E> {
+    For(DropReason),
+    Malformed(E),
+    Reply(ReplyError),
+}
+
+impl<E> From<DropReason> for Refusal<E> {
+    fn from(reason: DropReason) -> Self {
+        Self::For(reason)
+    }
+}
+
+/// Drops what a panic was raised with, which may panic in turn.
+fn drop_quietly(payload: Box<dyn Any + Send>) {
+    if let Err(next) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // It could go on like this for ever.
+        mem::forget(next);
+    }
+}
+
+/// How long the first replies of a batch may wait for the others, where a clock tells.
+const FLUSH_AFTER: Duration = Duration::from_millis(10);

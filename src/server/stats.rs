@@ -1,6 +1,9 @@
 use std::fmt;
+use std::io;
 use std::iter::Sum;
-use std::ops::{AddAssign, Index, IndexMut};
+use std::ops::AddAssign;
+
+use crate::transport::{ErrorClass, ErrorCounts, Sent};
 
 /// What became of every datagram: plain counters, since the server began.
 ///
@@ -29,20 +32,46 @@ pub struct Stats {
     pub replies_sent: u64,
     /// Replies that the system refused to send.
     pub replies_failed: u64,
-    /// Attempts to receive that failed.
+    /// Attempts to receive that failed; that a signal came is no failure.
     pub receive_errors: u64,
+    /// Datagrams that the system dropped before anybody received them, because they came faster
+    /// than they were answered, as far as it has told: see
+    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops). They are not among those
+    /// received.
+    pub kernel_drops: u64,
+    receive_errors_by_class: ErrorCounts,
+    send_errors_by_class: ErrorCounts,
     dropped: Dropped,
 }
 
 impl Stats {
+    /// How many reasons of [gates](DropReason::Gate) have a counter of their own. Further ones
+    /// share `DropReason::Gate("other gates")`.
+    pub const MAX_GATE_REASONS: usize = 8;
+
     /// Datagrams dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason]
+        self.dropped.get(reason)
     }
 
     /// Datagrams dropped, for whatever reason.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.0.iter().sum()
+        self.drops().map(|(_, datagrams)| datagrams).sum()
+    }
+
+    /// Datagrams dropped, by reason. The reasons of users' gates appear once they happened.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        self.dropped.iter()
+    }
+
+    /// Attempts to receive that ended with an error of one class.
+    pub fn receive_errors_of(&self, class: ErrorClass) -> u64 {
+        self.receive_errors_by_class.of(class)
+    }
+
+    /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
+    pub fn send_errors_of(&self, class: ErrorClass) -> u64 {
+        self.send_errors_by_class.of(class)
     }
 
     /// Whether every datagram received is accounted for.
@@ -50,8 +79,17 @@ impl Stats {
         self.received == self.replied + self.silent + self.dropped_total() + self.pending
     }
 
-    /// All counters with their names, for an exporter. The names of drops begin with `dropped_`.
+    /// All counters with their names, for an exporter: always the same names in the same order.
+    /// Those of drops begin with `dropped_`; what users' gates dropped is `dropped_gate`, and by
+    /// reason in [`drops`](Self::drops).
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let gates = self.dropped.gates.iter().map(|(_, datagrams)| datagrams);
+        let gates = gates.sum::<u64>() + self.dropped.other_gates;
+        let built_in =
+            DropReason::BUILT_IN.map(|reason| (reason.counter_name(), self.dropped(reason)));
+        let receive =
+            ErrorClass::ALL.map(|class| (receive_counter(class), self.receive_errors_of(class)));
+        let send = ErrorClass::ALL.map(|class| (send_counter(class), self.send_errors_of(class)));
         [
             ("received", self.received),
             ("replied", self.replied),
@@ -60,9 +98,13 @@ impl Stats {
             ("replies_sent", self.replies_sent),
             ("replies_failed", self.replies_failed),
             ("receive_errors", self.receive_errors),
+            ("kernel_drops", self.kernel_drops),
         ]
         .into_iter()
-        .chain(DropReason::ALL.map(|reason| (reason.counter_name(), self.dropped[reason])))
+        .chain(built_in)
+        .chain([(DropReason::Gate("").counter_name(), gates)])
+        .chain(receive)
+        .chain(send)
     }
 
     /// The same, with `datagrams` more that were received and wait.
@@ -72,12 +114,30 @@ impl Stats {
         self
     }
 
+    pub(super) fn count_receive_error(&mut self, error: &io::Error) {
+        let class = ErrorClass::of(error);
+        self.receive_errors += u64::from(class != ErrorClass::Interrupted);
+        self.receive_errors_by_class.add(class, 1);
+    }
+
+    pub(super) fn count_sent(&mut self, sent: &Sent) {
+        self.replies_sent += sent.datagrams as u64;
+        self.replies_failed += sent.failed as u64;
+        self.send_errors_by_class.merge(&sent.errors);
+        let unclassified = (sent.failed as u64).saturating_sub(sent.errors.total());
+        let class = sent
+            .error
+            .as_ref()
+            .map_or(ErrorClass::Other, ErrorClass::of);
+        self.send_errors_by_class.add(class, unclassified);
+    }
+
     pub(super) fn count(&mut self, fate: Fate) {
         self.received += 1;
         match fate {
             Fate::Replied => self.replied += 1,
             Fate::Silent => self.silent += 1,
-            Fate::Dropped(reason) => self.dropped[reason] += 1,
+            Fate::Dropped(reason) => self.dropped.add(reason, 1),
         }
     }
 }
@@ -93,6 +153,9 @@ impl AddAssign for Stats {
             replies_sent,
             replies_failed,
             receive_errors,
+            kernel_drops,
+            receive_errors_by_class,
+            send_errors_by_class,
             dropped,
         } = other;
         self.received += received;
@@ -102,8 +165,11 @@ impl AddAssign for Stats {
         self.replies_sent += replies_sent;
         self.replies_failed += replies_failed;
         self.receive_errors += receive_errors;
-        for reason in DropReason::ALL {
-            self.dropped[reason] += dropped[reason];
+        self.kernel_drops += kernel_drops;
+        self.receive_errors_by_class.merge(&receive_errors_by_class);
+        self.send_errors_by_class.merge(&send_errors_by_class);
+        for (reason, datagrams) in dropped.iter() {
+            self.dropped.add(reason, datagrams);
         }
     }
 }
@@ -129,11 +195,9 @@ impl fmt::Display for Stats {
             self.dropped_total()
         )?;
         let mut separator = " (";
-        for reason in DropReason::ALL {
-            if self.dropped[reason] > 0 {
-                write!(f, "{separator}{reason} {}", self.dropped[reason])?;
-                separator = ", ";
-            }
+        for (reason, datagrams) in self.drops().filter(|&(_, datagrams)| datagrams > 0) {
+            write!(f, "{separator}{reason} {datagrams}")?;
+            separator = ", ";
         }
         if separator == ", " {
             f.write_str(")")?;
@@ -142,42 +206,80 @@ impl fmt::Display for Stats {
             f,
             ", pending {}; replies sent {}, failed {}; receive errors {}",
             self.pending, self.replies_sent, self.replies_failed, self.receive_errors
-        )
+        )?;
+        if self.kernel_drops > 0 {
+            write!(f, "; dropped by the system {}", self.kernel_drops)?;
+        }
+        Ok(())
     }
 }
 
 /// Why a datagram was dropped: nothing was sent for it.
+///
+/// A datagram meets the checks in the order of this list. All but those that say otherwise are
+/// always on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
     /// It was longer than the limit for requests, so only a part of it arrived.
     Truncated,
+    /// No host can have sent it: it came from port 0, or from a broadcast, multicast or unspecified
+    /// address.
+    SourceInvalid,
+    /// It came from a port of a service that answers whatever it gets, or that attackers hide
+    /// behind: [`REFLECTOR_PORTS`](crate::REFLECTOR_PORTS), unless set otherwise.
+    SourceReflector,
+    /// It came from the address of the server itself.
+    SourceOwn,
+    /// It had waited for longer than [`max_age`](crate::ServerBuilder::max_age), if that is set.
+    Stale,
     /// It is a response. Answering it could go on for ever.
     Response,
+    /// A [`RateLimit`](crate::RateLimit) is among the gates, and enough was sent to its network.
+    RateLimited,
+    /// Another [gate](crate::Gate) dropped it, and this is what it said.
+    Gate(&'static str),
     /// The codec could not decode it.
     Malformed,
-    /// The handler panicked.
+    /// The handler panicked, or the codec or a gate did.
     HandlerPanicked,
     /// The handler gave up because a reply could not be queued.
     ReplyFailed,
+    /// An [`AmplificationLimit`](crate::AmplificationLimit) is among the gates, and the replies
+    /// would have passed it.
+    Amplification,
 }
 
 impl DropReason {
-    const ALL: [Self; 5] = [
+    /// All but those of the gates of users.
+    const BUILT_IN: [Self; 11] = [
         Self::Truncated,
+        Self::SourceInvalid,
+        Self::SourceReflector,
+        Self::SourceOwn,
+        Self::Stale,
         Self::Response,
+        Self::RateLimited,
         Self::Malformed,
         Self::HandlerPanicked,
         Self::ReplyFailed,
+        Self::Amplification,
     ];
 
     fn counter_name(self) -> &'static str {
         match self {
             Self::Truncated => "dropped_truncated",
+            Self::SourceInvalid => "dropped_source_invalid",
+            Self::SourceReflector => "dropped_source_reflector",
+            Self::SourceOwn => "dropped_source_own",
+            Self::Stale => "dropped_stale",
             Self::Response => "dropped_response",
+            Self::RateLimited => "dropped_rate_limited",
+            Self::Gate(_) => "dropped_gate",
             Self::Malformed => "dropped_malformed",
             Self::HandlerPanicked => "dropped_handler_panicked",
             Self::ReplyFailed => "dropped_reply_failed",
+            Self::Amplification => "dropped_amplification",
         }
     }
 }
@@ -186,47 +288,121 @@ impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Truncated => "truncated",
+            Self::SourceInvalid => "invalid source",
+            Self::SourceReflector => "reflector port",
+            Self::SourceOwn => "own address",
+            Self::Stale => "stale",
             Self::Response => "response",
+            Self::RateLimited => "rate limited",
+            Self::Gate(reason) => reason,
             Self::Malformed => "malformed",
             Self::HandlerPanicked => "handler panicked",
             Self::ReplyFailed => "reply failed",
+            Self::Amplification => "amplification",
         })
     }
 }
 
 /// How the life of one datagram ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Replied,
     Silent,
     Dropped(DropReason),
 }
 
+/// A counter for each reason, in a space of fixed size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Dropped([u64; DropReason::ALL.len()]);
+struct Dropped {
+    built_in: [u64; DropReason::BUILT_IN.len()],
+    /// In the order in which the reasons appeared. A place is free while its count is zero.
+    gates: [(&'static str, u64); Stats::MAX_GATE_REASONS],
+    /// For the reasons beyond.
+    other_gates: u64,
+}
 
-impl Index<DropReason> for Dropped {
-    type Output = u64;
+impl Dropped {
+    fn get(&self, reason: DropReason) -> u64 {
+        self.iter()
+            .find(|&(known, _)| known == reason)
+            .map_or(0, |(_, datagrams)| datagrams)
+    }
 
-    fn index(&self, reason: DropReason) -> &u64 {
-        &self.0[reason as usize]
+    fn add(&mut self, reason: DropReason, datagrams: u64) {
+        if datagrams > 0 {
+            *self.counter(reason) += datagrams;
+        }
+    }
+
+    fn counter(&mut self, reason: DropReason) -> &mut u64 {
+        if let DropReason::Gate(name) = reason {
+            if name == OTHER_GATES {
+                return &mut self.other_gates;
+            }
+            let place = |(known, datagrams): &(&str, u64)| *datagrams == 0 || *known == name;
+            return match self.gates.iter().position(place) {
+                Some(at) => {
+                    self.gates[at].0 = name;
+                    &mut self.gates[at].1
+                }
+                None => &mut self.other_gates,
+            };
+        }
+        let at = DropReason::BUILT_IN
+            .iter()
+            .position(|&known| known == reason);
+        &mut self.built_in[at.expect("all reasons but those of gates are listed")]
+    }
+
+    /// Those of gates only if they happened.
+    fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        let built_in = DropReason::BUILT_IN.into_iter().zip(self.built_in);
+        let gates = self
+            .gates
+            .into_iter()
+            .chain([(OTHER_GATES, self.other_gates)]);
+        built_in.chain(
+            gates
+                .filter(|&(_, datagrams)| datagrams > 0)
+                .map(|(name, datagrams)| (DropReason::Gate(name), datagrams)),
+        )
     }
 }
 
-impl IndexMut<DropReason> for Dropped {
-    fn index_mut(&mut self, reason: DropReason) -> &mut u64 {
-        &mut self.0[reason as usize]
+fn receive_counter(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Interrupted => "receive_errors_interrupted",
+        ErrorClass::Peer => "receive_errors_peer",
+        ErrorClass::Resources => "receive_errors_resources",
+        ErrorClass::Configuration => "receive_errors_configuration",
+        ErrorClass::Gone => "receive_errors_gone",
+        ErrorClass::Other => "receive_errors_other",
     }
 }
+
+fn send_counter(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Interrupted => "send_errors_interrupted",
+        ErrorClass::Peer => "send_errors_peer",
+        ErrorClass::Resources => "send_errors_resources",
+        ErrorClass::Configuration => "send_errors_configuration",
+        ErrorClass::Gone => "send_errors_gone",
+        ErrorClass::Other => "send_errors_other",
+    }
+}
+
+const OTHER_GATES: &str = "other gates";
 
 #[cfg(test)]
 mod tests {
-    use super::{DropReason, Fate, Stats};
+    use std::io::ErrorKind;
+
+    use super::{DropReason, ErrorClass, Fate, Sent, Stats};
 
     #[test]
     fn every_fate_is_counted_once_and_stats_add_up() {
         let mut stats = Stats::default();
-        for reason in DropReason::ALL {
+        for reason in DropReason::BUILT_IN {
             stats.count(Fate::Dropped(reason));
             assert_eq!(stats.dropped(reason), 1);
         }
@@ -254,5 +430,57 @@ mod tests {
             "received 3: replied 1, silent 0, dropped 2 (response 1, malformed 1), pending 0; \
              replies sent 0, failed 0; receive errors 0"
         );
+    }
+
+    #[test]
+    fn reasons_of_gates_have_their_own_counters_up_to_a_fixed_number() {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+        let mut stats = Stats::default();
+        for name in names.into_iter().chain(names) {
+            stats.count(Fate::Dropped(DropReason::Gate(name)));
+        }
+        assert_eq!(stats.dropped(DropReason::Gate("a")), 2);
+        assert_eq!(stats.dropped(DropReason::Gate("h")), 2);
+        assert_eq!(stats.dropped(DropReason::Gate("i")), 0);
+        assert_eq!(stats.dropped(DropReason::Gate("other gates")), 4);
+        assert!(
+            stats
+                .counters()
+                .any(|counter| counter == ("dropped_gate", 20))
+        );
+
+        let mut sum = Stats::default();
+        sum.count(Fate::Dropped(DropReason::Gate("j")));
+        sum += stats;
+        assert_eq!(sum.dropped(DropReason::Gate("j")), 1);
+        assert_eq!(sum.dropped(DropReason::Gate("other gates")), 6);
+        assert_eq!(sum.dropped_total(), 21);
+        assert!(sum.is_conserved());
+    }
+
+    #[test]
+    fn refused_replies_are_counted_by_class_however_a_transport_tells() {
+        let mut stats = Stats::default();
+        let mut sent = Sent::default();
+        sent.fail(ErrorKind::ConnectionRefused.into());
+        sent.fail(ErrorKind::PermissionDenied.into());
+        stats.count_sent(&sent);
+        stats.count_sent(&Sent {
+            failed: 3,
+            error: Some(ErrorKind::PermissionDenied.into()),
+            ..Sent::default()
+        });
+        assert_eq!(stats.replies_failed, 5);
+        assert_eq!(stats.send_errors_of(ErrorClass::Peer), 1);
+        assert_eq!(stats.send_errors_of(ErrorClass::Configuration), 4);
+    }
+
+    #[test]
+    fn every_counter_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Stats::default().counters().map(|(name, _)| name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

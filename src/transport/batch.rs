@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
 /// and a UDP header of 8 (RFC 791 §3.1, RFC 768). The default limit in both directions.
@@ -17,6 +18,9 @@ pub struct Meta {
     pub local: Option<IpAddr>,
     /// Whether it was longer than the inbox's limit, so that only a part of it is here.
     pub truncated: bool,
+    /// How long it had waited in the system's queue when it was received, if the system tells;
+    /// otherwise zero.
+    pub waited: Duration,
 }
 
 impl Meta {
@@ -26,6 +30,7 @@ impl Meta {
             peer,
             local: None,
             truncated: false,
+            waited: Duration::ZERO,
         }
     }
 
@@ -49,24 +54,33 @@ pub struct Datagram<'a> {
 /// A batch of received datagrams: a queue over an arena that is allocated once.
 ///
 /// A transport fills it, either datagram by datagram with [`push`](Self::push), or in place: the
-/// system writes into the buffers of [`spare`](Self::spare), and [`fill`](Self::fill) says what
-/// they now hold. A core empties it with [`pop`](Self::pop).
+/// system writes into the buffers of [`spare`](Self::spare), and [`fill`](Self::fill) or
+/// [`fill_segments`](Self::fill_segments) says what they now hold. A core empties it with
+/// [`pop`](Self::pop).
 ///
-/// Memory: `buffers` × (`max_datagram_bytes` + 1) bytes, and about 64 bytes of bookkeeping for each
-/// datagram that the buffers can hold. It never grows.
+/// Memory: `buffers` × 65,536 bytes of address space (more if `max_datagram_bytes` is), and about
+/// 100 bytes of bookkeeping for each buffer. It never grows, and pages that no datagram ever
+/// reached are not backed by memory on most systems.
 pub struct Inbox {
     arena: Box<[u8]>,
+    buffer_bytes: usize,
     max_datagram_bytes: usize,
     used_buffers: usize,
-    datagrams: Vec<Received>,
-    /// Index of the first datagram that was not popped.
+    runs: Vec<Run>,
+    /// Index of the first run that was not popped to its end.
     first: usize,
+    /// How many datagrams wait.
+    waiting: usize,
 }
 
+/// Datagrams that lie in one buffer, one after the other: all of the same length but the last,
+/// which may be shorter. A single datagram is a run of one.
 #[derive(Clone, Copy)]
-struct Received {
+struct Run {
+    /// What was not popped yet.
     start: usize,
-    len: usize,
+    end: usize,
+    segment_bytes: usize,
     meta: Meta,
 }
 
@@ -78,13 +92,16 @@ impl Inbox {
     /// If `buffers` is 0.
     pub fn new(buffers: usize, max_datagram_bytes: usize) -> Self {
         assert!(buffers > 0, "an inbox needs a buffer");
+        // The byte beyond the limit is what shows that a datagram passes it.
+        let buffer_bytes = MIN_BUFFER_BYTES.max(max_datagram_bytes + 1);
         Self {
-            // The byte beyond the limit is what shows that a datagram passes it.
-            arena: vec![0; buffers * (max_datagram_bytes + 1)].into_boxed_slice(),
+            arena: vec![0; buffers * buffer_bytes].into_boxed_slice(),
+            buffer_bytes,
             max_datagram_bytes,
             used_buffers: 0,
-            datagrams: Vec::with_capacity(buffers),
+            runs: Vec::with_capacity(buffers),
             first: 0,
+            waiting: 0,
         }
     }
 
@@ -94,23 +111,33 @@ impl Inbox {
     }
 
     /// How many datagrams wait to be popped.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.datagrams.len() - self.first
+        self.waiting
     }
 
     /// Whether no datagram waits to be popped.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.waiting == 0
     }
 
     /// Takes the next datagram.
     #[inline]
     pub fn pop(&mut self) -> Option<Datagram<'_>> {
-        let received = self.datagrams.get(self.first)?;
-        self.first += 1;
+        let run = self.runs.get_mut(self.first)?;
+        let start = run.start;
+        let end = run.end.min(start + run.segment_bytes);
+        let mut meta = run.meta;
+        meta.truncated |= end - start > self.max_datagram_bytes;
+        run.start = end;
+        if end == run.end {
+            self.first += 1;
+        }
+        self.waiting -= 1;
         Some(Datagram {
-            bytes: &self.arena[received.start..received.start + received.len],
-            meta: received.meta,
+            bytes: &self.arena[start..end],
+            meta,
         })
     }
 
@@ -119,16 +146,16 @@ impl Inbox {
         self.spare().next().is_some()
     }
 
-    /// For transports: the unused buffers, each one byte longer than the longest datagram.
+    /// For transports: the unused buffers, each at least one byte longer than the longest datagram,
+    /// and at least 65,536 bytes, which is room for whatever the system puts together.
     pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
         if self.is_empty() {
-            self.datagrams.clear();
+            self.runs.clear();
             self.first = 0;
             self.used_buffers = 0;
         }
-        let buffer_bytes = self.max_datagram_bytes + 1;
         self.arena
-            .chunks_exact_mut(buffer_bytes)
+            .chunks_exact_mut(self.buffer_bytes)
             .skip(self.used_buffers)
     }
 
@@ -138,14 +165,40 @@ impl Inbox {
     /// # Panics
     ///
     /// If no buffer is spare, or `len` passes the buffer.
-    pub fn fill(&mut self, len: usize, mut meta: Meta) {
-        let buffer_bytes = self.max_datagram_bytes + 1;
-        let start = self.used_buffers * buffer_bytes;
-        assert!(len <= buffer_bytes, "no more bytes than a buffer has");
+    #[inline]
+    pub fn fill(&mut self, len: usize, meta: Meta) {
+        self.fill_segments(len, len.max(1), meta);
+    }
+
+    /// For transports: says that the first [spare](Self::spare) buffer now holds `len` bytes of
+    /// datagrams from one peer, one after the other, each of `segment_bytes` bytes but the last,
+    /// which may be shorter. That is how a system delivers what it received as one (generic receive
+    /// offload). Each one longer than the limit is marked as truncated. No bytes are one empty
+    /// datagram.
+    ///
+    /// # Panics
+    ///
+    /// If no buffer is spare, `len` passes the buffer, or `segment_bytes` is 0.
+    #[inline]
+    pub fn fill_segments(&mut self, len: usize, segment_bytes: usize, meta: Meta) {
+        let start = self.used_buffers * self.buffer_bytes;
+        assert!(len <= self.buffer_bytes, "no more bytes than a buffer has");
         assert!(start < self.arena.len(), "a buffer is spare");
-        meta.truncated |= len > self.max_datagram_bytes;
+        assert!(segment_bytes > 0, "a segment has bytes");
         self.used_buffers += 1;
-        self.datagrams.push(Received { start, len, meta });
+        self.waiting += len.div_ceil(segment_bytes).max(1);
+        self.runs.push(Run {
+            start,
+            end: start + len,
+            segment_bytes,
+            meta,
+        });
+    }
+
+    /// Says that the first spare buffer was written to, but holds nothing of use.
+    #[cfg(target_os = "linux")]
+    pub(super) fn skip(&mut self) {
+        self.used_buffers += 1;
     }
 
     /// For transports: copies a datagram in, as much of it as the limit allows.
@@ -154,8 +207,8 @@ impl Inbox {
     ///
     /// If no buffer is [spare](Self::spare).
     pub fn push(&mut self, bytes: &[u8], meta: Meta) {
+        let len = bytes.len().min(self.max_datagram_bytes + 1);
         let buffer = self.spare().next().expect("a buffer is spare");
-        let len = bytes.len().min(buffer.len());
         buffer[..len].copy_from_slice(&bytes[..len]);
         self.fill(len, meta);
     }
@@ -183,8 +236,9 @@ pub struct Outgoing<'a> {
 
 /// A batch of datagrams to be sent, next to each other in an arena that is allocated once.
 ///
-/// Memory: [`ARENA_DATAGRAMS`](Self::ARENA_DATAGRAMS) × `max_datagram_bytes` bytes, and about 80
-/// bytes of bookkeeping for each of `datagrams`. It never grows.
+/// Memory: [`ARENA_DATAGRAMS`](Self::ARENA_DATAGRAMS) × `max_datagram_bytes` bytes, or up to 1,500
+/// bytes for each of `datagrams` if that is more; and about 80 bytes of bookkeeping for each of
+/// `datagrams`. It never grows.
 pub struct Outbox {
     arena: Box<[u8]>,
     used: usize,
@@ -193,16 +247,17 @@ pub struct Outbox {
     max_datagrams: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Queued {
-    start: usize,
-    len: usize,
-    peer: SocketAddr,
-    local: Option<IpAddr>,
+/// A datagram in the arena.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    pub(super) start: usize,
+    pub(super) len: usize,
+    pub(super) peer: SocketAddr,
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Outbox {
-    /// How many datagrams of the greatest length fit into the arena.
+    /// How many datagrams of the greatest length fit into the arena at least.
     pub const ARENA_DATAGRAMS: usize = 32;
 
     /// An outbox for at most `datagrams` datagrams of at most `max_datagram_bytes` bytes each.
@@ -212,8 +267,11 @@ impl Outbox {
     /// If `datagrams` is 0.
     pub fn new(datagrams: usize, max_datagram_bytes: usize) -> Self {
         assert!(datagrams > 0, "an outbox holds at least one datagram");
+        // A limit of a few hundred bytes must not make small batches.
+        let bytes = (Self::ARENA_DATAGRAMS * max_datagram_bytes)
+            .max(datagrams * max_datagram_bytes.min(USUAL_DATAGRAM_BYTES));
         Self {
-            arena: vec![0; Self::ARENA_DATAGRAMS * max_datagram_bytes].into_boxed_slice(),
+            arena: vec![0; bytes].into_boxed_slice(),
             used: 0,
             max_datagram_bytes,
             datagrams: Vec::with_capacity(datagrams),
@@ -292,6 +350,26 @@ impl Outbox {
         self.truncate(0);
     }
 
+    /// How many bytes the datagrams from index `first` on have together.
+    #[inline]
+    pub(crate) fn bytes_from(&self, first: usize) -> usize {
+        self.datagrams
+            .get(first)
+            .map_or(0, |first| self.used - first.start)
+    }
+
+    /// How many datagrams can be queued at most.
+    #[cfg(target_os = "linux")]
+    pub(super) fn max_datagrams(&self) -> usize {
+        self.max_datagrams
+    }
+
+    /// Where everything lies.
+    #[cfg(target_os = "linux")]
+    pub(super) fn parts(&self) -> (&[u8], &[Queued]) {
+        (&self.arena, &self.datagrams)
+    }
+
     /// The queued datagrams in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Outgoing<'_>> {
         self.datagrams.iter().map(|queued| Outgoing {
@@ -312,3 +390,8 @@ impl fmt::Debug for Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the outbox is full")]
 pub struct OutboxFull;
+
+/// An IP packet has at most 65,535 bytes, so this holds whatever the system merges into one.
+const MIN_BUFFER_BYTES: usize = 65_536;
+/// What an Ethernet frame carries.
+const USUAL_DATAGRAM_BYTES: usize = 1_500;

@@ -401,7 +401,7 @@ impl SimNet {
                 ErrorKind::Deadlock,
                 "nothing is in flight, so this wait would never end",
             )),
-            Wait::No | Wait::For(_) => {
+            Wait::No | Wait::For(_) | Wait::Spin(_) => {
                 lock(&self.state).pass_until(end);
                 Ok(())
             }
@@ -598,7 +598,7 @@ impl State {
     fn end_of(&self, wait: Wait) -> Duration {
         match wait {
             Wait::No => self.elapsed,
-            Wait::For(time) => self.elapsed.saturating_add(time),
+            Wait::For(time) | Wait::Spin(time) => self.elapsed.saturating_add(time),
             Wait::Forever => Duration::MAX,
         }
     }

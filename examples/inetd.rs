@@ -1,0 +1,106 @@
+//! The small services of every Unix machine of 1983, on ports for everyone:
+//!
+//! ```text
+//! cargo run --example inetd
+//! rdate -u -p -o 3737 127.0.0.1
+//! ```
+//!
+//! Responses of these protocols look like requests, so two such servers whose packets are forged to
+//! come from each other can keep a datagram going for ever (CVE-2024-2169). TIME, DAYTIME and QOTD
+//! need no more than an empty request, so here only one shorter than any answer gets one, and the
+//! game ends. ECHO cannot do that: what keeps it apart from its like is only that nothing from a
+//! port below 1024, where its like lives, should be let in.
+
+#[path = "support/service.rs"]
+mod service;
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Local};
+use rejoinder::{Context, Handler, Raw, Reply, ReplyError, ServerBuilder};
+
+const HELP: &str = "\
+ECHO, TIME, DAYTIME and QOTD on UDP (RFC 862, 868, 867, 865).
+
+Usage: inetd [--echo ADDRESS] [--time ADDRESS] [--daytime ADDRESS] [--qotd ADDRESS] [--quiet]
+
+Each service that has an address runs there (HOST:PORT, port 0 is any free port). Without any, all
+four run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717.
+
+  -q, --quiet    print nothing
+  -h, --help     this text
+
+Ctrl-C ends it.
+";
+
+/// What a datagram is answered with.
+#[derive(Clone, Copy)]
+pub(crate) enum Service {
+    Echo,
+    Time,
+    Daytime,
+    Quote,
+}
+
+impl Handler<Raw> for Service {
+    fn handle(
+        &self,
+        request: &[u8],
+        context: &Context,
+        reply: &mut Reply<'_, Raw>,
+    ) -> Result<(), ReplyError> {
+        let now = context.now.wall;
+        match self {
+            Self::Echo => reply.send(request),
+            _ if request.len() >= SHORTEST_ANSWER => Ok(()),
+            Self::Time => reply.send(&seconds_since_1900(now).to_be_bytes()),
+            Self::Daytime => reply.send(local_time(now).as_bytes()),
+            Self::Quote => {
+                // A quote of the day: it changes at midnight, UTC.
+                let day = seconds_since_1900(now) / 86_400;
+                reply.send(QUOTES[day as usize % QUOTES.len()].as_bytes())
+            }
+        }
+    }
+}
+
+/// As the inetd of BSD writes it.
+fn local_time(time: SystemTime) -> String {
+    let time = DateTime::<Local>::from(time);
+    format!("{}\r\n", time.format("%a %b %e %H:%M:%S %Y"))
+}
+
+/// TIME's 32 bits, which begin again at zero in 2036.
+fn seconds_since_1900(time: SystemTime) -> u32 {
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since_1970.unwrap_or(Duration::ZERO).as_secs() + 2_208_988_800;
+    (seconds & u64::from(u32::MAX)) as u32
+}
+
+/// TIME's.
+const SHORTEST_ANSWER: usize = 4;
+const QUOTES: [&str; 3] = [
+    "Be conservative in what you do, be liberal in what you accept from others. -- RFC 761\r\n",
+    "With sufficient thrust, pigs fly just fine. -- RFC 1925\r\n",
+    "It is always possible to add another level of indirection. -- RFC 1925\r\n",
+];
+
+fn main() -> ExitCode {
+    let services = [
+        ("echo", "127.0.0.1:7007", Service::Echo),
+        ("time", "127.0.0.1:3737", Service::Time),
+        ("daytime", "127.0.0.1:1313", Service::Daytime),
+        ("qotd", "127.0.0.1:1717", Service::Quote),
+    ];
+    service::main(HELP, &services.map(|(name, ..)| name), |arguments| {
+        let all = services
+            .iter()
+            .all(|(name, ..)| arguments.get(name).is_none());
+        services
+            .into_iter()
+            .filter(|(name, ..)| all || arguments.get(name).is_some())
+            .map(|(name, addr, it)| arguments.service(name, addr, ServerBuilder::new(Raw), it))
+            .collect()
+    })
+}

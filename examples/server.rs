@@ -1,0 +1,163 @@
+//! 小Zurich on a UDP socket:
+//!
+//! ```text
+//! cargo run --example server
+//! ```
+//!
+//! Standard output is the transcript of the original program, standard error is everything else.
+
+#[path = "support/program.rs"]
+mod program;
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use program::{DEFAULT, Failure, chain, command, complain, reachable, resolve, say};
+use rejoinder::{Context, Ctime, Escaped, Handler, Reply, ReplyError, Robot, Server, zurich};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+const HELP: &str = "\
+小Zurich, the robot that turns a question into a compliment, on UDP.
+
+Usage: server [ADDRESS] [--quiet]
+
+Arguments:
+  ADDRESS    where to listen: HOST:PORT, or only one of them.
+             Port 0 is any free port, 0.0.0.0 all of IPv4, [::] all of IPv6 and IPv4.
+             Default: 127.0.0.1:8888
+
+Options:
+  -q, --quiet    no transcript on standard output
+  -h, --help     this text
+
+Ctrl-C ends it.
+";
+
+fn main() -> ExitCode {
+    program::end(run())
+}
+
+fn run() -> Result<ExitCode, Failure> {
+    let mut address = None;
+    let mut quiet = false;
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Short('h') | Long("help") => return Ok(program::help(HELP)),
+            Short('q') | Long("quiet") => quiet = true,
+            Value(value) if address.is_none() => address = Some(value.string()?),
+            _ => return Err(arg.unexpected().into()),
+        }
+    }
+    let address = address.unwrap_or_else(|| DEFAULT.to_string());
+
+    let server = Server::bind(&resolve(&address)?[..], Ctime::local())
+        .map_err(|error| Failure::RunTime(why_not_bound(&address, &error)))?;
+    let listening = server.local_addr()?;
+    let handle = server.handle();
+    let asked_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&asked_to_end))?;
+    }
+
+    say(format_args!("listening on {listening} (end with Ctrl-C)"));
+    let client = command("client", "--server ", reachable(listening));
+    say(format_args!("start the client with: {client}"));
+    let robot = Transcribed::new(zurich(), !quiet);
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody listens any more only if the program is ending.
+        let _ = done.send(server.serve(robot));
+    });
+
+    let result = loop {
+        match ended.recv_timeout(SIGNAL_CHECK) {
+            Ok(result) => break result,
+            Err(RecvTimeoutError::Timeout) if !asked_to_end.load(Ordering::Relaxed) => {}
+            Err(_) => {
+                handle.stop();
+                // A standard output that nobody reads can hold the server up.
+                break ended
+                    .recv_timeout(GRACE)
+                    .unwrap_or_else(|_| Ok(handle.stats()));
+            }
+        }
+    };
+    say(result.map_err(|error| Failure::RunTime(chain(&error)))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A robot that prints what the original prints.
+struct Transcribed {
+    robot: Robot,
+    transcript: Mutex<Option<io::Stdout>>,
+}
+
+impl Transcribed {
+    fn new(robot: Robot, wanted: bool) -> Self {
+        let transcribed = Self {
+            robot,
+            transcript: Mutex::new(wanted.then(io::stdout)),
+        };
+        transcribed.print(WAITING);
+        transcribed
+    }
+
+    /// Nothing that happens to the transcript keeps an answer from leaving.
+    fn print(&self, lines: &str) {
+        let mut transcript = self
+            .transcript
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(stdout) = &mut *transcript
+            && let Err(error) = stdout.write_all(lines.as_bytes())
+        {
+            *transcript = None;
+            complain(format!(
+                "the transcript ends here, the server does not: {error}"
+            ));
+        }
+    }
+}
+
+impl Handler<Ctime> for Transcribed {
+    fn handle(
+        &self,
+        request: &str,
+        _: &Context,
+        reply: &mut Reply<'_, Ctime>,
+    ) -> Result<(), ReplyError> {
+        let answer = self.robot.answer(request);
+        reply.send(&answer)?;
+        self.print(&format!(
+            "{}\n【服务器端】回复: {}\n{WAITING}",
+            Escaped(&answer.before_substitution().to_string()),
+            Escaped(&answer.to_string()),
+        ));
+        Ok(())
+    }
+}
+
+fn why_not_bound(address: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "the port is taken; end that program or choose another port (0: any free one)"
+        }
+        ErrorKind::PermissionDenied => "that port is not for everyone; choose one above 1023",
+        ErrorKind::AddrNotAvailable => "this machine has no such address; try 127.0.0.1 or 0.0.0.0",
+        _ => return format!("cannot listen on {address}: {}", chain(error)),
+    };
+    format!("cannot listen on {address}: {advice}")
+}
+
+const WAITING: &str = "waiting for message...\n";
+/// How often the program looks whether a signal came.
+const SIGNAL_CHECK: Duration = Duration::from_millis(100);
+/// How long the server may take to answer what it has received, once it was asked to end.
+const GRACE: Duration = Duration::from_millis(700);

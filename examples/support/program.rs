@@ -1,0 +1,127 @@
+//! What both programs share: which addresses they understand, and how they end.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+
+use rejoinder::Escaped;
+
+/// Where the server listens and the client asks, unless told otherwise.
+pub(crate) const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
+
+/// Why a program ends before its work is done.
+pub(crate) enum Failure {
+    /// It was called wrongly: exit code 2.
+    Usage(String),
+    /// It was called well, and could not do it: exit code 1.
+    RunTime(String),
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::RunTime(chain(&error))
+    }
+}
+
+/// Ends a program: at most one line about why.
+pub(crate) fn end(result: Result<ExitCode, Failure>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(Failure::Usage(problem)) => {
+            complain(format!("{problem}; see --help"));
+            ExitCode::from(2)
+        }
+        Err(Failure::RunTime(problem)) => {
+            complain(problem);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what went wrong, in one line whatever the text.
+pub(crate) fn complain(problem: impl Display) {
+    say(format_args!("error: {}", Escaped(&problem.to_string())));
+}
+
+/// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints what `--help` asks for.
+pub(crate) fn help(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+/// The addresses that `HOST:PORT`, `HOST` or `PORT` stands for; at least one.
+pub(crate) fn resolve(address: &str) -> Result<Vec<SocketAddr>, Failure> {
+    let unbracketed = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let ip = unbracketed.unwrap_or(address);
+    let full = if let Ok(ip) = ip.parse::<IpAddr>() {
+        SocketAddr::new(ip, DEFAULT.port()).to_string()
+    } else if !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit()) {
+        format!("{}:{address}", DEFAULT.ip())
+    } else if address.contains(':') {
+        address.to_owned()
+    } else {
+        format!("{address}:{}", DEFAULT.port())
+    };
+    let advice = format!("write HOST:PORT, such as {DEFAULT}");
+    match full.to_socket_addrs().map(Vec::from_iter) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Failure::RunTime(format!(
+            "`{address}` has no address; {advice}"
+        ))),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(Failure::Usage(format!(
+            "bad address `{address}`: {error}; {advice}"
+        ))),
+        Err(error) => Err(Failure::RunTime(format!(
+            "no address for `{address}`: {error}; {advice}"
+        ))),
+    }
+}
+
+/// Where a server that listens at `addr` can be asked from the same machine: one that listens at
+/// every address is asked at the loopback address.
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return addr,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+/// The command that starts one of the examples with an address, unless that is the default.
+/// Shells have plans of their own for brackets, so an IPv6 address is quoted.
+pub(crate) fn command(example: &str, option: &str, addr: SocketAddr) -> String {
+    let quote = if addr.is_ipv6() { "'" } else { "" };
+    match addr {
+        DEFAULT => format!("cargo run --example {example}"),
+        _ => format!("cargo run --example {example} -- {option}{quote}{addr}{quote}"),
+    }
+}

@@ -1,0 +1,198 @@
+//! What the servers of other people's protocols do the same way: arguments, Ctrl-C, totals.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use rejoinder::{Codec, Handler, ServeError, ServerBuilder, ServerHandle, Stats};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
+///
+/// `options` are the options with a value. One called `ADDRESS` is the first argument instead.
+pub(crate) fn main(
+    help: &str,
+    options: &[&'static str],
+    start: impl FnOnce(&Arguments) -> Result<Vec<Service>, Failure>,
+) -> ExitCode {
+    let failure = match parse(options) {
+        Ok(None) => {
+            // Whoever closes the pipe has read enough.
+            let _ = io::stdout().write_all(help.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Some(arguments)) => start(&arguments).and_then(|services| run(services, &arguments)),
+        Err(error) => Err(Failure::Usage(error.to_string())),
+    };
+    match failure {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(problem)) => {
+            say(format_args!("error: {problem}; see --help"));
+            ExitCode::from(2)
+        }
+        Err(Failure::RunTime(error)) => {
+            let mut line = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                line = format!("{line}: {error}");
+                cause = error.source();
+            }
+            say(line);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a program ends early.
+pub(crate) enum Failure {
+    /// It was called wrongly: exit code 2.
+    Usage(String),
+    /// It was called well, and could not do it: exit code 1.
+    RunTime(Box<dyn Error>),
+}
+
+impl<E: Into<Box<dyn Error>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::RunTime(error.into())
+    }
+}
+
+/// What the program was called with.
+pub(crate) struct Arguments {
+    values: HashMap<&'static str, String>,
+    quiet: bool,
+}
+
+impl Arguments {
+    /// The value of an option.
+    pub(crate) fn get(&self, option: &str) -> Option<&str> {
+        self.values.get(option).map(String::as_str)
+    }
+
+    /// A service at the address that an option names.
+    pub(crate) fn service<C, H>(
+        &self,
+        option: &str,
+        default: &str,
+        server: ServerBuilder<C>,
+        handler: H,
+    ) -> Result<Service, Failure>
+    where
+        C: Codec + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        let text = self.get(option).unwrap_or(default);
+        let addrs: Vec<SocketAddr> = text
+            .to_socket_addrs()
+            .map_err(|error| {
+                Failure::Usage(format!("bad address `{text}`: {error}; write HOST:PORT"))
+            })?
+            .collect();
+        let server = server
+            .bind(&addrs[..])
+            .map_err(|error| format!("cannot listen on {text}: {error}"))?;
+        Ok(Service {
+            name: if option == "ADDRESS" { "" } else { option }.to_owned(),
+            addr: server.local_addr()?,
+            handle: server.handle(),
+            serve: Box::new(move || server.serve(handler)),
+        })
+    }
+}
+
+/// One server, ready to run.
+pub(crate) struct Service {
+    name: String,
+    addr: SocketAddr,
+    handle: ServerHandle,
+    serve: Box<dyn FnOnce() -> Result<Stats, ServeError> + Send>,
+}
+
+fn parse(options: &[&'static str]) -> Result<Option<Arguments>, lexopt::Error> {
+    let mut values = HashMap::new();
+    let mut quiet = false;
+    let mut args = lexopt::Parser::from_env();
+    while let Some(arg) = args.next()? {
+        let option = match arg {
+            Short('h') | Long("help") => return Ok(None),
+            Short('q') | Long("quiet") => {
+                quiet = true;
+                continue;
+            }
+            Long(name) => options.iter().find(|option| **option == name),
+            Value(ref value) if options.contains(&"ADDRESS") => {
+                let value = value.clone().string()?;
+                if values.insert("ADDRESS", value).is_some() {
+                    return Err(arg.unexpected());
+                }
+                continue;
+            }
+            _ => None,
+        };
+        match option {
+            Some(option) if *option != "ADDRESS" => {
+                values.insert(*option, args.value()?.string()?);
+            }
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(Some(Arguments { values, quiet }))
+}
+
+/// Runs servers side by side until a signal comes, or one of them has no socket any more.
+fn run(services: Vec<Service>, arguments: &Arguments) -> Result<(), Failure> {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+    }
+    let tell = |line: String| {
+        if !arguments.quiet {
+            say(line);
+        }
+    };
+    let mut running = Vec::new();
+    for service in services {
+        let Service {
+            name,
+            addr,
+            handle,
+            serve,
+        } = service;
+        let name = format!("{name}{}", if name.is_empty() { "" } else { ": " });
+        tell(format!("{name}listening on {addr}"));
+        let ended = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            let result = serve();
+            ended.store(true, Ordering::Relaxed);
+            result
+        });
+        running.push((name, handle, thread));
+    }
+    while !ended.load(Ordering::Relaxed) {
+        thread::sleep(SIGNAL_CHECK);
+    }
+    for (_, handle, _) in &running {
+        handle.stop();
+    }
+    for (name, _, thread) in running {
+        let stats = thread.join().map_err(|_| "a server panicked")??;
+        tell(format!("{name}{stats}"));
+    }
+    Ok(())
+}
+
+/// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
+fn say(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// How often the program looks whether a signal came.
+const SIGNAL_CHECK: Duration = Duration::from_millis(50);

@@ -1,0 +1,265 @@
+//! What the fuzz targets do with their bytes. `tests/corpus.rs` of the crate does the same with the
+//! committed corpus, on a stable compiler.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime};
+
+use rejoinder::{
+    AmplificationLimit, Codec, Ctime, Datagram, DropReason, Exchange, Inbox, MAX_REPLIES, Meta,
+    Now, Outbox, RateLimit, Robot, ServerCore, Step, Writer, zurich,
+};
+
+/// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
+pub fn ctime(data: &[u8]) {
+    let codec = Ctime::utc();
+    let response = codec.decode_response(data);
+    if let Ok(frame) = &response {
+        assert_eq!(frame.to_string().as_bytes(), data);
+        assert!(codec.is_response(data));
+        let time = frame.time;
+        assert!((1..=9_999).contains(&time.year()));
+        assert!((1..=12).contains(&time.month()) && (1..=31).contains(&time.day()));
+        assert!(time.hour() < 24 && time.minute() < 60 && time.second() < 60);
+    }
+    let Ok(text) = codec.decode_request(data) else {
+        return;
+    };
+    assert_eq!(text.as_bytes(), data);
+    // A text is a response as a whole, or not at all.
+    assert_eq!(codec.is_response(data), response.is_ok());
+
+    let mut space = vec![0; data.len() + 40];
+    let (head, _) = data.split_at(data.len().min(8));
+    let seconds = head.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+    let wall = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let now = Now::new(Duration::ZERO, wall.unwrap_or(SystemTime::UNIX_EPOCH));
+    let mut out = Writer::new(&mut space);
+    if codec.encode_response(now, &text, &mut out).is_ok() {
+        let len = out.finish().expect("a header has at most 31 bytes");
+        let frame = codec
+            .decode_response(&space[..len])
+            .expect("it was just encoded");
+        assert_eq!(frame.text, text);
+    }
+    let mut out = Writer::new(&mut space);
+    if codec.encode_request(0, text, &mut out).is_ok() {
+        let len = out.finish().expect("it adds nothing");
+        assert_eq!(codec.decode_request(&space[..len]), Ok(text));
+        assert!(!codec.is_response(&space[..len]));
+    }
+}
+
+/// 小Zurich answers any text, as the two rules of the original say.
+pub fn robot(data: &[u8]) {
+    static ZURICH: LazyLock<Robot> = LazyLock::new(zurich);
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let answer = ZURICH.answer(text);
+    assert_eq!(
+        answer.to_string(),
+        answer
+            .before_substitution()
+            .to_string()
+            .replace('我', "自己")
+    );
+    assert_eq!(
+        answer.before_substitution().to_string(),
+        expected_answer(text)
+    );
+}
+
+/// The same robot, written as a person would without regular expressions.
+fn expected_answer(text: &str) -> String {
+    let matched = text.strip_prefix('你').and_then(|rest| {
+        // The longest run without a decimal digit, up to the last 吗？ in it.
+        let end = rest.find(is_decimal_digit).unwrap_or(rest.len());
+        let end = rest[..end].rfind("吗？")?;
+        (end > 0).then(|| &rest[..end])
+    });
+    match matched {
+        Some(between) => format!("【机器人】小Zurich {between}!"),
+        None => "啊啊啊，【机器人】小Zurich 刚刚脑子出差了，请您再说一次~".into(),
+    }
+}
+
+fn is_decimal_digit(c: char) -> bool {
+    static DIGIT: LazyLock<regex::Regex> =
+        LazyLock::new(|| regex::Regex::new(r"^\d$").expect("it is constant"));
+    DIGIT.is_match(c.encode_utf8(&mut [0; 4]))
+}
+
+/// A server with every gate: whatever comes, from wherever, whenever, each datagram is counted once
+/// and no reply is one that would be answered.
+pub fn server(data: &[u8]) {
+    let mut input = Input(data);
+    let limit = RateLimit::builder()
+        .answers_per_second(1 + u32::from(input.byte()))
+        .bytes_per_second(1 + u64::from(input.byte()) * 64)
+        .v4_prefix(input.byte() % 33)
+        .v6_prefix(input.byte() % 129)
+        .exempt(IpAddr::from([10, 0, 0, 0]), 8)
+        .sources(8)
+        .key([input.byte(); 16])
+        .build()
+        .expect("the values are in range");
+    let factor = usize::from(input.byte() % 8);
+    let mut core = ServerCore::new(Ctime::utc(), |text: &str| match text.chars().next() {
+        Some('0') => None,
+        Some('2') => Some([Some("one".to_owned()), Some("two".to_owned())]),
+        _ => Some([Some(text.to_owned()), None]),
+    })
+    .local_addr(SocketAddr::from(([10, 0, 0, 1], 9_999)))
+    .max_age(Duration::from_secs(1))
+    .gate(|datagram: &Datagram<'_>| match datagram.bytes {
+        [b'#', ..] => Err("a comment"),
+        _ => Ok(()),
+    })
+    .gate(AmplificationLimit::new(factor))
+    .gate(limit);
+    let mut inbox = Inbox::new(4, 64);
+    let mut outbox = Outbox::new(MAX_REPLIES + 1, 96);
+    let mut monotonic = Duration::ZERO;
+    let (mut received, mut sent) = (0, 0);
+    while !input.0.is_empty() {
+        monotonic = monotonic.saturating_add(input.duration());
+        let now = Now::new(monotonic, input.wall());
+        for _ in 0..=input.byte() % 4 {
+            let mut meta = Meta::new(input.addr());
+            meta.waited = input.duration();
+            let bytes = input.bytes();
+            inbox.push(bytes, meta);
+            received += 1;
+        }
+        while !inbox.is_empty() {
+            let before = inbox.len();
+            core.handle(now, &mut inbox, &mut outbox);
+            assert!(inbox.len() < before);
+            for reply in outbox.iter() {
+                sent += 1;
+                assert!(Ctime::utc().is_response(reply.bytes));
+                assert!(reply.bytes.len() <= 96 && reply.peer.port() != 0);
+            }
+            outbox.clear();
+        }
+    }
+    let stats = core.stats();
+    assert!(stats.is_conserved(), "{stats}");
+    assert_eq!((stats.received, stats.pending), (received, 0));
+    assert!(stats.replied <= sent && sent <= 2 * stats.replied);
+    assert!(factor > 0 || sent == 0);
+    let malformed = stats.dropped(DropReason::Malformed);
+    assert!(malformed <= received);
+}
+
+/// A client that waits: whatever comes, only its peer's responses are accepted, and it ends.
+pub fn client(data: &[u8]) {
+    let mut input = Input(data);
+    let codec = Ctime::utc();
+    let request = "你好吗？".as_bytes();
+    let peer = input.addr();
+    let mut monotonic = input.duration();
+    let timeout = input.duration();
+    let deadline = monotonic.saturating_add(timeout);
+    let at = |monotonic| Now::new(monotonic, SystemTime::UNIX_EPOCH);
+    let mut exchange = Exchange::new(peer, timeout, at(monotonic));
+    loop {
+        match exchange.next(at(monotonic)) {
+            Step::Fail(error) => {
+                assert!(!error.to_string().is_empty());
+                break;
+            }
+            Step::Wait(time) => assert!(monotonic.saturating_add(time) <= deadline),
+            _ => {}
+        }
+        if input.0.is_empty() {
+            break;
+        }
+        let mut meta = Meta::new(if input.byte() % 2 == 0 {
+            peer
+        } else {
+            input.addr()
+        });
+        meta.truncated = input.byte() % 8 == 0;
+        let bytes = input.bytes();
+        if exchange.accepts(&codec, request, Datagram { bytes, meta }) {
+            assert!(!meta.truncated && codec.decode_response(bytes).is_ok());
+            assert_eq!(
+                (meta.peer.ip().to_canonical(), meta.peer.port()),
+                (peer.ip().to_canonical(), peer.port())
+            );
+            break;
+        }
+        if input.byte() % 8 == 0 {
+            exchange.unreachable();
+        }
+        monotonic = monotonic.saturating_add(input.duration());
+    }
+    exchange.failure(at(monotonic));
+}
+
+/// Bytes to be made into something; zeros where there are no more.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        let Some((&byte, rest)) = self.0.split_first() else {
+            return 0;
+        };
+        self.0 = rest;
+        byte
+    }
+
+    /// At most 80 bytes.
+    fn bytes(&mut self) -> &'a [u8] {
+        let len = usize::from(self.byte() % 81).min(self.0.len());
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        bytes
+    }
+
+    /// From nothing to some hundred years, and all there is.
+    fn duration(&mut self) -> Duration {
+        let (exponent, mantissa) = (self.byte() % 64, u64::from(self.byte()));
+        if exponent == 63 {
+            return Duration::MAX;
+        }
+        Duration::from_nanos(mantissa << exponent.min(55))
+    }
+
+    /// Both sides of 1970, and beyond the year 9999.
+    fn wall(&mut self) -> SystemTime {
+        let span = Duration::from_secs(u64::from(self.byte()) << (self.byte() % 40));
+        let time = match self.byte() % 2 {
+            0 => SystemTime::UNIX_EPOCH.checked_add(span),
+            _ => SystemTime::UNIX_EPOCH.checked_sub(span),
+        };
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn addr(&mut self) -> SocketAddr {
+        let ip = match self.byte() % 8 {
+            0 => IpAddr::from([10, 0, 0, self.byte()]),
+            1 => IpAddr::from([self.byte(), self.byte(), self.byte(), self.byte()]),
+            2 => IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x0a00, u16::from(self.byte())]),
+            3 => IpAddr::from([
+                u16::from(self.byte()) << 8,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                u16::from(self.byte()),
+            ]),
+            _ => IpAddr::from([192, 0, 2, self.byte()]),
+        };
+        let port = match self.byte() % 4 {
+            0 => u16::from(self.byte()),
+            1 => 9_999,
+            _ => 50_000 + u16::from(self.byte()),
+        };
+        SocketAddr::new(ip, port)
+    }
+}

@@ -1,0 +1,270 @@
+use std::collections::HashMap;
+use std::fmt;
+
+use regex_automata::util::primitives::NonMaxUsize;
+use regex_automata::{Anchored, Input, PatternID, meta};
+use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
+
+/// A regular expression that matches only at the very beginning.
+#[derive(Clone)]
+pub(super) struct Pattern {
+    source: String,
+    regex: meta::Regex,
+    /// Finds the same, for a pattern that is as simple as those of robots often are.
+    run: Option<Run>,
+    /// Where each group lies, if that follows from where the whole match lies.
+    margins: Vec<Option<Margins>>,
+}
+
+impl Pattern {
+    pub(super) fn new(source: &str) -> Result<Self, String> {
+        // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
+        // alternation in it can reach beyond it.
+        let hir = regex_syntax::parse(source).map_err(|error| error.to_string())?;
+        let regex = meta::Builder::new()
+            .configure(meta::Config::new().nfa_size_limit(Some(MAX_NFA_BYTES)))
+            .build_from_hir(&hir)
+            .map_err(|error| error.to_string())?;
+        let known = fixed_margins(&hir);
+        Ok(Self {
+            source: source.into(),
+            run: Run::new(&hir),
+            // `captures_len` leaves out groups that are repeated zero times, but not their numbers.
+            margins: (0..regex.group_info().group_len(PatternID::ZERO))
+                .map(|group| known.get(&group).copied())
+                .collect(),
+            regex,
+        })
+    }
+
+    pub(super) fn has_group(&self, group: usize) -> bool {
+        group < self.margins.len()
+    }
+
+    pub(super) fn group_named(&self, name: &str) -> Option<usize> {
+        self.regex.group_info().to_index(PatternID::ZERO, name)
+    }
+
+    /// How much of the text matches, in bytes.
+    #[inline]
+    pub(super) fn match_len(&self, text: &str) -> Option<usize> {
+        if let Some(run) = &self.run {
+            return run.match_len(text);
+        }
+        let input = Input::new(text).anchored(Anchored::Yes);
+        self.regex.search_half(&input).map(|end| end.offset())
+    }
+
+    /// Where a group lies in every match, if that is known.
+    #[inline]
+    pub(super) fn margins(&self, group: usize) -> Option<Margins> {
+        self.margins[group]
+    }
+
+    /// Finds the groups up to number `last` in a text that matches.
+    pub(super) fn groups<'t>(&self, text: &'t str, last: usize) -> Groups<'t> {
+        let mut groups = Groups {
+            text,
+            few: [None; 2 * FEW_GROUPS],
+            many: Vec::new(),
+        };
+        let slots = 2 * (last + 1);
+        let slots = if slots <= groups.few.len() {
+            &mut groups.few[..slots]
+        } else {
+            groups.many.resize(slots, None);
+            &mut groups.many
+        };
+        self.regex
+            .search_slots(&Input::new(text).anchored(Anchored::Yes), slots);
+        groups
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.source).finish()
+    }
+}
+
+/// A pattern of the form `literal[class]+literal`, with `*` for `+`, a group around the middle and
+/// without one or both of the literals: `你(\D+)吗？`, `I am (.*)`.
+///
+/// An automaton takes its steps byte by byte, each of which depends on the one before. Looking for
+/// the bytes that can end the run does not, and takes less than half the time.
+#[derive(Clone)]
+struct Run {
+    prefix: String,
+    /// Whether the run may not be empty.
+    some: bool,
+    /// The characters that are not in the class, sorted.
+    outside: Box<[ClassUnicodeRange]>,
+    /// Whether a byte is the first of a character that is not in the class.
+    first_outside: [bool; 256],
+    suffix: String,
+}
+
+impl Run {
+    /// `None` if the pattern has another form.
+    fn new(hir: &Hir) -> Option<Self> {
+        let (prefix, rest) = split_literal(parts(hir))?;
+        let (middle, rest) = rest.split_first()?;
+        let (suffix, []) = split_literal(rest)? else {
+            return None;
+        };
+        let run = match middle.kind() {
+            HirKind::Capture(group) => group.sub.kind(),
+            other => other,
+        };
+        let HirKind::Repetition(run) = run else {
+            return None;
+        };
+        let HirKind::Class(Class::Unicode(class)) = run.sub.kind() else {
+            return None;
+        };
+        if run.min > 1 || run.max.is_some() || !run.greedy {
+            return None;
+        }
+        let mut outside = class.clone();
+        outside.negate();
+        let mut first_outside = [false; 256];
+        for range in outside.ranges() {
+            let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
+            first_outside[first(range.start())..=first(range.end())].fill(true);
+        }
+        // In between lie bytes that are first in no character, but occur further on in many.
+        first_outside[0x80..0xc0].fill(false);
+        Some(Self {
+            prefix,
+            some: run.min == 1,
+            outside: outside.ranges().into(),
+            first_outside,
+            suffix,
+        })
+    }
+
+    fn match_len(&self, text: &str) -> Option<usize> {
+        let rest = text.strip_prefix(self.prefix.as_str())?;
+        let longest = self.longest(rest);
+        let shortest = match rest.chars().next() {
+            Some(first) if self.some => first.len_utf8(),
+            None if self.some => return None,
+            _ => 0,
+        };
+        // The run is greedy: it ends at the last place where the suffix follows.
+        let end = rest.floor_char_boundary(longest + self.suffix.len());
+        let window = rest.get(shortest..end)?;
+        let after = if window.ends_with(self.suffix.as_str()) {
+            window.len()
+        } else {
+            window.rfind(self.suffix.as_str())? + self.suffix.len()
+        };
+        Some(self.prefix.len() + shortest + after)
+    }
+
+    /// The length of the run if nothing follows it.
+    fn longest(&self, text: &str) -> usize {
+        let mut len = 0;
+        while let Some(found) = text.as_bytes()[len..]
+            .iter()
+            .position(|byte| self.first_outside[usize::from(*byte)])
+        {
+            len += found;
+            let Some(next) = text[len..].chars().next().filter(|c| !self.is_outside(*c)) else {
+                return len;
+            };
+            len += next.len_utf8();
+        }
+        text.len()
+    }
+
+    fn is_outside(&self, c: char) -> bool {
+        let at = self.outside.partition_point(|range| range.end() < c);
+        self.outside.get(at).is_some_and(|range| range.start() <= c)
+    }
+}
+
+/// The literal at the beginning, which may be empty, and what follows.
+fn split_literal(parts: &[Hir]) -> Option<(String, &[Hir])> {
+    match parts.split_first() {
+        Some((first, rest)) if let HirKind::Literal(literal) = first.kind() => {
+            Some((str::from_utf8(&literal.0).ok()?.to_owned(), rest))
+        }
+        _ => Some((String::new(), parts)),
+    }
+}
+
+fn parts(hir: &Hir) -> &[Hir] {
+    match hir.kind() {
+        HirKind::Concat(parts) => parts,
+        _ => std::slice::from_ref(hir),
+    }
+}
+
+/// How far a group lies from the ends of the match that it is in, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Margins {
+    before: usize,
+    after: usize,
+}
+
+impl Margins {
+    #[inline]
+    pub(super) fn within<'t>(&self, matched: &'t str) -> &'t str {
+        &matched[self.before..matched.len() - self.after]
+    }
+}
+
+/// What the groups of a pattern matched.
+pub(super) struct Groups<'t> {
+    text: &'t str,
+    few: [Option<NonMaxUsize>; 2 * FEW_GROUPS],
+    /// Used, in place of `few`, where those are too few.
+    many: Vec<Option<NonMaxUsize>>,
+}
+
+impl<'t> Groups<'t> {
+    /// Nothing for a group that took no part in the match.
+    pub(super) fn get(&self, group: usize) -> &'t str {
+        let slots = if self.many.is_empty() {
+            &self.few[..]
+        } else {
+            &self.many
+        };
+        match (slots[2 * group], slots[2 * group + 1]) {
+            (Some(start), Some(end)) => &self.text[start.get()..end.get()],
+            _ => "",
+        }
+    }
+}
+
+/// The groups whose margins are the same in every match, and the whole match as group 0.
+fn fixed_margins(hir: &Hir) -> HashMap<usize, Margins> {
+    let parts = parts(hir);
+    let fixed_len = |parts: &[Hir]| {
+        parts
+            .iter()
+            .map(|part| {
+                let properties = part.properties();
+                let len = properties.minimum_len()?;
+                (properties.maximum_len() == Some(len)).then_some(len)
+            })
+            .sum::<Option<usize>>()
+    };
+    let groups = parts.iter().enumerate().filter_map(|(index, part)| {
+        let HirKind::Capture(group) = part.kind() else {
+            return None;
+        };
+        let margins = Margins {
+            before: fixed_len(&parts[..index])?,
+            after: fixed_len(&parts[index + 1..])?,
+        };
+        Some((group.index as usize, margins))
+    });
+    groups.chain([(0, Margins::default())]).collect()
+}
+
+/// As much as the `regex` crate allows by default.
+const MAX_NFA_BYTES: usize = 10 << 20;
+/// For so many groups, finding them allocates nothing.
+const FEW_GROUPS: usize = 16;

@@ -1,0 +1,269 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Context, Handler, Reply, ReplyError};
+use crate::codec::Codec;
+
+/// A handler that answers a request once, however often it arrives.
+///
+/// A client that gets no answer asks again with the same id (in `CoAP` the same message id, RFC 7252
+/// §4.2), and a network may duplicate a datagram by itself. This wrapper gives the handler in it
+/// the first copy only; to every further one it sends the bytes of the first answer again, or
+/// nothing, if the answer was silence. So a request that changes something changes it once.
+///
+/// Two requests are the same if they have the same peer, were sent to the same address, and have
+/// the same key: what the function that `Dedup` is made with returns. With `None` it lets a request
+/// through without a look.
+///
+/// ```
+/// use rejoinder::{Dedup, ServerCore, Text};
+/// use std::sync::atomic::{AtomicU32, Ordering};
+///
+/// // A request is an id, a space, and something that costs money.
+/// let bought = AtomicU32::new(0);
+/// let shop = move |_: &str| Some(format!("bought {}", bought.fetch_add(1, Ordering::Relaxed) + 1));
+/// let id = |request: &&str| request.split_once(' ')?.0.parse::<u32>().ok();
+/// ServerCore::new(Text, Dedup::new(shop, id));
+/// ```
+///
+/// # What it remembers, and for how long
+///
+/// The latest [`capacity`](Self::capacity) requests, each for the
+/// [`lifetime`](Self::lifetime), with answers of up to
+/// [`max_answer_bytes`](Self::max_answer_bytes) bytes. When there is no room, the oldest is
+/// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
+/// service. Memory: about 150 bytes and one answer for each of `capacity`, allocated as it is
+/// needed.
+///
+/// # What else
+///
+/// - While the handler works on the first copy, further ones (on other workers) get silence.
+/// - If it fails or panics, nothing is remembered, and the next copy is a first one.
+/// - Whoever forges a peer's address and guesses a key can take the key's place. Protocols with a
+///   longer secret (`CoAP`'s token) do well to make it a part of the key.
+pub struct Dedup<H, F, K> {
+    handler: H,
+    key: F,
+    lifetime: Duration,
+    memory: Mutex<Memory<K>>,
+}
+
+impl<H, F, K> Dedup<H, F, K> {
+    /// Wraps a handler; `key` tells what makes a request of one peer the same as another.
+    pub fn new(handler: H, key: F) -> Self {
+        Self {
+            handler,
+            key,
+            lifetime: Duration::from_secs(247),
+            memory: Mutex::new(Memory {
+                capacity: 4096,
+                max_answer_bytes: 1152,
+                slots: Vec::new(),
+                oldest: 0,
+                by_exchange: HashMap::new(),
+                begun: Vec::new(),
+            }),
+        }
+    }
+
+    /// How many requests are remembered at most. Default: 4,096. Zero remembers none, so that every
+    /// copy is handled.
+    #[must_use]
+    pub fn capacity(mut self, requests: usize) -> Self {
+        self.memory_mut().capacity = requests;
+        self
+    }
+
+    /// How long a request is remembered after it was first received. Default: 247 seconds, `CoAP`'s
+    /// `EXCHANGE_LIFETIME` (RFC 7252 §4.8.2). Zero remembers none.
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// How long an answer that is remembered may be, in bytes, all its datagrams taken together.
+    /// Of a longer one nothing is kept but that it was given, so copies of the request get silence.
+    /// Default: 1,152, the longest message that RFC 7252 §4.6 suggests.
+    #[must_use]
+    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
+        self.memory_mut().max_answer_bytes = bytes;
+        self
+    }
+
+    fn memory_mut(&mut self) -> &mut Memory<K> {
+        self.memory
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory<K>> {
+        // Only `K`'s own code can panic while it is held, and then at worst an answer is lost.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C, H, F, K> Handler<C> for Dedup<H, F, K>
+where
+    C: Codec,
+    H: Handler<C>,
+    F: Fn(&C::Request<'_>) -> Option<K>,
+    K: Eq + Hash + Clone,
+{
+    fn handle(
+        &self,
+        request: C::Request<'_>,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        let Some(key) = (self.key)(&request) else {
+            return self.handler.handle(request, context, reply);
+        };
+        let exchange = Exchange {
+            peer: context.peer,
+            local: context.local,
+            key,
+        };
+        let now = context.now.monotonic;
+
+        let mut memory = self.memory();
+        if let Some(slot) = memory.recall(&exchange)
+            && now.saturating_sub(slot.received) < self.lifetime
+        {
+            return slot
+                .answers()
+                .try_for_each(|answer| reply.send_encoded(answer));
+        }
+        if memory.begun.contains(&exchange) {
+            return Ok(());
+        }
+        memory.begun.push(exchange.clone());
+        drop(memory);
+
+        let begun = Begun {
+            dedup: self,
+            exchange: &exchange,
+        };
+        let before = reply.sent().len();
+        self.handler.handle(request, context, reply)?;
+        self.memory()
+            .remember(&exchange, now, reply.sent().skip(before));
+        drop(begun);
+        Ok(())
+    }
+}
+
+impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dedup")
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What two copies of one request have in common.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Exchange<K> {
+    peer: SocketAddr,
+    local: Option<IpAddr>,
+    key: K,
+}
+
+/// A ring of slots, and an index into it.
+struct Memory<K> {
+    capacity: usize,
+    max_answer_bytes: usize,
+    slots: Vec<Slot<K>>,
+    /// The slot that is taken next, once there are as many as there may be.
+    oldest: usize,
+    by_exchange: HashMap<Exchange<K>, usize>,
+    /// Requests that a handler is at work on: at most one for each worker.
+    begun: Vec<Exchange<K>>,
+}
+
+struct Slot<K> {
+    exchange: Exchange<K>,
+    received: Duration,
+    /// The answers one after the other, and where each ends.
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl<K: Eq + Hash + Clone> Memory<K> {
+    fn recall(&self, exchange: &Exchange<K>) -> Option<&Slot<K>> {
+        Some(&self.slots[*self.by_exchange.get(exchange)?])
+    }
+
+    fn remember<'a>(
+        &mut self,
+        exchange: &Exchange<K>,
+        received: Duration,
+        answers: impl Iterator<Item = &'a [u8]>,
+    ) {
+        if self.capacity == 0 {
+            return;
+        }
+        let index = if self.slots.len() < self.capacity {
+            self.slots.push(Slot {
+                exchange: exchange.clone(),
+                received,
+                bytes: Vec::new(),
+                ends: Vec::new(),
+            });
+            self.slots.len() - 1
+        } else {
+            let index = self.oldest;
+            self.oldest = (index + 1) % self.capacity;
+            let slot = &mut self.slots[index];
+            // The same exchange may have come back after its lifetime, and have a newer slot.
+            if self.by_exchange.get(&slot.exchange) == Some(&index) {
+                self.by_exchange.remove(&slot.exchange);
+            }
+            slot.exchange = exchange.clone();
+            slot.received = received;
+            slot.bytes.clear();
+            slot.ends.clear();
+            index
+        };
+        self.by_exchange.insert(exchange.clone(), index);
+
+        let slot = &mut self.slots[index];
+        for answer in answers {
+            if slot.bytes.len() + answer.len() > self.max_answer_bytes {
+                slot.bytes.clear();
+                slot.ends.clear();
+                break;
+            }
+            slot.bytes.extend_from_slice(answer);
+            slot.ends.push(slot.bytes.len());
+        }
+    }
+}
+
+impl<K> Slot<K> {
+    fn answers(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .map(|(start, &end)| &self.bytes[start..end])
+    }
+}
+
+/// Takes a request off the list of those begun, also when the handler panics.
+struct Begun<'a, H, F, K: Eq> {
+    dedup: &'a Dedup<H, F, K>,
+    exchange: &'a Exchange<K>,
+}
+
+impl<H, F, K: Eq> Drop for Begun<'_, H, F, K> {
+    fn drop(&mut self) {
+        let mut memory = self.dedup.memory();
+        if let Some(index) = memory.begun.iter().position(|one| one == self.exchange) {
+            memory.begun.swap_remove(index);
+        }
+    }
+}

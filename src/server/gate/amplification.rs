@@ -1,0 +1,97 @@
+use super::{Gate, Replies};
+use crate::clock::Now;
+use crate::server::stats::DropReason;
+use crate::transport::Datagram;
+
+/// Never sends a source more than three times the bytes that came from it: the limit of RFC 9000
+/// §8.1 for an address that nothing has validated.
+///
+/// For protocols that can bear it, because their requests are long or their answers short: whoever
+/// forges the sender of a datagram then gains next to nothing by it. Bytes are counted as they
+/// are [on the wire](Replies::wire_bytes), headers included, and request by request: no credit is
+/// kept, so there is no table to fill and nothing to expire. Replies that would pass the limit are
+/// not sent, and the request is counted as dropped for
+/// [`Amplification`](DropReason::Amplification).
+///
+/// ```
+/// use rejoinder::{AmplificationLimit, ServerBuilder, Text};
+///
+/// ServerBuilder::new(Text).gate(AmplificationLimit::default());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct AmplificationLimit {
+    factor: usize,
+}
+
+impl AmplificationLimit {
+    /// At most `factor` bytes out for each byte in. Zero lets no reply out.
+    pub const fn new(factor: usize) -> Self {
+        Self { factor }
+    }
+}
+
+impl Default for AmplificationLimit {
+    /// Three.
+    fn default() -> Self {
+        Self::new(3)
+    }
+}
+
+impl Gate for AmplificationLimit {
+    #[inline]
+    fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
+        Ok(())
+    }
+
+    #[inline]
+    fn release(
+        &mut self,
+        _: Now,
+        datagram: &Datagram<'_>,
+        replies: Replies,
+    ) -> Result<(), DropReason> {
+        let request = Replies::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
+        if replies.wire_bytes(&datagram.meta) <= request.saturating_mul(self.factor) {
+            Ok(())
+        } else {
+            Err(DropReason::Amplification)
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::{AmplificationLimit, Gate, Replies};
+    use crate::clock::Now;
+    use crate::transport::{Datagram, Meta};
+
+    fn allows(peer: &str, request: usize, replies: Replies) -> bool {
+        let bytes = vec![0; request];
+        let datagram = Datagram {
+            bytes: &bytes,
+            meta: Meta::new(peer.parse().unwrap()),
+        };
+        let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+        AmplificationLimit::default()
+            .release(now, &datagram, replies)
+            .is_ok()
+    }
+
+    #[test]
+    fn three_times_the_bytes_on_the_wire_may_leave_and_not_one_more() {
+        // 3 * (10 + 28) = 114 = 86 + 28
+        assert!(allows("192.0.2.1:7777", 10, Replies::new(1, 86)));
+        assert!(!allows("192.0.2.1:7777", 10, Replies::new(1, 87)));
+        // The headers of every reply count: 114 = 30 + 3 * 28
+        assert!(allows("192.0.2.1:7777", 10, Replies::new(3, 30)));
+        assert!(!allows("192.0.2.1:7777", 10, Replies::new(3, 31)));
+        assert!(!allows("192.0.2.1:7777", 10, Replies::new(5, 0)));
+        // 3 * (10 + 48) = 174 = 126 + 48
+        assert!(allows("[2001:db8::1]:7777", 10, Replies::new(1, 126)));
+        assert!(!allows("[2001:db8::1]:7777", 10, Replies::new(1, 127)));
+        assert!(!allows("[::ffff:192.0.2.1]:7777", 10, Replies::new(1, 87)));
+    }
+}

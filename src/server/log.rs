@@ -1,0 +1,167 @@
+//! What the server tells the program's `tracing` subscriber, if the feature is on.
+//!
+//! Whatever anybody on the network can cause is told at most ten times a second, so
+//! that a flood does not become one of the log; how many lines were left out is told too.
+
+pub(super) use self::imp::{Log, ended, started};
+
+#[cfg(feature = "tracing")]
+mod imp {
+    use std::error::Error;
+    use std::fmt;
+    use std::io;
+    use std::net::SocketAddr;
+
+    use tracing::{Level, debug, enabled, error, info, warn};
+
+    use crate::clock::Now;
+    use crate::escape::Escaped;
+    use crate::server::stats::{DropReason, Stats};
+    use crate::transport::{ErrorClass, Meta};
+
+    #[derive(Clone, Debug, Default)]
+    pub(in crate::server) struct Log {
+        drops: Budget,
+        errors: Budget,
+    }
+
+    impl Log {
+        pub(in crate::server) fn dropped(
+            &mut self,
+            now: Now,
+            meta: &Meta,
+            reason: DropReason,
+            cause: Option<&(dyn Error + 'static)>,
+        ) {
+            // A defect of the handler is the operator's business, whatever else comes in.
+            let panicked = reason == DropReason::HandlerPanicked;
+            let budget = if panicked {
+                &mut self.errors
+            } else if enabled!(Level::DEBUG) {
+                &mut self.drops
+            } else {
+                return;
+            };
+            let Some(left_out) = budget.spend(now) else {
+                return;
+            };
+            let peer = meta.peer;
+            let cause = cause.map(Shown);
+            let cause = cause.as_ref().map(tracing::field::display);
+            if panicked {
+                error!(%peer, left_out, "the handler panicked");
+            } else {
+                debug!(%peer, %reason, cause, left_out, "dropped a datagram");
+            }
+        }
+
+        pub(in crate::server) fn receive_failed(&mut self, now: Now, error: &io::Error) {
+            let class = ErrorClass::of(error);
+            if class != ErrorClass::Interrupted
+                && let Some(left_out) = self.errors.spend(now)
+            {
+                warn!(error = %Shown(error), ?class, left_out, "receiving failed");
+            }
+        }
+
+        pub(in crate::server) fn send_failed(
+            &mut self,
+            now: Now,
+            error: &io::Error,
+            datagrams: usize,
+        ) {
+            if let Some(left_out) = self.errors.spend(now) {
+                let class = ErrorClass::of(error);
+                warn!(error = %Shown(error), ?class, datagrams, left_out, "sending failed");
+            }
+        }
+    }
+
+    pub(in crate::server) fn started(addr: &io::Result<SocketAddr>) {
+        match addr {
+            Ok(addr) => info!(%addr, "serving"),
+            Err(error) => info!(%error, "serving, at an address that is not known"),
+        }
+    }
+
+    pub(in crate::server) fn ended(stats: &Stats) {
+        info!(%stats, "ended");
+    }
+
+    /// An error, on one line and harmless: it may quote what came from the network.
+    struct Shown<'a>(&'a (dyn Error + 'static));
+
+    impl fmt::Display for Shown<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Escaped(&self.0.to_string()).fmt(f)?;
+            match self.0.source() {
+                Some(source) => write!(f, ": {}", Self(source)),
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// How many lines may still be written in this second.
+    #[derive(Clone, Debug, Default)]
+    struct Budget {
+        second: u64,
+        spent: u32,
+        left_out: u64,
+    }
+
+    impl Budget {
+        /// If a line may be written: how many could not since the last.
+        fn spend(&mut self, now: Now) -> Option<u64> {
+            let second = now.monotonic.as_secs();
+            if second != self.second {
+                self.second = second;
+                self.spent = 0;
+            }
+            if self.spent == LINES_PER_SECOND {
+                self.left_out += 1;
+                return None;
+            }
+            self.spent += 1;
+            Some(std::mem::take(&mut self.left_out))
+        }
+    }
+
+    const LINES_PER_SECOND: u32 = 10;
+}
+
+#[cfg(not(feature = "tracing"))]
+mod imp {
+    use std::error::Error;
+    use std::io;
+    use std::net::SocketAddr;
+
+    use crate::clock::Now;
+    use crate::server::stats::{DropReason, Stats};
+    use crate::transport::Meta;
+
+    #[derive(Clone, Debug, Default)]
+    pub(in crate::server) struct Log {}
+
+    #[expect(clippy::unused_self, reason = "what the real one takes")]
+    impl Log {
+        #[inline]
+        pub(in crate::server) fn dropped(
+            &mut self,
+            _: Now,
+            _: &Meta,
+            _: DropReason,
+            _: Option<&(dyn Error + 'static)>,
+        ) {
+        }
+
+        #[inline]
+        pub(in crate::server) fn receive_failed(&mut self, _: Now, _: &io::Error) {}
+
+        #[inline]
+        pub(in crate::server) fn send_failed(&mut self, _: Now, _: &io::Error, _: usize) {}
+    }
+
+    pub(in crate::server) fn started(_: &io::Result<SocketAddr>) {}
+
+    pub(in crate::server) fn ended(_: &Stats) {}
+}

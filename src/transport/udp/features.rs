@@ -1,0 +1,109 @@
+use std::fmt;
+
+/// Something that Linux can do for a UDP socket and others cannot: what the fast path is made of.
+///
+/// None changes what a transport does, only how fast, but the last two: without them it does not
+/// know what they tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UdpFeature {
+    /// Receiving many messages with one system call, `recvmmsg`.
+    Recvmmsg,
+    /// Sending many messages with one system call, `sendmmsg`.
+    Sendmmsg,
+    /// Receiving many datagrams from one peer as one message, `UDP_GRO` (Linux 5.0).
+    Gro,
+    /// Sending many datagrams to one peer as one message, `UDP_SEGMENT` (Linux 4.18).
+    Gso,
+    /// Learning the address that a datagram was sent to and letting the answer leave from there,
+    /// `IP_PKTINFO` and `IPV6_RECVPKTINFO`. Only used by a socket that is bound to all addresses:
+    /// one that is bound to a single address needs nothing for it.
+    PacketInfo,
+    /// Counting what the system drops because the receive buffer is full, `SO_RXQ_OVFL`.
+    DropCount,
+}
+
+impl UdpFeature {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Recvmmsg,
+        Self::Sendmmsg,
+        Self::Gro,
+        Self::Gso,
+        Self::PacketInfo,
+        Self::DropCount,
+    ];
+}
+
+/// The name under which the system's manuals have it, in short.
+impl fmt::Display for UdpFeature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recvmmsg => "recvmmsg",
+            Self::Sendmmsg => "sendmmsg",
+            Self::Gro => "gro",
+            Self::Gso => "gso",
+            Self::PacketInfo => "pktinfo",
+            Self::DropCount => "rxq_ovfl",
+        })
+    }
+}
+
+/// Those features that a transport uses. It displays as their names, or as `portable` without any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpFeatures(u8);
+
+impl UdpFeatures {
+    pub(super) const NONE: Self = Self(0);
+    pub(super) const ALL: Self = Self(u8::MAX);
+
+    /// Whether a feature is among them.
+    #[inline]
+    pub fn contains(self, feature: UdpFeature) -> bool {
+        self.0 & Self::bit(feature) != 0
+    }
+
+    /// The features in a fixed order.
+    pub fn iter(self) -> impl Iterator<Item = UdpFeature> {
+        UdpFeature::ALL
+            .into_iter()
+            .filter(move |&feature| self.contains(feature))
+    }
+
+    pub(super) fn with(self, feature: UdpFeature, has: bool) -> Self {
+        let others = self.0 & !Self::bit(feature);
+        Self(others | if has { Self::bit(feature) } else { 0 })
+    }
+
+    const fn bit(feature: UdpFeature) -> u8 {
+        1 << feature as u8
+    }
+}
+
+impl fmt::Display for UdpFeatures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names = self.iter();
+        let Some(first) = names.next() else {
+            return f.write_str("portable");
+        };
+        write!(f, "{first}")?;
+        names.try_for_each(|name| write!(f, ", {name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_display_as_their_names() {
+        let features = UdpFeatures::NONE
+            .with(UdpFeature::DropCount, true)
+            .with(UdpFeature::Gro, true);
+        assert_eq!(features.to_string(), "gro, rxq_ovfl");
+        assert_eq!(
+            features.with(UdpFeature::Gro, false).to_string(),
+            "rxq_ovfl"
+        );
+        assert_eq!(UdpFeatures::NONE.to_string(), "portable");
+    }
+}

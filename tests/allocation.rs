@@ -1,0 +1,256 @@
+//! Invariant 7: no allocation per request on the server's path once it is warm.
+//!
+//! The allocator that counts is `allocation-counter`'s; it counts for each thread on its own, so
+//! that neither the test harness nor the clients disturb what is measured.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Display;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use allocation_counter::measure;
+use rejoinder::{
+    Codec, Context, Ctime, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Now, Outbox, Raw,
+    Reply, ReplyError, Sent, Server, ServerCore, Text, Transport, UdpTransport, Wait, zurich,
+};
+
+/// What becomes of a request, in all the ways there are without a panic.
+const REQUESTS: [&str; 7] = [
+    "你好吗？",
+    "你觉得我是最帅最帅的吗？",
+    "你我我我我我我我我我我我我我我我我我我我吗？后来呢？",
+    "hello",
+    "",
+    "[b'Sun Jul  7 17:17:58 2019']你好吗？",
+    "你1吗？",
+];
+
+const INVALID: [&[u8]; 2] = [b"\xff", b"\xe4\xbd\xa0\xe5"];
+
+/// Answers with what is formatted straight into the datagram, several times, or not at all.
+struct Formatting;
+
+impl<C> Handler<C> for Formatting
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = &'a dyn Display>,
+{
+    fn handle(
+        &self,
+        request: &str,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        for number in 0..request.len() % 4 {
+            reply.send(&format_args!("{number}: {request} from {}", context.peer))?;
+        }
+        Ok(())
+    }
+}
+
+fn at(seconds: u64) -> Now {
+    let time = Duration::from_secs(seconds);
+    Now::new(time, SystemTime::UNIX_EPOCH + time)
+}
+
+/// Counts the allocations of a warm core for so many rounds of all requests.
+fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
+    let mut core = ServerCore::new(codec, handler);
+    let mut inbox = Inbox::new(16, 1_024);
+    let mut outbox = Outbox::new(MAX_REPLIES, 1_024);
+    let peer = SocketAddr::from(([192, 0, 2, 1], 50_007));
+    let mut round = |second| {
+        for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
+            inbox.push(request, Meta::new(peer));
+        }
+        // One that is too long for the inbox.
+        inbox.push(&[b'x'; 1_025], Meta::new(peer));
+        while !inbox.is_empty() {
+            core.handle(at(second), &mut inbox, &mut outbox);
+            let sent = Sent {
+                datagrams: outbox.len(),
+                ..Sent::default()
+            };
+            core.sent(&sent);
+            outbox.clear();
+        }
+    };
+    round(0);
+    let info = measure(|| {
+        for number in 0..1_000 {
+            // A new header for the ctime protocol now and then.
+            round(number / 100);
+        }
+    });
+    assert_eq!(
+        core.stats().received,
+        1_001 * (REQUESTS.len() + INVALID.len() + 1) as u64
+    );
+    assert!(core.stats().replied + core.stats().silent > 1_000);
+    info.count_total
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(measure(|| drop(String::from("x"))).count_total, 1);
+    let allocating = |text: &str| Some(text.to_uppercase());
+    assert!(allocations_of_core(Text, allocating) >= 1_000);
+}
+
+#[test]
+fn invariant_7_no_allocation_in_a_warm_core() {
+    assert_eq!(allocations_of_core(Ctime::utc(), zurich()), 0);
+    assert_eq!(allocations_of_core(Text, zurich()), 0);
+    assert_eq!(allocations_of_core(Ctime::utc(), Formatting), 0);
+    assert_eq!(allocations_of_core(Text, Formatting), 0);
+    assert_eq!(
+        allocations_of_core(Text, |_: &str| Some("always the same")),
+        0
+    );
+    assert_eq!(allocations_of_core(Text, |_: &str| ()), 0);
+    assert_eq!(allocations_of_core(Raw, |_: &[u8]| Some(&b"bytes"[..])), 0);
+}
+
+#[test]
+fn invariant_7_local_time_costs_allocations_per_second_at_most() {
+    // The time zone is looked up when the second changes: ten times here, in 10,000 requests.
+    let allocations = allocations_of_core(Ctime::local(), zurich());
+    assert!(allocations <= 10 * 20, "{allocations}");
+}
+
+/// Counts the allocations of a server's thread from its start to its end, with so many rounds of
+/// requests over UDP in between.
+fn allocations_of_server<C, H>(codec: C, handler: H, rounds: usize) -> u64
+where
+    C: Codec + Send + 'static,
+    H: Handler<C> + Send + Sync + 'static,
+{
+    let server = Server::bind("127.0.0.1:0", codec).unwrap();
+    let (addr, handle) = (server.local_addr().unwrap(), server.handle());
+    let thread = thread::spawn(move || {
+        let mut stats = None;
+        let info = measure(|| stats = Some(server.serve(handler).unwrap()));
+        (info.count_total, stats.unwrap())
+    });
+    let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asker.connect(addr).unwrap();
+    asker
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut buffer = [0; 2_048];
+    for _ in 0..rounds {
+        for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
+            asker.send(request).unwrap();
+        }
+        // The last of them is answered: by then all are.
+        asker.send(b"x").unwrap();
+        while {
+            let len = asker.recv(&mut buffer).unwrap();
+            !buffer[..len].ends_with(b"last")
+        } {}
+    }
+    handle.stop();
+    let (allocations, stats) = thread.join().unwrap();
+    assert_eq!(
+        stats.received,
+        (rounds * (REQUESTS.len() + INVALID.len() + 1)) as u64,
+        "{stats}"
+    );
+    allocations
+}
+
+/// Does what another handler does, and marks the answer to `x`.
+struct Marking<H>(H);
+
+impl<C, H> Handler<C> for Marking<H>
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = &'a dyn Display>,
+    H: Handler<C>,
+{
+    fn handle(
+        &self,
+        request: &str,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        match request {
+            "x" => reply.send(&"last"),
+            _ => self.0.handle(request, context, reply),
+        }
+    }
+}
+
+#[test]
+fn invariant_7_no_allocation_per_request_in_a_server_over_udp() {
+    // Starting a server takes some allocations; serving ten times as much takes no more.
+    let zurich = |rounds| allocations_of_server(Ctime::utc(), Marking(zurich()), rounds);
+    assert_eq!(zurich(1_000), zurich(100));
+    let formatting = |rounds| allocations_of_server(Text, Marking(Formatting), rounds);
+    assert_eq!(formatting(1_000), formatting(100));
+
+    let allocating = |text: &str| (text == "x").then(|| format!("{} last", text.to_uppercase()));
+    assert!(
+        allocations_of_server(Text, allocating, 100) >= 100,
+        "the counter counts here too"
+    );
+}
+
+#[test]
+fn invariant_7_no_allocation_in_the_udp_transport() {
+    let mut transport = UdpTransport::bind("127.0.0.1:0").unwrap();
+    let addr = transport.local_addr().unwrap();
+    let mut inbox = Inbox::new(4, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(4, MAX_DATAGRAM_BYTES);
+    for _ in 0..3 {
+        let pushed = outbox.push_with(addr, None, |space| {
+            space.fill(b'x');
+            Ok::<_, rejoinder::OutboxFull>(900)
+        });
+        pushed.unwrap();
+    }
+    // The first batch takes the memory that all others get along with.
+    assert_eq!(transport.send(&outbox).datagrams, 3);
+    let mut warm = 0;
+    while warm < 3 {
+        warm += transport.recv(&mut inbox, Wait::Forever).unwrap();
+        while inbox.pop().is_some() {}
+    }
+    let info = measure(|| {
+        for round in 0..1_000_u64 {
+            assert_eq!(transport.send(&outbox).datagrams, 3);
+            let mut received = 0;
+            while received < 3 {
+                // All kinds of waits, so that the mode of the socket changes as well.
+                let wait = match round % 3 {
+                    0 => Wait::No,
+                    1 => Wait::Forever,
+                    _ => Wait::For(Duration::from_secs(1 + round)),
+                };
+                received += transport.recv(&mut inbox, wait).unwrap();
+                while inbox.pop().is_some() {}
+            }
+            assert_eq!(transport.recv(&mut inbox, Wait::No).unwrap(), 0);
+        }
+    });
+    assert_eq!(info.count_total, 0);
+}
+
+#[test]
+fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
+    let mut core = ServerCore::new(Ctime::utc(), zurich());
+    let mut inbox = Inbox::new(8, 1_024);
+    let mut outbox = Outbox::new(64, 1_024);
+    let mut held = |peers: u32| {
+        let info = measure(|| {
+            for number in 0..peers {
+                let peer = SocketAddr::from((number.to_be_bytes(), 7));
+                inbox.push("你好吗？".as_bytes(), Meta::new(peer));
+                core.handle(at(0), &mut inbox, &mut outbox);
+                outbox.clear();
+            }
+        });
+        info.bytes_current
+    };
+    held(10);
+    assert_eq!(held(10_000), 0, "each request came from somebody else");
+}

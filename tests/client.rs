@@ -1,0 +1,953 @@
+//! The client: its core driven purely, then over a network in memory and over UDP.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use rejoinder::{
+    Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
+    MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
+    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer, zurich,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Long enough that a machine under load answers in time.
+const PATIENT: Duration = Duration::from_secs(30);
+/// For tests in which nothing comes.
+const SHORT: Duration = Duration::from_millis(60);
+const QUESTION: &str = "question";
+
+fn at(time: Duration) -> Now {
+    Now::new(time, SystemTime::UNIX_EPOCH)
+}
+
+fn server() -> SocketAddr {
+    "192.0.2.1:8888".parse().unwrap()
+}
+
+fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
+    ClientBuilder::new(codec).timeout(TIMEOUT)
+}
+
+/// A core with one request, in slot 0, that was submitted `now`. `random` decides the jitter: with
+/// 0 the first timeout is one second.
+fn submitted<C>(
+    builder: ClientBuilder<C>,
+    peer: SocketAddr,
+    now: Duration,
+    random: u64,
+) -> ClientCore<C>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    let mut core = builder.core(peer);
+    let ticket = core.submit(at(now), QUESTION, &mut || Ok(random)).unwrap();
+    assert_eq!((ticket.slot(), core.in_flight()), (0, 1));
+    core
+}
+
+/// A core that has just sent its only request, at time zero, and will again after 1 and 3 seconds.
+fn asking<C>(codec: C, peer: SocketAddr) -> ClientCore<C>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    let mut core = submitted(builder(codec), peer, Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    core
+}
+
+/// Lets everything be sent that is due, and tells how much that was.
+fn sends<C: Codec>(core: &mut ClientCore<C>, now: Duration) -> u32 {
+    let mut sends = 0;
+    let peer = core.peer();
+    while let Some((slot, datagram)) = core.next_send(at(now)) {
+        assert_eq!((slot, datagram.peer), (0, peer));
+        assert_eq!(datagram.bytes, QUESTION.as_bytes());
+        sends += 1;
+    }
+    sends
+}
+
+/// Waits, as the core wants it, until nothing is in flight. Returns when it sent.
+fn wait<C: Codec>(core: &mut ClientCore<C>) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut earlier = None;
+    while let Some(timer) = core.next_timer() {
+        assert!(earlier < Some(timer), "or a driver would spin");
+        earlier = Some(timer);
+        if let Some(before) = timer.checked_sub(Duration::from_nanos(1)) {
+            assert_eq!(sends(core, before), 0, "not before its time");
+        }
+        for _ in 0..sends(core, timer) {
+            times.push(timer);
+        }
+    }
+    times
+}
+
+/// The result, which is a failure.
+fn failure<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
+    assert_eq!(core.in_flight(), 0);
+    let (_, result) = core.take().expect("it has its result");
+    let error = result.err().expect("it has failed");
+    assert!(core.take().is_none(), "one result for one request");
+    error
+}
+
+/// Why there is no answer at the deadline, if nothing else happens.
+fn failure_in_the_end<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
+    wait(core);
+    failure(core)
+}
+
+fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
+    Datagram {
+        bytes,
+        meta: Meta::new(peer),
+    }
+}
+
+/// Whether a datagram that comes at once is the answer. If not, it is counted.
+fn accepts<C: Codec>(core: &mut ClientCore<C>, datagram: Datagram<'_>) -> bool {
+    let ignored = core.ignored();
+    core.receive(at(Duration::ZERO), 0, datagram);
+    let accepted = core.has_result();
+    assert_eq!(core.is_in_flight(0), !accepted);
+    assert_eq!(core.ignored(), ignored + u64::from(!accepted));
+    accepted
+}
+
+// The core.
+
+#[test]
+fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
+    for (random, first) in [
+        (0, Duration::from_secs(1)),
+        (1 << 63, Duration::from_millis(1_250)),
+        (u64::MAX, Duration::from_millis(1_500)),
+    ] {
+        let mut core = submitted(builder(Text), server(), Duration::ZERO, random);
+        let times = wait(&mut core);
+        assert_eq!(times, [0, 1, 3].map(|timeouts| first * timeouts));
+        assert!(matches!(
+            failure(&mut core),
+            RequestError::TimedOut {
+                after: TIMEOUT,
+                sends: 3,
+                ignored: 0,
+                ..
+            }
+        ));
+
+        let patient = ClientBuilder::new(Text).timeout(TIMEOUT * 20);
+        let mut core = submitted(patient, server(), Duration::ZERO, random);
+        let times = wait(&mut core);
+        assert_eq!(times, [0, 1, 3, 7, 15].map(|timeouts| first * timeouts));
+        assert!(matches!(
+            failure(&mut core),
+            RequestError::TimedOut { after, sends: 5, .. } if after == TIMEOUT * 20
+        ));
+    }
+}
+
+#[test]
+fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left() {
+    let once = builder(Text).retry(Retry::never());
+    let mut core = submitted(once, server(), Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    for millis in [0, 1, 4_999] {
+        assert_eq!(sends(&mut core, Duration::from_millis(millis)), 0);
+        assert_eq!((core.in_flight(), core.has_result()), (1, false));
+    }
+    assert_eq!(core.next_timer(), Some(TIMEOUT));
+    assert_eq!(sends(&mut core, TIMEOUT), 0);
+    assert_eq!(core.next_timer(), None);
+    // That nobody takes the result changes nothing about it.
+    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut {
+            after: TIMEOUT,
+            sends: 1,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_driver_that_comes_late_sends_nothing_after_the_deadline() {
+    let mut core = asking(Text, server());
+    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut { after, sends: 1, .. } if after == TIMEOUT * 2
+    ));
+}
+
+#[test]
+fn a_timeout_of_zero_fails_before_anything_is_sent() {
+    let none = builder(Text).timeout(Duration::ZERO);
+    let mut core = submitted(none, server(), TIMEOUT, 0);
+    assert_eq!(sends(&mut core, TIMEOUT), 0);
+    let RequestError::TimedOut {
+        after: Duration::ZERO,
+        sends: 0,
+        ..
+    } = failure(&mut core)
+    else {
+        panic!("no time is no time");
+    };
+}
+
+#[test]
+fn the_longest_timeout_there_is_does_not_overflow() {
+    let longest = builder(Text).timeout(Duration::MAX);
+    let mut core = submitted(longest.clone(), server(), TIMEOUT, 0);
+    let times = wait(&mut core);
+    let expected = [0, 1, 3, 7, 15].map(|seconds| TIMEOUT + Duration::from_secs(seconds));
+    assert_eq!(times, expected);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut { after, .. } if after == Duration::MAX.checked_sub(TIMEOUT).unwrap()
+    ));
+
+    for random in [0, u64::MAX] {
+        let rarely = longest.clone().retry(Retry::new().initial(Duration::MAX));
+        let mut core = submitted(rarely, server(), TIMEOUT, random);
+        assert_eq!(wait(&mut core), [TIMEOUT]);
+    }
+}
+
+#[test]
+fn invariant_6_only_the_peer_asked_can_answer() {
+    let mut core = asking(Text, server());
+    for other in ["192.0.2.2:8888", "192.0.2.1:8889", "[2001:db8::1]:8888"] {
+        let other = other.parse().unwrap();
+        assert!(!accepts(&mut core, from(other, b"forged")));
+    }
+    // The same machine, as an IPv4-mapped IPv6 address: not what a transport may report.
+    let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
+    assert!(!accepts(&mut core, from(mapped, b"forged")));
+    assert!(accepts(&mut core, from(server(), b"real")));
+    assert_eq!(core.take().unwrap().1.unwrap(), "real");
+
+    let mut core = asking(Text, server());
+    for port in [1, 8_887, 8_889, 65_535] {
+        let other = SocketAddr::new(server().ip(), port);
+        assert!(!accepts(&mut core, from(other, b"forged")));
+    }
+    let RequestError::TimedOut { ignored: 4, .. } = failure_in_the_end(&mut core) else {
+        panic!("each of the others was counted");
+    };
+}
+
+#[test]
+fn a_peer_given_as_an_ipv4_mapped_address_is_recognised() {
+    let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
+    let mut core = asking(Text, mapped);
+    assert_eq!(core.peer(), server());
+    assert!(accepts(&mut core, from(server(), b"real")));
+}
+
+#[test]
+fn an_ipv6_scope_matters_only_if_one_was_asked_for() {
+    let scoped = |scope| {
+        let SocketAddr::V6(mut addr) = "[fe80::1]:7".parse().unwrap() else {
+            unreachable!()
+        };
+        addr.set_scope_id(scope);
+        // The flow label says nothing about who sent a datagram.
+        addr.set_flowinfo(scope * 3);
+        SocketAddr::V6(addr)
+    };
+    let accepts = |asked, actual| accepts(&mut asking(Text, asked), from(actual, b"x"));
+    assert!(accepts(scoped(2), scoped(2)));
+    assert!(!accepts(scoped(2), scoped(3)));
+    assert!(accepts(scoped(0), scoped(3)));
+
+    let [one, other] = ["[fd00::1]:7", "[fd00::1]:8"].map(|addr| addr.parse().unwrap());
+    assert!(accepts(one, one) && !accepts(one, other));
+}
+
+#[test]
+fn invariant_4_a_truncated_answer_is_no_answer() {
+    let mut core = asking(Text, server());
+    let mut cut = from(server(), b"half of an answ");
+    cut.meta.truncated = true;
+    assert!(!accepts(&mut core, cut));
+    let RequestError::TimedOut { ignored: 1, .. } = failure_in_the_end(&mut core) else {
+        panic!("it was counted, and nothing else is known about it");
+    };
+}
+
+#[test]
+fn a_malformed_answer_is_ignored_and_told_in_the_end() {
+    let mut core = asking(Ctime::utc(), server());
+    assert!(!accepts(&mut core, from(server(), b"no frame")));
+    // From somebody else it says nothing.
+    let other = "192.0.2.2:8888".parse().unwrap();
+    assert!(!accepts(&mut core, from(other, b"[b'Sun")));
+
+    let error = failure_in_the_end(&mut core);
+    assert_eq!(
+        error.to_string(),
+        "no answer from 192.0.2.1:8888 after 5s, only malformed datagrams"
+    );
+    let RequestError::Malformed { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(
+        source.downcast_ref(),
+        Some(CtimeError::NotAResponse { offset: 0, .. })
+    ));
+
+    // A real answer is none the worse for what came before it.
+    let mut core = asking(Ctime::utc(), server());
+    assert!(!accepts(&mut core, from(server(), b"no frame")));
+    let frame = "[b'Sun Jul  7 17:17:58 2019']好";
+    assert!(accepts(&mut core, from(server(), frame.as_bytes())));
+    assert_eq!(core.take().unwrap().1.unwrap().to_string(), frame);
+}
+
+#[test]
+fn the_error_says_what_is_known() {
+    let timed_out = failure_in_the_end(&mut asking(Text, server()));
+    assert_eq!(
+        timed_out.to_string(),
+        "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
+    );
+
+    let mut refused = asking(Text, server());
+    refused.unreachable(at(Duration::ZERO), 0);
+    assert!(refused.is_in_flight(0), "that may be a lie");
+    assert_eq!(
+        failure_in_the_end(&mut refused).to_string(),
+        "nobody is listening at 192.0.2.1:8888"
+    );
+
+    let mut refused = asking(Text, server());
+    refused.unreachable(at(Duration::ZERO), 0);
+    // Somebody must be there, after all.
+    assert!(!accepts(&mut refused, from(server(), b"\xff")));
+    assert!(matches!(
+        failure_in_the_end(&mut refused),
+        RequestError::Malformed { .. }
+    ));
+
+    // If the system refuses some, others may have got through.
+    for refusals in 0..=3 {
+        let mut core = submitted(builder(Text), server(), Duration::ZERO, 0);
+        for send in 0..3 {
+            let now = core.next_timer().unwrap();
+            assert_eq!(sends(&mut core, now), 1);
+            if send < refusals {
+                core.refused(0, io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        let error = failure_in_the_end(&mut core);
+        let expected = if refusals == 3 {
+            "nothing could be sent to 192.0.2.1:8888 in 5s"
+        } else {
+            "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
+        };
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn an_unreachable_peer_fails_a_request_at_once_if_that_was_asked_for() {
+    let impatient = builder(Text).fail_when_unreachable(true);
+    let mut core = submitted(impatient, server(), Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    core.unreachable(at(Duration::ZERO), 0);
+    assert_eq!(core.next_timer(), None);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::NobodyListening { peer } if peer == server()
+    ));
+}
+
+#[test]
+fn what_only_the_codec_can_compare_is_asked_of_the_codec() {
+    let mut core = asking(Echoing, server());
+    assert!(!accepts(&mut core, from(server(), b"questiom")));
+    assert!(accepts(&mut core, from(server(), b"question")));
+}
+
+/// A protocol whose responses repeat their requests.
+struct Echoing;
+
+impl Codec for Echoing {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a str;
+    type Error = TextError;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Text.decode_request(datagram)
+    }
+    fn encode_response(
+        &self,
+        _: Now,
+        _: &[u8],
+        answer: &str,
+        out: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
+        out.put(answer.as_bytes());
+        Ok(())
+    }
+    fn encode_request(
+        &self,
+        id: u64,
+        request: &str,
+        out: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
+        Text.encode_request(id, request, out)
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Text.decode_response(datagram)
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+        request == response
+    }
+}
+
+/// Failures that were found are kept beside this file, and tried again first.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn invariant_6_nothing_that_anybody_sends_moves_the_deadline(
+        random in any::<u64>(),
+        junk in prop::collection::vec(
+            (0..5_000_u64, 0..4_u8, prop::collection::vec(any::<u8>(), 0..60)),
+            0..40,
+        ),
+    ) {
+        let quiet = wait(&mut submitted(builder(Ctime::utc()), server(), Duration::ZERO, random));
+        prop_assert_eq!(quiet.len(), 3);
+
+        let mut junk = junk;
+        junk.sort();
+        let mut core = submitted(builder(Ctime::utc()), server(), Duration::ZERO, random);
+        let mut times = Vec::new();
+        for (millis, kind, bytes) in &junk {
+            let now = Duration::from_millis(*millis);
+            while let Some(timer) = core.next_timer() && timer <= now {
+                times.extend((0..sends(&mut core, timer)).map(|_| timer));
+            }
+            let timer = core.next_timer();
+            let sender = match kind {
+                0 => "192.0.2.1:1".parse().unwrap(),
+                1 => "192.0.2.9:8888".parse().unwrap(),
+                _ => server(),
+            };
+            let mut datagram = from(sender, bytes);
+            datagram.meta.truncated = *kind == 2;
+            if *kind == 3 {
+                core.unreachable(at(now), 0);
+            }
+            core.receive(at(now), 0, datagram);
+            prop_assert_eq!(core.next_timer(), timer);
+            prop_assert!(core.is_in_flight(0));
+        }
+        let ignored = u64::try_from(junk.len()).unwrap();
+        prop_assert_eq!(core.ignored(), ignored);
+        times.extend(wait(&mut core));
+        prop_assert_eq!(times, quiet);
+
+        match failure(&mut core) {
+            RequestError::Malformed { after, .. } => {
+                prop_assert_eq!(after, TIMEOUT);
+                prop_assert!(junk.iter().any(|(_, kind, _)| *kind == 3));
+            }
+            RequestError::TimedOut { after, sends, ignored: counted, .. } => {
+                prop_assert_eq!((after, sends, counted), (TIMEOUT, 3, ignored));
+                prop_assert!(junk.iter().all(|(_, kind, _)| *kind != 3));
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
+
+// Over a network in memory.
+
+fn sim_server(net: &SimNet) -> SocketAddr {
+    let addr = "10.0.0.1:8888".parse().unwrap();
+    net.host(addr, ServerCore::new(Ctime::utc(), zurich()))
+        .unwrap();
+    addr
+}
+
+#[test]
+fn a_client_asks_again_and_again() {
+    let net = SimNet::new();
+    let mut client = Client::new(net.clone(), Ctime::utc(), sim_server(&net));
+    for name in ["甲", "乙", "我"] {
+        let frame = client.request(&format!("你是{name}吗？")).unwrap();
+        let name = name.replace('我', "自己");
+        assert_eq!(frame.text, format!("【机器人】小Zurich 是{name}!"));
+    }
+    assert_eq!(net.now().monotonic, Duration::ZERO, "nobody waited");
+}
+
+#[test]
+fn silence_lasts_until_the_deadline_and_not_longer() {
+    let net = SimNet::new();
+    let addr = "10.0.0.1:8888".parse().unwrap();
+    net.host(addr, ServerCore::new(Text, |_: &str| ())).unwrap();
+    let mut client = Client::new(net.clone(), Text, addr);
+    let error = client.request("anybody?").unwrap_err();
+    let RequestError::TimedOut {
+        peer,
+        after,
+        sends: 3,
+        ignored: 0,
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!((peer, after), (addr, TIMEOUT));
+    assert_eq!(net.now().monotonic, TIMEOUT);
+}
+
+/// A server that lets an accomplice answer before it answers itself.
+struct Victim {
+    accomplice: SocketAddr,
+    asker: Option<SocketAddr>,
+}
+
+/// Answers whoever it is told to answer, and then reports to the one who told it.
+struct Accomplice;
+
+fn push(outbox: &mut Outbox, peer: SocketAddr, bytes: &[u8]) {
+    let pushed = outbox.push_with(peer, None, |space| {
+        space[..bytes.len()].copy_from_slice(bytes);
+        Ok::<_, OutboxFull>(bytes.len())
+    });
+    pushed.unwrap();
+}
+
+impl Node for Victim {
+    fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+        while let Some(datagram) = inbox.pop() {
+            let peer = datagram.meta.peer;
+            match self.asker {
+                Some(asker) if peer == self.accomplice => push(outbox, asker, b"real"),
+                _ => {
+                    self.asker = Some(peer);
+                    push(outbox, self.accomplice, peer.to_string().as_bytes());
+                }
+            }
+        }
+    }
+    fn sent(&mut self, _: &Sent) {}
+}
+
+impl Node for Accomplice {
+    fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+        while let Some(datagram) = inbox.pop() {
+            let asker = std::str::from_utf8(datagram.bytes).unwrap().parse();
+            push(outbox, asker.unwrap(), b"forged");
+            push(outbox, datagram.meta.peer, b"done");
+        }
+    }
+    fn sent(&mut self, _: &Sent) {}
+}
+
+#[test]
+fn invariant_6_a_forged_answer_that_comes_first_is_ignored_and_the_real_one_is_returned() {
+    let peer = "10.0.0.1:8888".parse().unwrap();
+    // The same address as the victim's but for the port, then but for the machine.
+    for accomplice in ["10.0.0.1:8889", "10.0.0.2:8888"] {
+        let accomplice = accomplice.parse().unwrap();
+        let net = SimNet::new();
+        let asker = None;
+        net.host(peer, Victim { accomplice, asker }).unwrap();
+        net.host(accomplice, Accomplice).unwrap();
+        let mut client = Client::new(net, Text, peer);
+        assert_eq!(client.request("?").unwrap(), "real");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_encoded_is_not_sent() {
+    let net = SimNet::new();
+    let addr = sim_server(&net);
+    let mut client = Client::new(net.clone(), Ctime::utc(), addr);
+    let encode_error = |error| match error {
+        RequestError::Encode(source) => *source.downcast::<CtimeError>().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let empty = client.request("").unwrap_err();
+    assert_eq!(encode_error(empty), CtimeError::EmptyRequest);
+    let frame = client.request("[b'Sun Jul  7 17:17:58 2019']").unwrap_err();
+    assert_eq!(encode_error(frame), CtimeError::RequestIsResponse);
+
+    let text = "x".repeat(MAX_DATAGRAM_BYTES + 1);
+    let RequestError::TooLong(too_long) = client.request(&text).unwrap_err() else {
+        panic!("too long");
+    };
+    assert_eq!(
+        (too_long.bytes, too_long.limit),
+        (MAX_DATAGRAM_BYTES + 1, MAX_DATAGRAM_BYTES)
+    );
+    assert_eq!(net.now().monotonic, Duration::ZERO, "nobody waited");
+    // And the client is as good as before.
+    assert!(client.request(&text[1..]).is_ok());
+}
+
+#[test]
+fn invariant_8_the_same_simulation_gives_the_same_bytes() {
+    let transcript = || {
+        let net = SimNet::new();
+        let mut client = Client::new(net.clone(), Ctime::utc(), sim_server(&net));
+        let mut transcript = String::new();
+        for request in ["你好吗？", "", "你觉得我帅吗？", "hello"] {
+            transcript += &match client.request(request) {
+                Ok(frame) => frame.to_string(),
+                Err(error) => error.to_string(),
+            };
+        }
+        (transcript, net.now())
+    };
+    assert_eq!(transcript(), transcript());
+}
+
+/// A transport that meets errors as planned, on a network where the peer answers.
+struct Flaky {
+    errors: Vec<io::ErrorKind>,
+    net: SimNet,
+}
+
+struct FlakyTransport<T> {
+    errors: Vec<io::ErrorKind>,
+    inner: T,
+}
+
+impl Connect for Flaky {
+    type Transport = FlakyTransport<<SimNet as Connect>::Transport>;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport> {
+        Ok(FlakyTransport {
+            errors: self.errors.clone(),
+            inner: self.net.connect(peer)?,
+        })
+    }
+
+    fn now(&self) -> Now {
+        self.net.now()
+    }
+}
+
+impl<T: Transport> Transport for FlakyTransport<T> {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        match self.errors.pop() {
+            Some(kind) => Err(kind.into()),
+            None => self.inner.recv(inbox, wait),
+        }
+    }
+    fn send(&mut self, outbox: &Outbox) -> Sent {
+        self.inner.send(outbox)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+    fn now(&self) -> Now {
+        self.inner.now()
+    }
+}
+
+#[test]
+fn errors_that_may_pass_are_waited_out_and_the_answer_is_returned() {
+    let net = SimNet::new();
+    let peer = sim_server(&net);
+    let errors = vec![
+        io::ErrorKind::OutOfMemory,
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::HostUnreachable,
+        io::ErrorKind::NetworkUnreachable,
+        io::ErrorKind::Interrupted,
+    ];
+    let flaky = Flaky { errors, net };
+    let mut client = Client::new(flaky, Ctime::utc(), peer);
+    assert!(client.request("你好吗？").unwrap().text.ends_with("好!"));
+}
+
+#[test]
+fn a_transport_that_is_gone_ends_the_request_at_once() {
+    let net = SimNet::new();
+    let peer = sim_server(&net);
+    let errors = vec![io::ErrorKind::NotConnected];
+    let mut client = Client::new(Flaky { errors, net }, Ctime::utc(), peer);
+    let error = client.request("你好吗？").unwrap_err();
+    assert!(matches!(error, RequestError::Transport(_)), "{error:?}");
+}
+
+// Over UDP.
+
+fn loopback() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").unwrap()
+}
+
+/// Receives the next question.
+fn question(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 65_536];
+    socket.set_read_timeout(Some(PATIENT)).unwrap();
+    let (len, peer) = socket.recv_from(&mut buffer).unwrap();
+    buffer.truncate(len);
+    (buffer, peer)
+}
+
+#[test]
+fn invariant_6_forged_answers_from_other_sockets_are_ignored_and_the_real_one_is_returned() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (_, asker) = question(&server);
+        // One from another port of the same machine, one from another address of it.
+        for forger in ["127.0.0.1:0", "127.0.0.2:0"] {
+            if let Ok(forger) = UdpSocket::bind(forger) {
+                let _ = forger.send_to(b"forged", asker);
+            }
+        }
+        server.send_to(b"real", asker).unwrap();
+    });
+    let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+    assert_eq!(client.request("?").unwrap(), "real");
+    thread.join().unwrap();
+}
+
+#[test]
+fn malformed_answers_are_ignored_and_the_real_one_is_returned() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let frame = "[b'Sun Jul  7 17:17:58 2019']好";
+    let thread = thread::spawn(move || {
+        let (_, asker) = question(&server);
+        for answer in [&b""[..], b"\xff", b"no frame", frame.as_bytes()] {
+            server.send_to(answer, asker).unwrap();
+        }
+    });
+    let mut client = ClientBuilder::new(Ctime::utc())
+        .timeout(PATIENT)
+        .udp(addr)
+        .unwrap();
+    assert_eq!(client.request("?").unwrap().to_string(), frame);
+    thread.join().unwrap();
+}
+
+#[test]
+fn only_malformed_answers_are_told_at_the_deadline() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let (done, wait) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let (_, asker) = question(&server);
+        server.send_to(b"no frame", asker).unwrap();
+        let _ = wait.recv();
+    });
+    let mut client = ClientBuilder::new(Ctime::utc())
+        .timeout(Duration::from_secs(1))
+        .udp(addr)
+        .unwrap();
+    let error = client.request("?").unwrap_err();
+    let RequestError::Malformed { peer, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(peer, addr);
+    drop(done);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_silent_server_times_out() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let mut client = ClientBuilder::new(Text).timeout(SHORT).udp(addr).unwrap();
+    let begun = Instant::now();
+    let error = client.request("?").unwrap_err();
+    let RequestError::TimedOut {
+        peer,
+        after,
+        sends: 1,
+        ignored: 0,
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert_eq!(peer, addr);
+    assert!(after >= SHORT && begun.elapsed() >= after);
+    assert!(begun.elapsed() < PATIENT);
+}
+
+/// An address at which nobody listens, as far as one can know.
+fn closed_port() -> SocketAddr {
+    loopback().local_addr().unwrap()
+}
+
+#[test]
+fn a_closed_port_fails_at_once_if_that_was_asked_for() {
+    let addr = closed_port();
+    let mut client = ClientBuilder::new(Text)
+        .timeout(PATIENT)
+        .fail_when_unreachable(true)
+        .udp(addr)
+        .unwrap();
+    let begun = Instant::now();
+    let error = client.request("?").unwrap_err();
+    assert_eq!(error.to_string(), format!("nobody is listening at {addr}"));
+    assert!(begun.elapsed() < PATIENT);
+}
+
+#[test]
+fn a_closed_port_is_told_at_the_deadline_by_default() {
+    let addr = closed_port();
+    let mut client = ClientBuilder::new(Text).timeout(SHORT).udp(addr).unwrap();
+    let begun = Instant::now();
+    let error = client.request("?").unwrap_err();
+    assert!(
+        matches!(error, RequestError::NobodyListening { peer } if peer == addr),
+        "{error:?}"
+    );
+    assert!(begun.elapsed() >= SHORT);
+}
+
+#[test]
+fn a_server_that_answers_after_all_is_believed() {
+    // The report that nobody listens is no reason to stop listening: here it is made up, by a
+    // transport that turns the first receive into one.
+    struct Refused(SocketAddr);
+    struct RefusedOnce(<UdpOptions as Connect>::Transport, bool);
+    impl Connect for Refused {
+        type Transport = RefusedOnce;
+        fn connect(&self, peer: SocketAddr) -> io::Result<RefusedOnce> {
+            assert_eq!(peer, self.0);
+            Ok(RefusedOnce(UdpOptions::new().connect(peer)?, false))
+        }
+    }
+    impl Transport for RefusedOnce {
+        fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+            if std::mem::replace(&mut self.1, true) {
+                self.0.recv(inbox, wait)
+            } else {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+        }
+        fn send(&mut self, outbox: &Outbox) -> Sent {
+            self.0.send(outbox)
+        }
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            self.0.local_addr()
+        }
+    }
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (_, asker) = question(&server);
+        server.send_to(b"here", asker).unwrap();
+    });
+    let mut client = ClientBuilder::new(Text)
+        .timeout(PATIENT)
+        .on(Refused(addr), addr);
+    assert_eq!(client.request("?").unwrap(), "here");
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_answer_of_65507_bytes_arrives_whole() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (request, asker) = question(&server);
+        assert_eq!(request.len(), MAX_DATAGRAM_BYTES);
+        server.send_to(&request, asker).unwrap();
+    });
+    let mut client = ClientBuilder::new(Raw).timeout(PATIENT).udp(addr).unwrap();
+    let request: Vec<u8> = (0..=250).cycle().take(MAX_DATAGRAM_BYTES).collect();
+    assert!(client.request(&request).unwrap() == request);
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_empty_answer_is_an_answer_where_the_protocol_says_so() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (request, asker) = question(&server);
+        assert!(request.is_empty());
+        server.send_to(b"", asker).unwrap();
+    });
+    let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+    assert_eq!(client.request("").unwrap(), "");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_late_answer_is_never_returned_for_the_next_question() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        // The first question stays without an answer until the second was asked: so its asker has
+        // given up for sure.
+        let (first, first_asker) = question(&server);
+        let (second, second_asker) = question(&server);
+        assert_eq!((&first[..], &second[..]), (&b"one"[..], &b"two"[..]));
+        assert_ne!(first_asker, second_asker, "a fresh socket for each");
+        server.send_to(b"answer one", first_asker).unwrap();
+        server.send_to(b"answer two", second_asker).unwrap();
+    });
+    let mut client = ClientBuilder::new(Text)
+        .timeout(Duration::from_secs(1))
+        .udp(addr)
+        .unwrap();
+    let error = client.request("one").unwrap_err();
+    assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+    assert_eq!(client.request("two").unwrap(), "answer two");
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_peer_can_be_given_as_an_ipv4_mapped_address() {
+    let server = loopback();
+    let addr = server.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (_, asker) = question(&server);
+        server.send_to(b"yes", asker).unwrap();
+    });
+    let mapped = format!("[::ffff:127.0.0.1]:{}", addr.port());
+    let mut client = ClientBuilder::new(Text)
+        .timeout(PATIENT)
+        .udp(mapped)
+        .unwrap();
+    assert_eq!(client.request("?").unwrap(), "yes");
+    thread.join().unwrap();
+}
+
+#[test]
+fn an_unspecified_address_is_nobodys_and_fails_at_once() {
+    for addr in ["0.0.0.0:8888", "[::]:8888", "[::ffff:0.0.0.0]:8888"] {
+        let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+        let error = client.request("?").unwrap_err();
+        let RequestError::Connect(source) = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(source.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,211 @@
+//! What a server tells the log, and what it does not let the network write there.
+#![cfg(feature = "tracing")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::{self, Write as _};
+use std::io::ErrorKind;
+use std::panic;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use rejoinder::{
+    Codec, Inbox, MAX_REPLIES, Meta, Now, Outbox, Sent, ServerBuilder, ServerCore, Text, Writer,
+};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+/// Keeps every event as one line.
+#[derive(Clone)]
+struct Lines {
+    max: Level,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Lines {
+    fn new(max: Level) -> Self {
+        Self {
+            max,
+            lines: Arc::default(),
+        }
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().unwrap())
+    }
+}
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.max && metadata.target().starts_with("rejoinder")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.lines.lock().unwrap().push(line.0);
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
+}
+
+/// A codec whose errors quote what came, as a careless one might.
+struct Quoting;
+
+#[derive(Debug)]
+struct Quoted(String);
+
+impl fmt::Display for Quoted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot read {}", self.0)
+    }
+}
+
+impl std::error::Error for Quoted {}
+
+impl Codec for Quoting {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a str;
+    type Error = Quoted;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, Quoted> {
+        Err(Quoted(String::from_utf8_lossy(datagram).into_owned()))
+    }
+    fn encode_response(&self, _: Now, answer: &str, out: &mut Writer<'_>) -> Result<(), Quoted> {
+        out.put(answer.as_bytes());
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, request: &str, out: &mut Writer<'_>) -> Result<(), Quoted> {
+        out.put(request.as_bytes());
+        Ok(())
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, Quoted> {
+        self.decode_request(datagram)
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+fn at(millis: u64) -> Now {
+    Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
+}
+
+fn batch(datagrams: &[&[u8]]) -> (Inbox, Outbox) {
+    let mut inbox = Inbox::new(datagrams.len(), 1_024);
+    for bytes in datagrams {
+        inbox.push(bytes, Meta::new("192.0.2.1:50000".parse().unwrap()));
+    }
+    (inbox, Outbox::new(MAX_REPLIES, 1_024))
+}
+
+#[test]
+fn what_came_from_the_network_cannot_act_on_the_log() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Quoting, |_: &str| ());
+        let hostile = "a\r\nERROR forged \u{1b}[2J\u{202e}\u{2028}\0 %s {} 你好".as_bytes();
+        let (mut inbox, mut outbox) = batch(&[hostile]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+    });
+    assert_eq!(
+        lines.take(),
+        [concat!(
+            r"DEBUG message=dropped a datagram peer=192.0.2.1:50000 reason=malformed ",
+            r"cause=cannot read a\r\nERROR forged \u{1b}[2J\u{202e}\u{2028}\u{0} %s {} 你好 left_out=0",
+        )]
+    );
+}
+
+#[test]
+fn a_flood_is_told_in_a_few_lines_and_how_many_were_left_out() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Text, |_: &str| ());
+        let flood = vec![&b"\xff"[..]; 1_000];
+        let (mut inbox, mut outbox) = batch(&flood);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        let (mut inbox, mut outbox) = batch(&flood);
+        core.handle(at(999), &mut inbox, &mut outbox);
+        assert_eq!(lines.take().len(), 10);
+
+        let (mut inbox, mut outbox) = batch(&[b"\xff"]);
+        core.handle(at(1_000), &mut inbox, &mut outbox);
+        let [line] = &lines.take()[..] else {
+            panic!("one line")
+        };
+        assert!(line.ends_with("left_out=1990"), "{line}");
+    });
+}
+
+/// What the test panics with.
+struct OnPurpose;
+
+#[test]
+fn a_flood_of_drops_does_not_hide_what_the_operator_should_know() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let loud = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<OnPurpose>() {
+                loud(info);
+            }
+        }));
+        let mut core = ServerCore::new(Text, |_: &str| -> () { panic::panic_any(OnPurpose) });
+        let (mut inbox, mut outbox) = batch(&[&b"\xff"[..]; 1_000]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        lines.take();
+
+        let (mut inbox, mut outbox) = batch(&[b"x"]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        core.receive_failed(at(0), &ErrorKind::OutOfMemory.into());
+        core.receive_failed(at(0), &ErrorKind::Interrupted.into());
+        let mut sent = Sent::default();
+        sent.fail(ErrorKind::PermissionDenied.into());
+        core.sent(&sent);
+    });
+    assert_eq!(
+        lines.take(),
+        [
+            "ERROR message=the handler panicked peer=192.0.2.1:50000 left_out=0",
+            "WARN message=receiving failed error=out of memory class=Resources left_out=0",
+            "WARN message=sending failed error=permission denied class=Configuration datagrams=1 left_out=0",
+        ]
+    );
+}
+
+#[test]
+fn drops_are_not_told_unless_asked_for() {
+    let lines = Lines::new(Level::INFO);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Text, |_: &str| ());
+        let (mut inbox, mut outbox) = batch(&[b"\xff"]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        assert!(lines.take().is_empty());
+
+        let server = ServerBuilder::new(Text).bind("127.0.0.1:0").unwrap();
+        let addr = server.local_addr().unwrap();
+        server.handle().stop();
+        server.serve(|_: &str| ()).unwrap();
+        let told = lines.take();
+        assert_eq!(told[0], format!("INFO message=serving addr={addr}"));
+        assert!(
+            told[1].starts_with("INFO message=ended stats=received 0: "),
+            "{told:?}"
+        );
+    });
+}

@@ -1,0 +1,349 @@
+//! A server in a process of its own, under attack.
+
+use std::collections::{BTreeMap, HashMap};
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rejoinder::{
+    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpTransport, zurich,
+};
+
+type Counters = BTreeMap<String, u64>;
+
+/// What the process does: it serves, and tells its counters when it reads a line.
+pub(crate) fn process() {
+    let Ok(options) = env::var(OPTIONS) else {
+        return;
+    };
+    let options: HashMap<_, _> = options
+        .split(';')
+        .filter_map(|option| option.split_once('='))
+        .collect();
+    let bind = options.get("bind").unwrap_or(&"127.0.0.1:0");
+    let mut transport = UdpTransport::bind(bind).unwrap();
+    say(&transport.local_addr().unwrap().to_string());
+    if let Some(peer) = options.get("poke") {
+        let mut outbox = Outbox::new(1, 1);
+        let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
+            space[0] = b'?';
+            Ok(1)
+        };
+        outbox
+            .push_with(peer.parse().unwrap(), None, write)
+            .unwrap();
+        assert_eq!(transport.send(&outbox).datagrams, 1);
+    }
+    let limit = options.get("answers").map(|answers| {
+        let limit = RateLimit::builder().answers_per_second(answers.parse().unwrap());
+        limit.build().unwrap()
+    });
+    let server = ServerBuilder::new(Ctime::local()).gate(limit).on(transport);
+    let handle = server.handle();
+    let server = thread::spawn(move || server.serve(zurich()));
+    for line in io::stdin().lines() {
+        if line.unwrap() == "end" {
+            break;
+        }
+        say(&told(&handle.stats()));
+    }
+    handle.stop();
+    say(&told(&server.join().unwrap().unwrap()));
+}
+
+fn told(stats: &Stats) -> String {
+    assert!(stats.is_conserved(), "{stats}");
+    let counters = stats
+        .counters()
+        .map(|(name, value)| format!("{name}={value}"));
+    counters.collect::<Vec<_>>().join(" ")
+}
+
+/// The test runner writes to the same place.
+fn say(text: &str) {
+    let mut out = io::stdout();
+    writeln!(out, "\n{MARK}{text}").unwrap();
+    out.flush().unwrap();
+}
+
+/// The process, seen from outside. It is killed when this is dropped.
+pub(crate) struct Victim {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    addr: SocketAddr,
+    interruptions: bool,
+    descriptors: usize,
+    memory: u64,
+}
+
+impl Victim {
+    pub(crate) fn start(options: &[(&str, &str)]) -> Self {
+        let options: Vec<_> = options
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "victim_process", "--ignored", "--nocapture"])
+            .env(OPTIONS, options.join(";"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut victim = Self {
+            stdin: child.stdin.take().unwrap(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            addr: SocketAddr::from(([0, 0, 0, 0], 0)),
+            interruptions: false,
+            descriptors: 0,
+            memory: 0,
+            child,
+        };
+        victim.addr = victim.hear().parse().unwrap();
+        PROCESSES
+            .lock()
+            .unwrap()
+            .insert(victim.addr, victim.child.id());
+        // Warm: every thread runs, and every buffer that a single datagram touches is there.
+        victim.stats();
+        victim.descriptors = victim.count_descriptors();
+        victim.memory = victim.resident_bytes();
+        victim
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Signals may end a wait of the server early, and that is counted.
+    pub(crate) fn expect_interruptions(&mut self) {
+        self.interruptions = true;
+    }
+
+    pub(crate) fn stats(&mut self) -> Counters {
+        self.stdin.write_all(b"stats\n").unwrap();
+        parse(&self.hear())
+    }
+
+    /// Attacks, and looks whether the counters moved as expected and nothing else did. `expected`
+    /// holds the fates of the datagrams: what was received and sent follows from them.
+    pub(crate) fn attack(
+        &mut self,
+        what: &str,
+        expected: &[(&str, u64)],
+        attack: impl FnOnce(SocketAddr),
+    ) {
+        let mut wanted = self.stats();
+        for &(fate, datagrams) in expected {
+            *wanted.get_mut(fate).unwrap() += datagrams;
+            *wanted.get_mut("received").unwrap() += datagrams;
+            if fate == "replied" {
+                *wanted.get_mut("replies_sent").unwrap() += datagrams;
+            }
+        }
+        let target = self.reachable();
+        attack(target);
+        self.reach(&wanted, what);
+        self.expect_recovery();
+    }
+
+    /// Looks whether the counters become exactly these, all others being zero.
+    pub(crate) fn settle(&mut self, expected: &[(&str, u64)]) {
+        let mut wanted = self.stats();
+        for value in wanted.values_mut() {
+            *value = 0;
+        }
+        for &(counter, value) in expected {
+            *wanted.get_mut(counter).unwrap() = value;
+        }
+        self.reach(&wanted, "");
+    }
+
+    /// Waits for the counters to be as wanted.
+    fn reach(&mut self, wanted: &Counters, what: &str) {
+        let mut wanted = wanted.clone();
+        let received = wanted["received"];
+        let interruptions = self.interruptions;
+        let mut stats =
+            self.wait_for(|stats| stats["received"] >= received && stats["pending"] == 0);
+        if interruptions {
+            for counters in [&mut stats, &mut wanted] {
+                counters.remove("receive_errors_interrupted");
+            }
+        }
+        assert_eq!(stats, wanted, "{what}");
+    }
+
+    /// Waits until the counters fulfil a condition.
+    pub(crate) fn wait_for(&mut self, condition: impl Fn(&Counters) -> bool) -> Counters {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let stats = self.stats();
+            if condition(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < deadline, "the counters stay at {stats:?}");
+            thread::yield_now();
+        }
+    }
+
+    /// Looks whether it is the same process, answers the next request, and has no more descriptors
+    /// and no more memory than in the beginning.
+    pub(crate) fn expect_recovery(&mut self) {
+        let socket = asker(self.reachable());
+        let deadline = Instant::now() + PATIENCE;
+        let received = self.stats()["received"];
+        socket
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        let mut reply = [0; 1_024];
+        loop {
+            // A flood may have left no room for this one.
+            socket.send("你好吗？".as_bytes()).unwrap();
+            match socket.recv(&mut reply) {
+                Ok(_) => break,
+                Err(error) => assert!(Instant::now() < deadline, "no answer: {error}"),
+            }
+        }
+        // The counters follow the reply.
+        self.wait_for(|stats| stats["received"] > received);
+        assert!(self.child.try_wait().unwrap().is_none(), "it is alive");
+        assert_eq!(self.count_descriptors(), self.descriptors);
+        let grown = self.resident_bytes().saturating_sub(self.memory);
+        assert!(
+            grown <= BATCHES_BYTES + SLACK_BYTES,
+            "{grown} bytes more than before"
+        );
+    }
+
+    /// Asks from one address, one question after another; returns how many were answered.
+    pub(crate) fn flood_from(&mut self, from: &str, requests: u64) -> u64 {
+        let before = self.stats();
+        let socket = UdpSocket::bind(from).unwrap();
+        socket.connect(self.reachable()).unwrap();
+        for sent in 1..=requests {
+            socket.send(b"?").unwrap();
+            self.wait_for(|stats| stats["received"] - before["received"] == sent);
+        }
+        self.stats()["replied"] - before["replied"]
+    }
+
+    /// Ends it, and returns its last counters, which add up.
+    pub(crate) fn end(&mut self) -> Counters {
+        self.stdin.write_all(b"end\n").unwrap();
+        let stats = parse(&self.hear());
+        assert!(self.child.wait().unwrap().success());
+        let fates = stats.iter().filter(|(name, _)| {
+            name.starts_with("dropped_")
+                || ["replied", "silent", "pending"].contains(&name.as_str())
+        });
+        assert_eq!(
+            fates.map(|(_, value)| value).sum::<u64>(),
+            stats["received"]
+        );
+        assert_eq!(stats["pending"], 0);
+        stats
+    }
+
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let bytes = self.stdout.read_line(&mut line).unwrap();
+            assert!(bytes > 0, "the server's process ended");
+            if let Some(text) = line.strip_prefix(MARK) {
+                return text.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// Where it can be asked on this machine.
+    fn reachable(&self) -> SocketAddr {
+        let mut addr = self.addr;
+        if addr.ip().is_unspecified() {
+            addr.set_ip([127, 0, 0, 1].into());
+        }
+        addr
+    }
+
+    fn count_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim()
+            .strip_suffix(" kB")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            * 1_024
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A socket that talks to one address only.
+pub(crate) fn asker(to: SocketAddr) -> UdpSocket {
+    let from = SocketAddr::new(to.ip(), 0);
+    let socket = UdpSocket::bind(from).unwrap();
+    socket.connect(to).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = vec![0; 65_536];
+    let len = socket.recv(&mut buffer).unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
+/// Signals the process that serves at an address. Without unsafe code, only a program can.
+pub(crate) fn signal(server: SocketAddr, signal: &str) {
+    let process = PROCESSES.lock().unwrap()[&server];
+    let status = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg(process.to_string())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn parse(counters: &str) -> Counters {
+    counters
+        .split(' ')
+        .map(|counter| {
+            let (name, value) = counter.split_once('=').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+/// Which process serves at which address.
+static PROCESSES: LazyLock<Mutex<HashMap<SocketAddr, u32>>> = LazyLock::new(Mutex::default);
+const OPTIONS: &str = "REJOINDER_VICTIM";
+const MARK: &str = "@victim ";
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The inbox and the outbox of a server with its default limits: pages that are touched when
+/// datagrams are long or many.
+const BATCHES_BYTES: u64 = (64 + 32) * 65_508;
+/// What allocators and stacks may take.
+const SLACK_BYTES: u64 = 1 << 20;

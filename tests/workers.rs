@@ -1,0 +1,244 @@
+//! Servers with several workers: one address, one handler, one set of counters.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use rejoinder::{Raw, ServerBuilder, ServerHandle, Text, UdpOptions};
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn client(server: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket
+}
+
+fn until(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < end, "it does not happen");
+        thread::yield_now();
+    }
+}
+
+/// Stops the server even if the test fails.
+struct Stop(ServerHandle);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn every_request_is_answered_once(builder: ServerBuilder<Text>, workers: usize) {
+    let server = builder.workers(workers).bind("127.0.0.1:0").unwrap();
+    let addr = server.local_addr().unwrap();
+    let handle = server.handle();
+    let threads: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
+    let seen = Arc::clone(&threads);
+    thread::scope(|scope| {
+        let stop = Stop(handle.clone());
+        let serving = scope.spawn(move || {
+            server.serve(move |text: &str| {
+                seen.lock().unwrap().insert(thread::current().id());
+                Some(text.to_uppercase())
+            })
+        });
+        let clients: Vec<_> = (0..100).map(|_| client(addr)).collect();
+        for (number, client) in clients.iter().enumerate() {
+            for letter in ["a", "b", "c"] {
+                client.send(format!("{letter}{number}").as_bytes()).unwrap();
+            }
+        }
+        for (number, client) in clients.iter().enumerate() {
+            for letter in ["A", "B", "C"] {
+                let mut buffer = [0; 100];
+                let len = client.recv(&mut buffer).unwrap();
+                assert_eq!(buffer[..len], *format!("{letter}{number}").as_bytes());
+            }
+        }
+        until(|| handle.stats().replied == 300);
+        assert!(handle.stats().is_conserved());
+        drop(stop);
+        let stats = serving.join().unwrap().unwrap();
+        assert_eq!(stats, handle.stats());
+        assert_eq!((stats.received, stats.replies_sent), (300, 300));
+        assert!(stats.is_conserved());
+    });
+    assert_eq!(threads.lock().unwrap().len(), workers);
+}
+
+#[test]
+fn several_workers_answer_every_request_once() {
+    for workers in [1, 2, 5] {
+        every_request_is_answered_once(ServerBuilder::new(Text), workers);
+    }
+}
+
+#[test]
+fn workers_need_nothing_of_the_fast_path() {
+    let builder = ServerBuilder::new(Text).udp(UdpOptions::new().portable());
+    every_request_is_answered_once(builder, 3);
+}
+
+#[test]
+fn workers_that_poll_answer_and_end() {
+    for portable in [false, true] {
+        let options = UdpOptions::new();
+        let options = if portable {
+            options.portable()
+        } else {
+            options
+        };
+        let builder = ServerBuilder::new(Text).udp(options).busy_poll(true);
+        every_request_is_answered_once(builder, 2);
+    }
+}
+
+#[test]
+fn all_that_arrived_before_the_end_is_answered_by_whichever_worker_has_it() {
+    let server = ServerBuilder::new(Raw)
+        .workers(4)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let addr = server.local_addr().unwrap();
+    let handle = server.handle();
+    let clients: Vec<_> = (0..100).map(|_| client(addr)).collect();
+    for client in &clients {
+        for _ in 0..5 {
+            client.send(b"x").unwrap();
+        }
+    }
+    handle.stop();
+    let stats = server.serve(|_: &[u8]| Some(&b"y"[..])).unwrap();
+    assert_eq!((stats.received, stats.replied), (500, 500));
+    assert!(stats.is_conserved());
+    for client in &clients {
+        for _ in 0..5 {
+            assert_eq!(client.recv(&mut [0; 2]).unwrap(), 1);
+        }
+    }
+}
+
+#[test]
+fn the_handler_is_one_for_all_workers() {
+    let server = ServerBuilder::new(Raw)
+        .workers(3)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let addr = server.local_addr().unwrap();
+    let handle = server.handle();
+    let clients: Vec<_> = (0..60).map(|_| client(addr)).collect();
+    for client in &clients {
+        client.send(b"x").unwrap();
+    }
+    handle.stop();
+    let count = AtomicU64::new(0);
+    server
+        .serve(move |_: &[u8]| Some(count.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec()))
+        .unwrap();
+    let numbers: HashSet<_> = clients
+        .iter()
+        .map(|client| {
+            let mut number = [0; 8];
+            client.recv(&mut number).unwrap();
+            u64::from_be_bytes(number)
+        })
+        .collect();
+    assert_eq!(numbers, (0..60).collect());
+}
+
+#[test]
+fn a_panic_of_a_handler_ends_no_worker() {
+    let server = ServerBuilder::new(Text)
+        .workers(2)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let addr = server.local_addr().unwrap();
+    let handle = server.handle();
+    let clients: Vec<_> = (0..20).map(|_| client(addr)).collect();
+    for client in &clients {
+        for text in ["panic", "hello"] {
+            client.send(text.as_bytes()).unwrap();
+        }
+    }
+    handle.stop();
+    let stats = server
+        .serve(|text: &str| {
+            assert_ne!(text, "panic");
+            Some(text.to_uppercase())
+        })
+        .unwrap();
+    assert_eq!((stats.received, stats.replied), (40, 20));
+    for client in &clients {
+        assert_eq!(client.recv(&mut [0; 10]).unwrap(), 5);
+    }
+}
+
+#[test]
+fn a_server_without_workers_is_an_error() {
+    let error = ServerBuilder::new(Text)
+        .workers(0)
+        .bind("127.0.0.1:0")
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn a_second_server_on_the_same_address_is_an_error() {
+    let first = ServerBuilder::new(Text)
+        .workers(2)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let addr = first.local_addr().unwrap();
+    for workers in [1, 2] {
+        let error = ServerBuilder::new(Text)
+            .workers(workers)
+            .bind(addr)
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    }
+}
+
+#[test]
+fn what_the_system_drops_is_among_the_counters() {
+    let options = UdpOptions::new().receive_buffer_bytes(1);
+    let server = ServerBuilder::new(Raw)
+        .udp(options)
+        .bind("127.0.0.1:0")
+        .unwrap();
+    let client = client(server.local_addr().unwrap());
+    let handle = server.handle();
+    for _ in 0..100 {
+        client.send(b"x").unwrap();
+    }
+    let (entered, is_in) = mpsc::channel();
+    thread::scope(|scope| {
+        let stop = Stop(handle.clone());
+        let serving = scope.spawn(move || {
+            server.serve(move |_: &[u8]| {
+                entered.send(()).unwrap();
+                Some(&b"y"[..])
+            })
+        });
+        is_in.recv_timeout(LONG).unwrap();
+        // What arrives after a drop tells of it.
+        until(|| {
+            client.send(b"x").unwrap();
+            handle.stats().kernel_drops > 0
+        });
+        drop(stop);
+        let stats = serving.join().unwrap().unwrap();
+        assert!(stats.kernel_drops > 50);
+        assert!(stats.is_conserved());
+    });
+}
