@@ -149,7 +149,7 @@ impl Running {
     }
 }
 
-fn serve<C>(codec: C, handler: impl Handler<C> + Send + 'static) -> Running
+fn serve<C>(codec: C, handler: impl Handler<C> + Send + Sync + 'static) -> Running
 where
     C: Codec + Send + 'static,
 {
@@ -158,7 +158,7 @@ where
 
 fn run<C>(
     server: Server<rejoinder::UdpTransport, C>,
-    handler: impl Handler<C> + Send + 'static,
+    handler: impl Handler<C> + Send + Sync + 'static,
 ) -> Running
 where
     C: Codec + Send + 'static,
