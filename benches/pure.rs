@@ -132,7 +132,9 @@ mod ctime {
     fn encode_in_the_same_second(bencher: Bencher<'_, '_>) {
         let (codec, now) = (Ctime::local(), now());
         bench_writing(bencher, 29 + 6, |out| {
-            codec.encode_response(black_box(now), &"你好", out).unwrap();
+            codec
+                .encode_response(black_box(now), b"?", &"你好", out)
+                .unwrap();
         });
     }
 
@@ -141,7 +143,9 @@ mod ctime {
         let (codec, mut now) = (Ctime::local(), now());
         bench_writing(bencher, 29 + 6, |out| {
             now.wall += Duration::from_secs(1);
-            codec.encode_response(black_box(now), &"你好", out).unwrap();
+            codec
+                .encode_response(black_box(now), b"?", &"你好", out)
+                .unwrap();
         });
     }
 

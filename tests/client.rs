@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
-    Client, ClientBuilder, Codec, Connect, Ctime, CtimeError, Datagram, Exchange, Inbox,
-    MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Sent, ServerCore,
-    SimNet, Step, Text, TextError, Transport, UdpOptions, Wait, Writer, zurich,
+    Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
+    MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
+    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer, zurich,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,6 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const PATIENT: Duration = Duration::from_secs(30);
 /// For tests in which nothing comes.
 const SHORT: Duration = Duration::from_millis(60);
+const QUESTION: &str = "question";
 
 fn at(time: Duration) -> Now {
     Now::new(time, SystemTime::UNIX_EPOCH)
@@ -29,10 +30,79 @@ fn server() -> SocketAddr {
     "192.0.2.1:8888".parse().unwrap()
 }
 
-fn exchange() -> Exchange {
-    let mut exchange = Exchange::new(server(), TIMEOUT, at(Duration::ZERO));
-    assert!(matches!(exchange.next(at(Duration::ZERO)), Step::Send));
-    exchange
+fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
+    ClientBuilder::new(codec).timeout(TIMEOUT)
+}
+
+/// A core with one request, in slot 0, that was submitted `now`. `random` decides the jitter: with
+/// 0 the first timeout is one second.
+fn submitted<C>(
+    builder: ClientBuilder<C>,
+    peer: SocketAddr,
+    now: Duration,
+    random: u64,
+) -> ClientCore<C>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    let mut core = builder.core(peer);
+    let ticket = core.submit(at(now), QUESTION, &mut || Ok(random)).unwrap();
+    assert_eq!((ticket.slot(), core.in_flight()), (0, 1));
+    core
+}
+
+/// A core that has just sent its only request, at time zero, and will again after 1 and 3 seconds.
+fn asking<C>(codec: C, peer: SocketAddr) -> ClientCore<C>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    let mut core = submitted(builder(codec), peer, Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    core
+}
+
+/// Lets everything be sent that is due, and tells how much that was.
+fn sends<C: Codec>(core: &mut ClientCore<C>, now: Duration) -> u32 {
+    let mut sends = 0;
+    let peer = core.peer();
+    while let Some((slot, datagram)) = core.next_send(at(now)) {
+        assert_eq!((slot, datagram.peer), (0, peer));
+        assert_eq!(datagram.bytes, QUESTION.as_bytes());
+        sends += 1;
+    }
+    sends
+}
+
+/// Waits, as the core wants it, until nothing is in flight. Returns when it sent.
+fn wait<C: Codec>(core: &mut ClientCore<C>) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut earlier = None;
+    while let Some(timer) = core.next_timer() {
+        assert!(earlier < Some(timer), "or a driver would spin");
+        earlier = Some(timer);
+        if let Some(before) = timer.checked_sub(Duration::from_nanos(1)) {
+            assert_eq!(sends(core, before), 0, "not before its time");
+        }
+        for _ in 0..sends(core, timer) {
+            times.push(timer);
+        }
+    }
+    times
+}
+
+/// The result, which is a failure.
+fn failure<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
+    assert_eq!(core.in_flight(), 0);
+    let (_, result) = core.take().expect("it has its result");
+    let error = result.err().expect("it has failed");
+    assert!(core.take().is_none(), "one result for one request");
+    error
+}
+
+/// Why there is no answer at the deadline, if nothing else happens.
+fn failure_in_the_end<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
+    wait(core);
+    failure(core)
 }
 
 fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
@@ -42,50 +112,136 @@ fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
     }
 }
 
+/// Whether a datagram that comes at once is the answer. If not, it is counted.
+fn accepts<C: Codec>(core: &mut ClientCore<C>, datagram: Datagram<'_>) -> bool {
+    let ignored = core.ignored();
+    core.receive(at(Duration::ZERO), 0, datagram);
+    let accepted = core.has_result();
+    assert_eq!(core.is_in_flight(0), !accepted);
+    assert_eq!(core.ignored(), ignored + u64::from(!accepted));
+    accepted
+}
+
 // The core.
 
 #[test]
-fn the_request_is_sent_once_and_the_wait_is_what_is_left() {
-    let mut exchange = exchange();
-    for millis in [0, 1, 4_999] {
-        let now = Duration::from_millis(millis);
-        let Step::Wait(left) = exchange.next(at(now)) else {
-            panic!("there is time left");
-        };
-        assert_eq!(left, TIMEOUT.checked_sub(now).unwrap());
+fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
+    for (random, first) in [
+        (0, Duration::from_secs(1)),
+        (1 << 63, Duration::from_millis(1_250)),
+        (u64::MAX, Duration::from_millis(1_500)),
+    ] {
+        let mut core = submitted(builder(Text), server(), Duration::ZERO, random);
+        let times = wait(&mut core);
+        assert_eq!(times, [0, 1, 3].map(|timeouts| first * timeouts));
+        assert!(matches!(
+            failure(&mut core),
+            RequestError::TimedOut {
+                after: TIMEOUT,
+                sends: 3,
+                ignored: 0,
+                ..
+            }
+        ));
+
+        let patient = ClientBuilder::new(Text).timeout(TIMEOUT * 20);
+        let mut core = submitted(patient, server(), Duration::ZERO, random);
+        let times = wait(&mut core);
+        assert_eq!(times, [0, 1, 3, 7, 15].map(|timeouts| first * timeouts));
+        assert!(matches!(
+            failure(&mut core),
+            RequestError::TimedOut { after, sends: 5, .. } if after == TIMEOUT * 20
+        ));
     }
-    assert!(matches!(exchange.next(at(TIMEOUT)), Step::Fail(_)));
-    assert!(matches!(exchange.next(at(TIMEOUT * 2)), Step::Fail(_)));
+}
+
+#[test]
+fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left() {
+    let once = builder(Text).retry(Retry::never());
+    let mut core = submitted(once, server(), Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    for millis in [0, 1, 4_999] {
+        assert_eq!(sends(&mut core, Duration::from_millis(millis)), 0);
+        assert_eq!((core.in_flight(), core.has_result()), (1, false));
+    }
+    assert_eq!(core.next_timer(), Some(TIMEOUT));
+    assert_eq!(sends(&mut core, TIMEOUT), 0);
+    assert_eq!(core.next_timer(), None);
+    // That nobody takes the result changes nothing about it.
+    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut {
+            after: TIMEOUT,
+            sends: 1,
+            ..
+        }
+    ));
+}
+
+#[test]
+fn a_driver_that_comes_late_sends_nothing_after_the_deadline() {
+    let mut core = asking(Text, server());
+    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut { after, sends: 1, .. } if after == TIMEOUT * 2
+    ));
 }
 
 #[test]
 fn a_timeout_of_zero_fails_before_anything_is_sent() {
-    let mut exchange = Exchange::new(server(), Duration::ZERO, at(TIMEOUT));
-    let Step::Fail(RequestError::TimedOut { sends: 0, .. }) = exchange.next(at(TIMEOUT)) else {
+    let none = builder(Text).timeout(Duration::ZERO);
+    let mut core = submitted(none, server(), TIMEOUT, 0);
+    assert_eq!(sends(&mut core, TIMEOUT), 0);
+    let RequestError::TimedOut {
+        after: Duration::ZERO,
+        sends: 0,
+        ..
+    } = failure(&mut core)
+    else {
         panic!("no time is no time");
     };
 }
 
 #[test]
 fn the_longest_timeout_there_is_does_not_overflow() {
-    let mut exchange = Exchange::new(server(), Duration::MAX, at(TIMEOUT));
-    assert!(matches!(exchange.next(at(TIMEOUT)), Step::Send));
-    assert!(matches!(exchange.next(at(TIMEOUT)), Step::Wait(_)));
+    let longest = builder(Text).timeout(Duration::MAX);
+    let mut core = submitted(longest.clone(), server(), TIMEOUT, 0);
+    let times = wait(&mut core);
+    let expected = [0, 1, 3, 7, 15].map(|seconds| TIMEOUT + Duration::from_secs(seconds));
+    assert_eq!(times, expected);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::TimedOut { after, .. } if after == Duration::MAX.checked_sub(TIMEOUT).unwrap()
+    ));
+
+    for random in [0, u64::MAX] {
+        let rarely = longest.clone().retry(Retry::new().initial(Duration::MAX));
+        let mut core = submitted(rarely, server(), TIMEOUT, random);
+        assert_eq!(wait(&mut core), [TIMEOUT]);
+    }
 }
 
 #[test]
 fn invariant_6_only_the_peer_asked_can_answer() {
-    let mut exchange = exchange();
+    let mut core = asking(Text, server());
     for other in ["192.0.2.2:8888", "192.0.2.1:8889", "[2001:db8::1]:8888"] {
         let other = other.parse().unwrap();
-        assert!(!exchange.accepts(&Text, b"?", from(other, b"forged")));
+        assert!(!accepts(&mut core, from(other, b"forged")));
     }
     // The same machine, as an IPv4-mapped IPv6 address: not what a transport may report.
     let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
-    assert!(!exchange.accepts(&Text, b"?", from(mapped, b"forged")));
+    assert!(!accepts(&mut core, from(mapped, b"forged")));
+    assert!(accepts(&mut core, from(server(), b"real")));
+    assert_eq!(core.take().unwrap().1.unwrap(), "real");
 
-    assert!(exchange.accepts(&Text, b"?", from(server(), b"real")));
-    let RequestError::TimedOut { ignored: 4, .. } = exchange.failure(at(TIMEOUT)) else {
+    let mut core = asking(Text, server());
+    for port in [1, 8_887, 8_889, 65_535] {
+        let other = SocketAddr::new(server().ip(), port);
+        assert!(!accepts(&mut core, from(other, b"forged")));
+    }
+    let RequestError::TimedOut { ignored: 4, .. } = failure_in_the_end(&mut core) else {
         panic!("each of the others was counted");
     };
 }
@@ -93,8 +249,9 @@ fn invariant_6_only_the_peer_asked_can_answer() {
 #[test]
 fn a_peer_given_as_an_ipv4_mapped_address_is_recognised() {
     let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
-    let mut exchange = Exchange::new(mapped, TIMEOUT, at(Duration::ZERO));
-    assert!(exchange.accepts(&Text, b"?", from(server(), b"real")));
+    let mut core = asking(Text, mapped);
+    assert_eq!(core.peer(), server());
+    assert!(accepts(&mut core, from(server(), b"real")));
 }
 
 #[test]
@@ -108,9 +265,7 @@ fn an_ipv6_scope_matters_only_if_one_was_asked_for() {
         addr.set_flowinfo(scope * 3);
         SocketAddr::V6(addr)
     };
-    let accepts = |asked, actual| {
-        Exchange::new(asked, TIMEOUT, at(Duration::ZERO)).accepts(&Text, b"?", from(actual, b"x"))
-    };
+    let accepts = |asked, actual| accepts(&mut asking(Text, asked), from(actual, b"x"));
     assert!(accepts(scoped(2), scoped(2)));
     assert!(!accepts(scoped(2), scoped(3)));
     assert!(accepts(scoped(0), scoped(3)));
@@ -121,24 +276,24 @@ fn an_ipv6_scope_matters_only_if_one_was_asked_for() {
 
 #[test]
 fn invariant_4_a_truncated_answer_is_no_answer() {
-    let mut exchange = exchange();
+    let mut core = asking(Text, server());
     let mut cut = from(server(), b"half of an answ");
     cut.meta.truncated = true;
-    assert!(!exchange.accepts(&Text, b"?", cut));
-    let RequestError::TimedOut { ignored: 1, .. } = exchange.failure(at(TIMEOUT)) else {
+    assert!(!accepts(&mut core, cut));
+    let RequestError::TimedOut { ignored: 1, .. } = failure_in_the_end(&mut core) else {
         panic!("it was counted, and nothing else is known about it");
     };
 }
 
 #[test]
 fn a_malformed_answer_is_ignored_and_told_in_the_end() {
-    let mut exchange = exchange();
-    assert!(!exchange.accepts(&Ctime::utc(), b"?", from(server(), b"no frame")));
+    let mut core = asking(Ctime::utc(), server());
+    assert!(!accepts(&mut core, from(server(), b"no frame")));
     // From somebody else it says nothing.
     let other = "192.0.2.2:8888".parse().unwrap();
-    assert!(!exchange.accepts(&Ctime::utc(), b"?", from(other, b"[b'Sun")));
+    assert!(!accepts(&mut core, from(other, b"[b'Sun")));
 
-    let error = exchange.failure(at(Duration::from_secs(5)));
+    let error = failure_in_the_end(&mut core);
     assert_eq!(
         error.to_string(),
         "no answer from 192.0.2.1:8888 after 5s, only malformed datagrams"
@@ -150,34 +305,78 @@ fn a_malformed_answer_is_ignored_and_told_in_the_end() {
         source.downcast_ref(),
         Some(CtimeError::NotAResponse { offset: 0, .. })
     ));
+
+    // A real answer is none the worse for what came before it.
+    let mut core = asking(Ctime::utc(), server());
+    assert!(!accepts(&mut core, from(server(), b"no frame")));
+    let frame = "[b'Sun Jul  7 17:17:58 2019']好";
+    assert!(accepts(&mut core, from(server(), frame.as_bytes())));
+    assert_eq!(core.take().unwrap().1.unwrap().to_string(), frame);
 }
 
 #[test]
 fn the_error_says_what_is_known() {
-    let timed_out = exchange().failure(at(TIMEOUT));
+    let timed_out = failure_in_the_end(&mut asking(Text, server()));
     assert_eq!(
         timed_out.to_string(),
-        "no answer from 192.0.2.1:8888 after 5s (sent 1, ignored 0 datagrams)"
+        "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
     );
-    let mut refused = exchange();
-    refused.unreachable();
+
+    let mut refused = asking(Text, server());
+    refused.unreachable(at(Duration::ZERO), 0);
+    assert!(refused.is_in_flight(0), "that may be a lie");
     assert_eq!(
-        refused.failure(at(TIMEOUT)).to_string(),
+        failure_in_the_end(&mut refused).to_string(),
         "nobody is listening at 192.0.2.1:8888"
     );
+
+    let mut refused = asking(Text, server());
+    refused.unreachable(at(Duration::ZERO), 0);
     // Somebody must be there, after all.
-    refused.accepts(&Text, b"?", from(server(), b"\xff"));
+    assert!(!accepts(&mut refused, from(server(), b"\xff")));
     assert!(matches!(
-        refused.failure(at(TIMEOUT)),
+        failure_in_the_end(&mut refused),
         RequestError::Malformed { .. }
+    ));
+
+    // If the system refuses some, others may have got through.
+    for refusals in 0..=3 {
+        let mut core = submitted(builder(Text), server(), Duration::ZERO, 0);
+        for send in 0..3 {
+            let now = core.next_timer().unwrap();
+            assert_eq!(sends(&mut core, now), 1);
+            if send < refusals {
+                core.refused(0, io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        let error = failure_in_the_end(&mut core);
+        let expected = if refusals == 3 {
+            "nothing could be sent to 192.0.2.1:8888 in 5s"
+        } else {
+            "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
+        };
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn an_unreachable_peer_fails_a_request_at_once_if_that_was_asked_for() {
+    let impatient = builder(Text).fail_when_unreachable(true);
+    let mut core = submitted(impatient, server(), Duration::ZERO, 0);
+    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    core.unreachable(at(Duration::ZERO), 0);
+    assert_eq!(core.next_timer(), None);
+    assert!(matches!(
+        failure(&mut core),
+        RequestError::NobodyListening { peer } if peer == server()
     ));
 }
 
 #[test]
 fn what_only_the_codec_can_compare_is_asked_of_the_codec() {
-    let mut exchange = exchange();
-    assert!(!exchange.accepts(&Echoing, b"abc", from(server(), b"abd")));
-    assert!(exchange.accepts(&Echoing, b"abc", from(server(), b"abc")));
+    let mut core = asking(Echoing, server());
+    assert!(!accepts(&mut core, from(server(), b"questiom")));
+    assert!(accepts(&mut core, from(server(), b"question")));
 }
 
 /// A protocol whose responses repeat their requests.
@@ -192,7 +391,13 @@ impl Codec for Echoing {
     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
         Text.decode_request(datagram)
     }
-    fn encode_response(&self, _: Now, answer: &str, out: &mut Writer<'_>) -> Result<(), TextError> {
+    fn encode_response(
+        &self,
+        _: Now,
+        _: &[u8],
+        answer: &str,
+        out: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
         out.put(answer.as_bytes());
         Ok(())
     }
@@ -228,38 +433,54 @@ proptest! {
 
     #[test]
     fn invariant_6_nothing_that_anybody_sends_moves_the_deadline(
+        random in any::<u64>(),
         junk in prop::collection::vec(
             (0..5_000_u64, 0..4_u8, prop::collection::vec(any::<u8>(), 0..60)),
             0..40,
         ),
     ) {
+        let quiet = wait(&mut submitted(builder(Ctime::utc()), server(), Duration::ZERO, random));
+        prop_assert_eq!(quiet.len(), 3);
+
         let mut junk = junk;
         junk.sort();
-        let mut exchange = exchange();
-        let mut ignored = 0;
-        for (millis, kind, bytes) in junk {
-            let now = Duration::from_millis(millis);
-            let Step::Wait(left) = exchange.next(at(now)) else {
-                panic!("too early to do anything else");
-            };
-            prop_assert_eq!(left, TIMEOUT.checked_sub(now).unwrap());
+        let mut core = submitted(builder(Ctime::utc()), server(), Duration::ZERO, random);
+        let mut times = Vec::new();
+        for (millis, kind, bytes) in &junk {
+            let now = Duration::from_millis(*millis);
+            while let Some(timer) = core.next_timer() && timer <= now {
+                times.extend((0..sends(&mut core, timer)).map(|_| timer));
+            }
+            let timer = core.next_timer();
             let sender = match kind {
                 0 => "192.0.2.1:1".parse().unwrap(),
                 1 => "192.0.2.9:8888".parse().unwrap(),
                 _ => server(),
             };
-            let mut datagram = from(sender, &bytes);
-            datagram.meta.truncated = kind == 2;
-            if kind == 3 {
-                exchange.unreachable();
+            let mut datagram = from(sender, bytes);
+            datagram.meta.truncated = *kind == 2;
+            if *kind == 3 {
+                core.unreachable(at(now), 0);
             }
-            prop_assert!(!exchange.accepts(&Ctime::utc(), b"?", datagram));
-            ignored += 1;
+            core.receive(at(now), 0, datagram);
+            prop_assert_eq!(core.next_timer(), timer);
+            prop_assert!(core.is_in_flight(0));
         }
-        prop_assert!(matches!(exchange.next(at(TIMEOUT)), Step::Fail(_)));
-        if let RequestError::TimedOut { ignored: counted, after, .. } = exchange.failure(at(TIMEOUT)) {
-            // Unless an earlier `failure` told the malformed ones.
-            prop_assert!(counted == ignored && after == TIMEOUT);
+        let ignored = u64::try_from(junk.len()).unwrap();
+        prop_assert_eq!(core.ignored(), ignored);
+        times.extend(wait(&mut core));
+        prop_assert_eq!(times, quiet);
+
+        match failure(&mut core) {
+            RequestError::Malformed { after, .. } => {
+                prop_assert_eq!(after, TIMEOUT);
+                prop_assert!(junk.iter().any(|(_, kind, _)| *kind == 3));
+            }
+            RequestError::TimedOut { after, sends, ignored: counted, .. } => {
+                prop_assert_eq!((after, sends, counted), (TIMEOUT, 3, ignored));
+                prop_assert!(junk.iter().all(|(_, kind, _)| *kind != 3));
+            }
+            other => prop_assert!(false, "{other:?}"),
         }
     }
 }
@@ -295,7 +516,7 @@ fn silence_lasts_until_the_deadline_and_not_longer() {
     let RequestError::TimedOut {
         peer,
         after,
-        sends: 1,
+        sends: 3,
         ignored: 0,
     } = error
     else {

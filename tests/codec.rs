@@ -84,8 +84,11 @@ fn encode<E>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), E>) -> Result<Vec
 }
 
 fn frame(wall: SystemTime, text: &str) -> Result<Vec<u8>, CtimeError> {
-    encode(|out| Ctime::utc().encode_response(now(wall), &text, out))
+    encode(|out| Ctime::utc().encode_response(now(wall), REQUEST, &text, out))
 }
+
+/// What is answered: none of these protocols looks at it.
+const REQUEST: &[u8] = b"?";
 
 const FIRST_SECOND: i64 = -62_135_596_800;
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -199,7 +202,7 @@ proptest! {
     fn frames_of_several_seconds_from_one_codec_are_each_right(seconds in vec(second(), 1..5)) {
         let codec = Ctime::utc();
         for second in seconds.iter().chain(&seconds) {
-            let bytes = encode(|out| codec.encode_response(now(at(*second)), &"", out)).unwrap();
+            let bytes = encode(|out| codec.encode_response(now(at(*second)), REQUEST, &"", out)).unwrap();
             prop_assert_eq!(str::from_utf8(&bytes), Ok(&*format!("[b'{}']", ctime(*second))));
         }
     }
@@ -243,7 +246,7 @@ proptest! {
             Ok(text) => {
                 prop_assert_eq!(Text.decode_response(&datagram), Ok(text));
                 prop_assert_eq!(&encode(|out| Text.encode_request(0, text, out)).unwrap(), &datagram);
-                let answer = encode(|out| Text.encode_response(now(UNIX_EPOCH), &text, out));
+                let answer = encode(|out| Text.encode_response(now(UNIX_EPOCH), REQUEST, &text, out));
                 prop_assert_eq!(answer.unwrap(), datagram);
             }
             Err(error) => {
@@ -259,7 +262,7 @@ proptest! {
         prop_assert_eq!(Raw.decode_request(&datagram), Ok(&datagram[..]));
         prop_assert_eq!(Raw.decode_response(&datagram), Ok(&datagram[..]));
         prop_assert_eq!(&encode(|out| Raw.encode_request(0, &datagram, out)).unwrap(), &datagram);
-        let answer = encode(|out| Raw.encode_response(now(UNIX_EPOCH), &datagram, out));
+        let answer = encode(|out| Raw.encode_response(now(UNIX_EPOCH), REQUEST, &datagram, out));
         prop_assert_eq!(answer.unwrap(), datagram);
     }
 
@@ -282,7 +285,7 @@ fn every_second_has_a_header_of_its_own() {
     // Over the end of a minute, a day and 1969; each asked for twice, once with a fraction.
     for (second, fraction) in (-65..65).flat_map(|second| [(second, 0), (second, 999_999_999)]) {
         let moment = at(second) + Duration::from_nanos(fraction);
-        let bytes = encode(|out| codec.encode_response(now(moment), &"", out)).unwrap();
+        let bytes = encode(|out| codec.encode_response(now(moment), REQUEST, &"", out)).unwrap();
         let expected = format!("[b'{}']", ctime(second));
         assert_eq!(str::from_utf8(&bytes), Ok(&*expected));
     }
@@ -328,7 +331,7 @@ fn a_clock_outside_of_years_1_to_9999_is_an_error() {
     for moment in moments {
         let inside = moment >= at(FIRST_SECOND) && moment < at(LAST_SECOND + 1);
         for (codec, is_utc) in [(Ctime::utc(), true), (Ctime::local(), false)] {
-            let result = encode(|out| codec.encode_response(now(moment), &"", out));
+            let result = encode(|out| codec.encode_response(now(moment), REQUEST, &"", out));
             if inside {
                 continue;
             }
@@ -350,7 +353,7 @@ fn what_a_codec_refuses_to_date_writes_nothing() {
     let mut out = Writer::new(&mut space);
     let moment = now(at(LAST_SECOND + 1));
     Ctime::utc()
-        .encode_response(moment, &"text", &mut out)
+        .encode_response(moment, REQUEST, &"text", &mut out)
         .unwrap_err();
     assert_eq!(out.finish(), Ok(0));
 }
@@ -383,12 +386,14 @@ fn local_time_makes_a_valid_frame() {
         LAST_SECOND - 86_400 * 2,
     ] {
         let codec = Ctime::local();
-        let bytes = encode(|out| codec.encode_response(now(at(second)), &"好", out)).unwrap();
+        let bytes =
+            encode(|out| codec.encode_response(now(at(second)), REQUEST, &"好", out)).unwrap();
         let frame = codec.decode_response(&bytes).unwrap();
         assert_eq!(frame.text, "好");
         assert_eq!(frame.to_string().as_bytes(), bytes);
     }
-    let bytes = encode(|out| Ctime::default().encode_response(Now::system(), &"", out)).unwrap();
+    let bytes =
+        encode(|out| Ctime::default().encode_response(Now::system(), REQUEST, &"", out)).unwrap();
     assert!(Ctime::utc().is_response(&bytes));
 }
 
@@ -583,7 +588,7 @@ fn a_datagram_may_have_exactly_as_many_bytes_as_its_limit() {
         });
         for (text, expected) in [(&most, Ok(limit)), (&over, too_long)] {
             let mut out = Writer::new(&mut space);
-            Text.encode_response(now(UNIX_EPOCH), text, &mut out)
+            Text.encode_response(now(UNIX_EPOCH), REQUEST, text, &mut out)
                 .unwrap();
             assert_eq!(out.finish(), expected);
             let mut out = Writer::new(&mut space);
@@ -596,7 +601,7 @@ fn a_datagram_may_have_exactly_as_many_bytes_as_its_limit() {
             let mut out = Writer::new(&mut space);
             let codec = Ctime::utc();
             codec
-                .encode_response(now(UNIX_EPOCH), &text, &mut out)
+                .encode_response(now(UNIX_EPOCH), REQUEST, &text, &mut out)
                 .unwrap();
             assert_eq!(out.finish(), expected);
         }

@@ -85,7 +85,13 @@ impl Codec for Quoting {
     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, Quoted> {
         Err(Quoted(String::from_utf8_lossy(datagram).into_owned()))
     }
-    fn encode_response(&self, _: Now, answer: &str, out: &mut Writer<'_>) -> Result<(), Quoted> {
+    fn encode_response(
+        &self,
+        _: Now,
+        _: &[u8],
+        answer: &str,
+        out: &mut Writer<'_>,
+    ) -> Result<(), Quoted> {
         out.put(answer.as_bytes());
         Ok(())
     }

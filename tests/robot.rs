@@ -263,7 +263,9 @@ fn an_answer_displays_through_a_trait_object_and_a_codec() {
     let mut space = [0; 128];
     let mut out = Writer::new(&mut space);
     let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
-    Ctime::utc().encode_response(now, answer, &mut out).unwrap();
+    Ctime::utc()
+        .encode_response(now, "你爱我吗？".as_bytes(), answer, &mut out)
+        .unwrap();
     let len = out.finish().unwrap();
     assert_eq!(
         str::from_utf8(&space[..len]),
@@ -278,7 +280,7 @@ fn a_robot_sends_exactly_one_reply() {
     let mut outbox = Outbox::new(4, 128);
     for request in ["你好吗？", "", "什么"] {
         outbox.clear();
-        let mut reply = Reply::new(&Text, context, &mut outbox);
+        let mut reply = Reply::new(&Text, request.as_bytes(), context, &mut outbox);
         Handler::<Text>::handle(&*ZURICH, request, &context, &mut reply).unwrap();
         let replies: Vec<_> = outbox.iter().map(|reply| reply.bytes.to_vec()).collect();
         assert_eq!(replies, [by_the_rules(request).1.into_bytes()]);

@@ -86,7 +86,7 @@ impl Arguments {
         handler: H,
     ) -> Result<Service, Failure>
     where
-        C: Codec + Send + 'static,
+        C: Codec + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
         let text = self.get(option).unwrap_or(default);

@@ -98,7 +98,8 @@ impl Retry {
     pub(super) fn first_timeout(self, random: u64) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
         let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
-        self.initial + self.initial.mul_f64(unit * (RANDOM_FACTOR - 1.0))
+        let jitter = self.initial.mul_f64(unit * (RANDOM_FACTOR - 1.0));
+        self.initial.saturating_add(jitter)
     }
 }
 

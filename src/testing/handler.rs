@@ -76,7 +76,8 @@ fn answer<C: Codec, H: Handler<C>>(
     core: &mut ServerCore<C, H>,
     bytes: &[u8],
 ) -> Result<Vec<Vec<u8>>, super::BrokenLaw> {
-    let peer = SocketAddr::from(([192, 0, 2, 1], 7));
+    // A port from which a server lets itself be asked.
+    let peer = SocketAddr::from(([192, 0, 2, 1], 49_152));
     let second = Duration::from_secs(946_684_800);
     let now = Now::new(second, SystemTime::UNIX_EPOCH + second);
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
