@@ -25,7 +25,8 @@ pub use self::stats::{DropReason, Stats};
 use crate::codec::Codec;
 use crate::handler::{Handler, MAX_REPLIES};
 use crate::transport::{
-    ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Outbox, Transport, UdpOptions, UdpTransport, Wait,
+    ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Outbox, Transport, UdpFeature, UdpOptions, UdpTransport,
+    Wait,
 };
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
@@ -301,8 +302,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// no limit. Zero drops whatever waited at all.
     ///
     /// Its age is the time that it waited in the system's queue, if the transport knows
-    /// ([`Meta::waited`](crate::Meta::waited)), and the time since it was received. The clock is
-    /// then read once more for each request.
+    /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, see
+    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// each request, by the system and by the server.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.limits.max_age = Some(max_age);
@@ -359,7 +361,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         C: Clone,
         G: Clone,
     {
-        let mut group = self.udp.bind_group(addr, self.workers)?;
+        let udp = match self.limits.max_age {
+            Some(_) => self.udp.clone().with(UdpFeature::Timestamp),
+            None => self.udp.clone(),
+        };
+        let mut group = udp.bind_group(addr, self.workers)?;
         let last = group.pop().expect("a group has a socket");
         let workers = group
             .into_iter()

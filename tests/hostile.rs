@@ -253,6 +253,24 @@ fn a_server_that_was_stopped_by_a_signal_goes_on_where_it_was() {
     victim.end();
 }
 
+#[test]
+fn requests_that_waited_too_long_while_a_server_was_stopped_are_not_read() {
+    let mut victim = Victim::start(&[("max_age", "1000")]);
+    victim.expect_interruptions();
+    // The system begins to note the time of arrival some time after it was asked to.
+    victim.expect_recovery();
+    victim.attack("a pause of seconds", &[("dropped_stale", 50)], |to| {
+        victim_signal(to, "STOP");
+        let socket = asker(to);
+        for _ in 0..50 {
+            socket.send("你好吗？".as_bytes()).unwrap();
+        }
+        // The attack: it is the time itself that does harm.
+        thread::sleep(Duration::from_secs(2));
+        victim_signal(to, "CONT");
+    });
+}
+
 /// Signals the process behind an address.
 fn victim_signal(to: SocketAddr, signal: &str) {
     victim::signal(to, signal);

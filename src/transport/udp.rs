@@ -236,7 +236,7 @@ impl UdpOptions {
             only_v6: false,
             receive_buffer_bytes: BUFFER_BYTES,
             send_buffer_bytes: BUFFER_BYTES,
-            features: UdpFeatures::ALL,
+            features: UdpFeatures::DEFAULT,
         }
     }
 
@@ -269,10 +269,18 @@ impl UdpOptions {
     }
 
     /// Leaves a feature of the system unused, as if it did not have it: for tests, and for systems
-    /// where one is broken. The default is to use them all.
+    /// where one is broken. The default is to use all but [`UdpFeature::Timestamp`].
     #[must_use]
     pub fn without(mut self, feature: UdpFeature) -> Self {
         self.features = self.features.with(feature, false);
+        self
+    }
+
+    /// Uses a feature if the system has it: the one that is not used by default, or one that was
+    /// left unused.
+    #[must_use]
+    pub fn with(mut self, feature: UdpFeature) -> Self {
+        self.features = self.features.with(feature, true);
         self
     }
 

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rejoinder::{
-    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpTransport, zurich,
+    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpFeature, UdpOptions,
+    zurich,
 };
 
 type Counters = BTreeMap<String, u64>;
@@ -26,7 +27,12 @@ pub(crate) fn process() {
         .filter_map(|option| option.split_once('='))
         .collect();
     let bind = options.get("bind").unwrap_or(&"127.0.0.1:0");
-    let mut transport = UdpTransport::bind(bind).unwrap();
+    // As `ServerBuilder::bind` does for a server with a limit of age.
+    let mut udp = UdpOptions::new();
+    if options.contains_key("max_age") {
+        udp = udp.with(UdpFeature::Timestamp);
+    }
+    let mut transport = udp.bind(bind).unwrap();
     say(&transport.local_addr().unwrap().to_string());
     if let Some(peer) = options.get("poke") {
         let mut outbox = Outbox::new(1, 1);
@@ -43,7 +49,11 @@ pub(crate) fn process() {
         let limit = RateLimit::builder().answers_per_second(answers.parse().unwrap());
         limit.build().unwrap()
     });
-    let server = ServerBuilder::new(Ctime::local()).gate(limit).on(transport);
+    let mut builder = ServerBuilder::new(Ctime::local()).gate(limit);
+    if let Some(millis) = options.get("max_age") {
+        builder = builder.max_age(Duration::from_millis(millis.parse().unwrap()));
+    }
+    let server = builder.on(transport);
     let handle = server.handle();
     let server = thread::spawn(move || server.serve(zurich()));
     for line in io::stdin().lines() {

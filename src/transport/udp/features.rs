@@ -2,7 +2,7 @@ use std::fmt;
 
 /// Something that Linux can do for a UDP socket and others cannot: what the fast path is made of.
 ///
-/// None changes what a transport does, only how fast, but the last two: without them it does not
+/// None changes what a transport does, only how fast, but the last three: without them it does not
 /// know what they tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -21,16 +21,21 @@ pub enum UdpFeature {
     PacketInfo,
     /// Counting what the system drops because the receive buffer is full, `SO_RXQ_OVFL`.
     DropCount,
+    /// Learning when a datagram arrived, `SO_TIMESTAMPNS`, and so how long it
+    /// [waited](crate::Meta::waited). The only one that is not used unless it is
+    /// [asked for](crate::UdpOptions::with): it makes the system read its clock for every datagram.
+    Timestamp,
 }
 
 impl UdpFeature {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Recvmmsg,
         Self::Sendmmsg,
         Self::Gro,
         Self::Gso,
         Self::PacketInfo,
         Self::DropCount,
+        Self::Timestamp,
     ];
 }
 
@@ -44,6 +49,7 @@ impl fmt::Display for UdpFeature {
             Self::Gso => "gso",
             Self::PacketInfo => "pktinfo",
             Self::DropCount => "rxq_ovfl",
+            Self::Timestamp => "timestamp",
         })
     }
 }
@@ -54,7 +60,8 @@ pub struct UdpFeatures(u8);
 
 impl UdpFeatures {
     pub(super) const NONE: Self = Self(0);
-    pub(super) const ALL: Self = Self(u8::MAX);
+    /// Those that cost nothing.
+    pub(super) const DEFAULT: Self = Self(!Self::bit(UdpFeature::Timestamp));
 
     /// Whether a feature is among them.
     #[inline]

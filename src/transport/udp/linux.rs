@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::plan::{Limits, Message, Plan};
 use super::sys::{self, Envelope, MAX_MESSAGES};
@@ -41,6 +41,7 @@ impl Fast {
                 && match feature {
                     UdpFeature::Gro => set((libc::SOL_UDP, libc::UDP_GRO)),
                     UdpFeature::DropCount => set((libc::SOL_SOCKET, libc::SO_RXQ_OVFL)),
+                    UdpFeature::Timestamp => set((libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)),
                     UdpFeature::PacketInfo => wildcard && set_packet_info(socket, family),
                     _ => system.contains(feature),
                 };
@@ -141,6 +142,8 @@ impl Fast {
             Err(error) => return Err(error),
         };
         self.batch.received(asked, received);
+        let has_timestamps = self.features.contains(UdpFeature::Timestamp);
+        let now = has_timestamps.then(SystemTime::now);
         for envelope in &self.envelopes[..received] {
             let Some(peer) = wire::decode_name(&envelope.name[..envelope.name_len]) else {
                 inbox.skip();
@@ -149,6 +152,10 @@ impl Fast {
             let control = wire::decode_control(&envelope.control.0[..envelope.control_len]);
             let mut meta = Meta::new(peer);
             meta.local = local.or(control.local);
+            if let (Some(now), Some(arrived)) = (now, control.arrived) {
+                // The clock may have been set back meanwhile.
+                meta.waited = now.duration_since(arrived).unwrap_or_default();
+            }
             // Without its control messages nobody knows where a datagram ends.
             meta.truncated = envelope.flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
             match control.segment_bytes {

@@ -2,12 +2,13 @@
 
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::time::{Duration, SystemTime};
 
 /// `sockaddr_in6`, the longer one.
 pub(super) const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
-/// All that a datagram can come with here: the drops, a segment size, and on a dual-stack socket
-/// both kinds of packet information.
-pub(super) const CONTROL_BYTES: usize = 128;
+/// All that a datagram can come with here: the drops, a segment size, the time, and on a dual-stack
+/// socket both kinds of packet information.
+pub(super) const CONTROL_BYTES: usize = 160;
 
 /// Control messages, aligned as the system wants them.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +73,8 @@ pub(super) struct Received {
     pub(super) local: Option<IpAddr>,
     /// How many messages the system has dropped since the socket was opened.
     pub(super) drops: Option<u32>,
+    /// When it arrived, by the civil clock.
+    pub(super) arrived: Option<SystemTime>,
 }
 
 #[inline]
@@ -89,6 +92,8 @@ pub(super) fn decode_control(mut control: &[u8]) -> Received {
             (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
                 received.drops = data.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
             }
+            // struct timespec, which has the size of two machine words.
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS) => received.arrived = decode_timespec(data),
             // struct in_pktinfo: the interface, the address to answer from, the address in the
             // header.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -107,6 +112,23 @@ pub(super) fn decode_control(mut control: &[u8]) -> Received {
         }
     }
     received
+}
+
+fn decode_timespec(data: &[u8]) -> Option<SystemTime> {
+    let (seconds, nanos) = match data.len() {
+        16 => (
+            i64::from_ne_bytes(*data.first_chunk()?),
+            i64::from_ne_bytes(*data.last_chunk()?),
+        ),
+        8 => (
+            i32::from_ne_bytes(*data.first_chunk()?).into(),
+            i32::from_ne_bytes(*data.last_chunk()?).into(),
+        ),
+        _ => return None,
+    };
+    let seconds = Duration::from_secs(u64::try_from(seconds).ok()?);
+    let since_1970 = seconds.checked_add(Duration::from_nanos(u64::try_from(nanos).ok()?))?;
+    SystemTime::UNIX_EPOCH.checked_add(since_1970)
 }
 
 /// Writes what a message to be sent comes with and returns its length in bytes: none, if it is
