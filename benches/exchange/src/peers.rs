@@ -1,0 +1,197 @@
+//! The servers: rejoinder's, and what people would use instead.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::UdpSocket;
+use std::process::exit;
+
+use bytes::{BufMut as _, BytesMut};
+use futures_util::{SinkExt as _, StreamExt as _};
+use regex::Regex;
+use rejoinder::{Codec as _, Ctime, Now, Robot, ServerBuilder, UdpOptions, Writer, zurich};
+use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::udp::UdpFramed;
+
+use crate::sys;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A loop over the standard library's socket, as one writes it by hand.
+    Std,
+    /// Tokio's `UdpFramed` with a codec, on one thread.
+    Framed,
+    /// The system calls of the fast path with our robot, and nothing else.
+    Bare,
+    /// rejoinder's `Server`.
+    Ours,
+    /// The same without the fast path.
+    OursPortable,
+    /// The same, which polls.
+    OursPolling,
+}
+
+impl Peer {
+    pub const ALL: [Self; 6] = [
+        Self::Std,
+        Self::Framed,
+        Self::Bare,
+        Self::Ours,
+        Self::OursPortable,
+        Self::OursPolling,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Std => "std loop",
+            Self::Framed => "UdpFramed",
+            Self::Bare => "bare batched loop",
+            Self::Ours => "rejoinder",
+            Self::OursPortable => "rejoinder, portable",
+            Self::OursPolling => "rejoinder, busy-poll",
+        }
+    }
+
+    /// Serves for ever, after it has printed its port.
+    pub fn serve(self, core: usize) -> Result<(), Box<dyn Error>> {
+        sys::end_with_parent();
+        sys::pin(core)?;
+        let options = UdpOptions::new();
+        match self {
+            Self::Std => std_loop(&socket()?),
+            Self::Framed => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_io()
+                    .build()?;
+                runtime.block_on(framed(socket()?))
+            }
+            Self::Bare => bare(&socket()?),
+            Self::Ours => ours(options, false),
+            Self::OursPortable => ours(options.portable(), false),
+            Self::OursPolling => ours(options, true),
+        }
+    }
+}
+
+/// All get the same buffers, so that nobody loses a datagram.
+fn socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let sizes = socket2::SockRef::from(&socket);
+    sizes.set_recv_buffer_size(4 << 20)?;
+    sizes.set_send_buffer_size(4 << 20)?;
+    announce(socket.local_addr()?.port())?;
+    Ok(socket)
+}
+
+fn announce(port: u16) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{port}")?;
+    out.flush()
+}
+
+/// 小Zurich as most would write it.
+struct Naive(Regex);
+
+impl Naive {
+    fn new() -> Result<Self, regex::Error> {
+        Ok(Self(Regex::new(r"^你(\D+)吗？")?))
+    }
+
+    fn answer(&self, request: &str) -> String {
+        let text = match self.0.captures(request) {
+            Some(captures) => format!("【机器人】小Zurich {}!", &captures[1]),
+            None => "啊啊啊，【机器人】小Zurich 刚刚脑子出差了，请您再说一次~".into(),
+        };
+        let time = chrono::Local::now().format("%a %b %e %H:%M:%S %Y");
+        format!("[b'{time}']{}", text.replace('我', "自己"))
+    }
+}
+
+fn std_loop(socket: &UdpSocket) -> Result<(), Box<dyn Error>> {
+    let robot = Naive::new()?;
+    let mut buffer = [0; 65_535];
+    loop {
+        let (len, peer) = socket.recv_from(&mut buffer)?;
+        if let Ok(request) = std::str::from_utf8(&buffer[..len]) {
+            socket.send_to(robot.answer(request).as_bytes(), peer)?;
+        }
+    }
+}
+
+struct TextCodec;
+
+impl Decoder for TextCodec {
+    type Item = String;
+    type Error = io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> io::Result<Option<String>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let text = String::from_utf8(bytes.to_vec());
+        bytes.clear();
+        text.map(Some)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+impl Encoder<String> for TextCodec {
+    type Error = io::Error;
+
+    fn encode(&mut self, text: String, out: &mut BytesMut) -> io::Result<()> {
+        out.reserve(text.len());
+        out.put_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+async fn framed(socket: UdpSocket) -> Result<(), Box<dyn Error>> {
+    socket.set_nonblocking(true)?;
+    let robot = Naive::new()?;
+    let mut framed = UdpFramed::new(tokio::net::UdpSocket::from_std(socket)?, TextCodec);
+    while let Some(request) = framed.next().await {
+        if let Ok((request, peer)) = request {
+            framed.send((robot.answer(&request), peer)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn bare(socket: &UdpSocket) -> ! {
+    struct Shown<'a>(&'a Robot, &'a str);
+    impl fmt::Display for Shown<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.answer(self.1).fmt(f)
+        }
+    }
+    let (robot, codec) = (zurich(), Ctime::local());
+    let now = std::cell::Cell::new(Now::system());
+    sys::bare_loop(
+        socket,
+        || now.set(Now::system()),
+        |request, space| {
+            let Ok(request) = std::str::from_utf8(request) else {
+                return 0;
+            };
+            let mut out = Writer::new(space);
+            if codec
+                .encode_response(now.get(), &Shown(&robot, request), &mut out)
+                .is_err()
+            {
+                return 0;
+            }
+            out.finish().unwrap_or(0)
+        },
+    )
+}
+
+fn ours(options: UdpOptions, busy_poll: bool) -> Result<(), Box<dyn Error>> {
+    let builder = ServerBuilder::new(Ctime::local())
+        .udp(options)
+        .busy_poll(busy_poll);
+    let server = builder.bind("127.0.0.1:0")?;
+    announce(server.local_addr()?.port())?;
+    let stats = server.serve(zurich())?;
+    eprintln!("{stats}");
+    exit(1)
+}
