@@ -58,6 +58,7 @@ mod client;
 mod clock;
 mod codec;
 mod escape;
+pub mod guide;
 mod handler;
 mod server;
 #[cfg(feature = "testing")]

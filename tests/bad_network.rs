@@ -296,15 +296,14 @@ fn a_late_answer_is_never_returned_for_the_next_question() {
     let script: Script = "2 delay 6s, 4 delay 2s".parse().unwrap();
     for with_ids in [false, true] {
         let net = SimNet::scripted(0, script.clone());
-        let once = |net: &SimNet| net.clone();
         let (one, two, at) = if with_ids {
             echo(&net, Tagged(Text));
             let client = ClientBuilder::new(Tagged(Text)).retry(Retry::never());
-            two_questions(client.on(once(&net), SERVER), &net)
+            two_questions(client.on(net.clone(), SERVER), &net)
         } else {
             echo(&net, Text);
             let client = ClientBuilder::new(Text).retry(Retry::never());
-            two_questions(client.on(once(&net), SERVER), &net)
+            two_questions(client.on(net.clone(), SERVER), &net)
         };
         assert!(matches!(one, Err(RequestError::TimedOut { .. })));
         assert_eq!(two.unwrap(), "second");
@@ -453,7 +452,7 @@ fn a_dead_server_is_not_hammered() {
     assert!((10..=20).contains(&again.len()), "{again:?}");
     for window in again.windows(11) {
         assert!(
-            window[10] - window[0] >= Duration::from_secs(2),
+            window[10] >= window[0] + Duration::from_secs(2),
             "{window:?}"
         );
     }
@@ -563,7 +562,7 @@ fn a_request_above_the_mtu_is_an_error_that_says_so() {
         Err(RequestError::TimedOut { .. })
     ));
     net.set_link(Link::new().mtu(1_500, AboveMtu::Fragment));
-    assert_eq!(client.request(&[7; 65_507]).unwrap().len(), 65_507);
+    assert_eq!(client.request(&vec![7; 65_507]).unwrap().len(), 65_507);
 }
 
 #[test]

@@ -407,18 +407,18 @@ fn all_handlers_keep_the_laws() {
         "你觉得我是最帅的吗？".as_bytes(),
         b"?",
     ];
-    handler_laws(Ctime::utc(), zurich(), &questions).unwrap();
-    handler_laws(Text, zurich(), &questions).unwrap();
+    handler_laws(&Ctime::utc(), zurich(), &questions).unwrap();
+    handler_laws(&Text, zurich(), &questions).unwrap();
     let tagged: Vec<_> = questions
         .iter()
         .map(|text| [b"?01234567", *text].concat())
         .collect();
     let tagged: Vec<_> = tagged.iter().map(Vec::as_slice).collect();
-    handler_laws(Tagged(Ctime::utc()), zurich(), &tagged).unwrap();
+    handler_laws(&Tagged(Ctime::utc()), zurich(), &tagged).unwrap();
     let robot = Robot::builder().fallback("hm").build().unwrap();
-    handler_laws(Text, robot, &questions).unwrap();
-    handler_laws(Text, |text: &str| Some(text.to_uppercase()), &questions).unwrap();
-    handler_laws(Raw, |bytes: &[u8]| Some(bytes.to_vec()), &[b"\xff"]).unwrap();
+    handler_laws(&Text, robot, &questions).unwrap();
+    handler_laws(&Text, |text: &str| Some(text.to_uppercase()), &questions).unwrap();
+    handler_laws(&Raw, |bytes: &[u8]| Some(bytes.to_vec()), &[b"\xff"]).unwrap();
 }
 
 #[test]
@@ -426,16 +426,16 @@ fn a_handler_that_breaks_a_law_is_named() {
     let law = |kept: Result<(), rejoinder::testing::BrokenLaw>| kept.unwrap_err().law;
     let panics = |text: &str| assert!(text.len() != 1, "as planned");
     assert_eq!(
-        law(handler_laws(Text, panics, &[b"ab"])),
+        law(handler_laws(&Text, panics, &[b"ab"])),
         "no request makes a handler panic"
     );
     assert_eq!(
-        law(handler_laws(Text, Endless, &[b"ab"])),
+        law(handler_laws(&Text, Endless, &[b"ab"])),
         "every reply can be sent"
     );
     let silent = |_: &str| {};
     assert_eq!(
-        law(handler_laws(Text, silent, &[b"\xff"])),
+        law(handler_laws(&Text, silent, &[b"\xff"])),
         "the samples are requests"
     );
 }

@@ -69,7 +69,7 @@ pub fn codec_laws<C: Codec>(
             codec.decode_response(&response).is_ok(),
             || format!("{response:02x?} does not"),
         )?;
-        ids(codec, request, &again, &|request| {
+        ids(codec, request, again, |request| {
             encode(&|out| respond(request, out))
         })?;
         tells_too_long(request, &response, &respond)?;
@@ -125,8 +125,8 @@ pub fn codec_laws<C: Codec>(
 fn ids<C: Codec>(
     codec: &C,
     request: &[u8],
-    again: &dyn Fn(u64, &[u8]) -> Option<Vec<u8>>,
-    respond: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
+    again: impl Fn(u64, &[u8]) -> Option<Vec<u8>>,
+    respond: impl Fn(&[u8]) -> Option<Vec<u8>>,
 ) -> Kept {
     let Correlation::Id { bits } = codec.correlation() else {
         return Ok(());
@@ -161,7 +161,7 @@ fn ids<C: Codec>(
 fn tells_too_long<E>(
     request: &[u8],
     response: &[u8],
-    respond: &dyn Fn(&[u8], &mut Writer<'_>) -> Result<(), E>,
+    respond: impl Fn(&[u8], &mut Writer<'_>) -> Result<(), E>,
 ) -> Kept {
     for limit in 0..response.len() {
         let mut space = vec![0; limit];

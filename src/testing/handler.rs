@@ -24,11 +24,11 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 /// use rejoinder::testing::handler_laws;
 /// use rejoinder::{Ctime, zurich};
 ///
-/// handler_laws(Ctime::utc(), zurich(), &["你好吗？".as_bytes()])?;
+/// handler_laws(&Ctime::utc(), zurich(), &["你好吗？".as_bytes()])?;
 /// # Ok::<(), rejoinder::testing::BrokenLaw>(())
 /// ```
 pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
-    codec: C,
+    codec: &C,
     handler: H,
     requests: &[&[u8]],
 ) -> Kept {

@@ -1,0 +1,4 @@
+//! Longer explanations than an item's documentation has room for. Their code is compiled and run.
+
+#[doc = include_str!("guide/bad_network.md")]
+pub mod bad_network {}
