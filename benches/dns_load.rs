@@ -37,7 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|(name, rtype)| Ok((Name::from_str(name)?, Rtype::from_str(rtype)?)))
         .collect::<Result<_, Box<dyn Error>>>()?;
 
-    let mut client = ClientBuilder::new(Dns).window(window).on(UdpOptions::new(), server);
+    let mut client = ClientBuilder::new(Dns)
+        .window(window)
+        .on(UdpOptions::new(), server);
     let mut queries = names.iter().cycle();
     let mut answered = 0_u64;
     let started = Instant::now();
