@@ -96,13 +96,14 @@ fn whoami<'a>(rtype: Rtype, context: &Context, space: &'a mut [u8; 96]) -> Recor
         _ => return Records::default(),
     }
     let len = out.finish().expect("an address has at most 58 characters");
+    let bytes = u8::try_from(len).expect("64 at most");
     if rtype == Rtype::TXT {
-        text[0] = len as u8 - 1;
+        text[0] = bytes - 1;
     }
     let mut out = Writer::new(space);
     out.put(&[0xC0, 12]); // the question's name
     out.put(&rtype.to_int().to_be_bytes());
-    out.put(&[0, 1, 0, 0, 0, 0, 0, len as u8]); // class IN, TTL 0
+    out.put(&[0, 1, 0, 0, 0, 0, 0, bytes]); // class IN, TTL 0
     out.put(&text[..len]);
     let len = out.finish().expect("twelve bytes more");
     Records {

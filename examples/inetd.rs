@@ -75,7 +75,13 @@ fn local_time(time: SystemTime) -> String {
 fn seconds_since_1900(time: SystemTime) -> u32 {
     let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
     let seconds = since_1970.unwrap_or(Duration::ZERO).as_secs() + 2_208_988_800;
-    (seconds & u64::from(u32::MAX)) as u32
+    // The low 32 bits.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "era 1 begins with zero again"
+    )]
+    let seconds = seconds as u32;
+    seconds
 }
 
 /// TIME's.

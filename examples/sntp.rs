@@ -65,7 +65,7 @@ impl Codec for Sntp {
     type Answer<'a> = Clock;
     type Error = NotSntp;
 
-    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<(), NotSntp> {
+    fn decode_request(&self, datagram: &[u8]) -> Result<(), NotSntp> {
         message(datagram, MODE_CLIENT).map(|_| ())
     }
 
@@ -101,7 +101,7 @@ impl Codec for Sntp {
         Ok(())
     }
 
-    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Answer, NotSntp> {
+    fn decode_response(&self, datagram: &[u8]) -> Result<Answer, NotSntp> {
         let message = message(datagram, MODE_SERVER)?;
         let [_, stratum, ..] = *message;
         Ok(Answer {
@@ -142,8 +142,9 @@ impl IntoReply<Sntp> for Clock {
 fn message(datagram: &[u8], mode: u8) -> Result<&[u8; 48], NotSntp> {
     let message: &[u8; 48] = datagram.first_chunk().ok_or(NotSntp)?;
     let first = message[0];
-    let well_formed =
-        first & 7 == mode && (1..=4).contains(&(first >> 3 & 7)) && datagram.len() % 4 == 0;
+    let well_formed = first & 7 == mode
+        && (1..=4).contains(&(first >> 3 & 7))
+        && datagram.len().is_multiple_of(4);
     well_formed.then_some(message).ok_or(NotSntp)
 }
 
@@ -165,7 +166,7 @@ pub(crate) fn ntp_time(time: SystemTime) -> u64 {
 const MODE_CLIENT: u8 = 3;
 const MODE_SERVER: u8 = 4;
 /// 2⁻²⁰ s, about a microsecond.
-const PRECISION: u8 = -20_i8 as u8;
+const PRECISION: u8 = (-20_i8).cast_unsigned();
 /// In units of 2⁻¹⁶ s: 10 ms.
 const ROOT_DISPERSION: u32 = 655;
 

@@ -182,6 +182,7 @@ impl Codec for Dns {
     ) -> Result<(), DnsError> {
         let mut section = HeaderSection::new();
         *section.header_mut() = query.header;
+        #[expect(clippy::cast_possible_truncation, reason = "an id has 16 bits")]
         section.header_mut().set_id(id as u16);
         section.header_mut().set_qr(false);
         section.counts_mut().set_qdcount(1);
@@ -204,7 +205,7 @@ impl Codec for Dns {
             return Err(DnsError::Direction);
         }
         let (.., mut additional) = message.sections()?;
-        while let Some(record) = additional.next() {
+        for record in &mut additional {
             record?;
         }
         if additional.pos() != datagram.len() {

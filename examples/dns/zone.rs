@@ -47,9 +47,10 @@ impl Zone {
         let mut names = HashMap::new();
         for (name, rrsets) in &source.names {
             // An alias has an answer for whatever its target can have.
-            let types = match rrsets.contains_key(&Rtype::CNAME) {
-                true => source.names.values().flat_map(BTreeMap::keys).collect(),
-                false => rrsets.keys().collect::<BTreeSet<_>>(),
+            let types: BTreeSet<&Rtype> = if rrsets.contains_key(&Rtype::CNAME) {
+                source.names.values().flat_map(BTreeMap::keys).collect()
+            } else {
+                rrsets.keys().collect()
             };
             let mut by_type = Vec::new();
             for rtype in types {
@@ -107,7 +108,7 @@ impl Zone {
 impl Stored {
     /// Composes the three sections that follow a question, if it is known.
     fn make(
-        target: impl Composer + AsRef<[u8]>,
+        target: impl Composer,
         rcode: OptRcode,
         question: Option<&CanonicalName>,
         [answers, authorities, additionals]: [&[&ZoneRecord]; 3],

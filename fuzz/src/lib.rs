@@ -1,13 +1,15 @@
 //! What the fuzz targets do with their bytes. `tests/corpus.rs` of the crate does the same with the
 //! committed corpus, on a stable compiler.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use rejoinder::{
-    AmplificationLimit, Codec, Ctime, Datagram, DropReason, Exchange, Inbox, MAX_REPLIES, Meta,
-    Now, Outbox, RateLimit, Robot, ServerCore, Step, Writer, zurich,
+    AmplificationLimit, ClientBuilder, Codec, Ctime, Datagram, DropReason, Inbox, MAX_REPLIES,
+    Meta, Now, Outbox, RateLimit, Robot, ServerCore, Tagged, Writer, zurich,
 };
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
@@ -35,7 +37,7 @@ pub fn ctime(data: &[u8]) {
     let wall = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     let now = Now::new(Duration::ZERO, wall.unwrap_or(SystemTime::UNIX_EPOCH));
     let mut out = Writer::new(&mut space);
-    if codec.encode_response(now, &text, &mut out).is_ok() {
+    if codec.encode_response(now, data, &text, &mut out).is_ok() {
         let len = out.finish().expect("a header has at most 31 bytes");
         let frame = codec
             .decode_response(&space[..len])
@@ -153,50 +155,129 @@ pub fn server(data: &[u8]) {
     assert!(malformed <= received);
 }
 
-/// A client that waits: whatever comes, only its peer's responses are accepted, and it ends.
+/// A client with requests in flight: whatever comes, only its peer's responses are accepted, every
+/// request gets one result, by its deadline, and sending comes to an end.
 pub fn client(data: &[u8]) {
     let mut input = Input(data);
-    let codec = Ctime::utc();
-    let request = "你好吗？".as_bytes();
-    let peer = input.addr();
-    let mut monotonic = input.duration();
-    let timeout = input.duration();
-    let deadline = monotonic.saturating_add(timeout);
-    let at = |monotonic| Now::new(monotonic, SystemTime::UNIX_EPOCH);
-    let mut exchange = Exchange::new(peer, timeout, at(monotonic));
-    loop {
-        match exchange.next(at(monotonic)) {
-            Step::Fail(error) => {
-                assert!(!error.to_string().is_empty());
-                break;
-            }
-            Step::Wait(time) => assert!(monotonic.saturating_add(time) <= deadline),
-            _ => {}
-        }
-        if input.0.is_empty() {
-            break;
-        }
-        let mut meta = Meta::new(if input.byte() % 2 == 0 {
-            peer
-        } else {
-            input.addr()
-        });
-        meta.truncated = input.byte() % 8 == 0;
-        let bytes = input.bytes();
-        if exchange.accepts(&codec, request, Datagram { bytes, meta }) {
-            assert!(!meta.truncated && codec.decode_response(bytes).is_ok());
-            assert_eq!(
-                (meta.peer.ip().to_canonical(), meta.peer.port()),
-                (peer.ip().to_canonical(), peer.port())
-            );
-            break;
-        }
-        if input.byte() % 8 == 0 {
-            exchange.unreachable();
-        }
-        monotonic = monotonic.saturating_add(input.duration());
+    if input.byte() % 2 == 0 {
+        client_of(&Ctime::utc(), input);
+    } else {
+        client_of(&Tagged(Ctime::utc()), input);
     }
-    exchange.failure(at(monotonic));
+}
+
+fn client_of<C>(codec: &C, mut input: Input<'_>)
+where
+    C: for<'a> Codec<Request<'a> = &'a str> + Clone,
+{
+    let peer = input.addr();
+    let timeout = input.duration();
+    let window = 1 + usize::from(input.byte() % 4);
+    let mut monotonic = input.duration();
+    let at = |monotonic| Now::new(monotonic, SystemTime::UNIX_EPOCH);
+    let mut core = ClientBuilder::new(codec.clone())
+        .timeout(timeout)
+        .window(window)
+        .fail_when_unreachable(input.byte().is_multiple_of(2))
+        .core(peer);
+    // What is in flight, and when it must have ended; and what was sent last, to answer it.
+    let mut deadlines = BTreeMap::new();
+    let mut latest = Vec::new();
+    let mut dice = 0_u64;
+    while !input.0.is_empty() {
+        match input.byte() % 6 {
+            0 => {
+                let mut random = || {
+                    dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                    Ok::<_, io::Error>(dice)
+                };
+                let had_room = core.has_room();
+                let submitted = core.submit(at(monotonic), "你好吗？", &mut random);
+                assert_eq!(submitted.is_ok(), had_room);
+                if let Ok(ticket) = submitted {
+                    deadlines.insert(ticket, monotonic.saturating_add(timeout));
+                }
+            }
+            1 => {
+                let from = if input.byte().is_multiple_of(4) {
+                    input.addr()
+                } else {
+                    peer
+                };
+                let mut meta = Meta::new(from);
+                meta.truncated = input.byte().is_multiple_of(8);
+                let slot = usize::from(input.byte() % 5);
+                let in_flight = core.in_flight();
+                let answer;
+                let bytes = if input.byte().is_multiple_of(2) {
+                    input.bytes()
+                } else {
+                    // What a server would answer to the request that was sent last.
+                    answer = answer_to(codec, &latest);
+                    &answer
+                };
+                core.receive(at(monotonic), slot, Datagram { bytes, meta });
+                if core.in_flight() < in_flight {
+                    assert_eq!(core.in_flight() + 1, in_flight);
+                    assert!(!meta.truncated && codec.decode_response(bytes).is_ok());
+                    assert_eq!(
+                        (meta.peer.ip().to_canonical(), meta.peer.port()),
+                        (peer.ip().to_canonical(), peer.port())
+                    );
+                }
+            }
+            2 => core.unreachable(at(monotonic), usize::from(input.byte() % 5)),
+            3 => core.refused(usize::from(input.byte() % 5), io::ErrorKind::Other.into()),
+            4 => monotonic = monotonic.saturating_add(input.duration()),
+            _ => {
+                while let Some((ticket, result)) = core.take() {
+                    let deadline = deadlines.remove(&ticket).expect("a request has one result");
+                    match result {
+                        Ok(_) => assert!(timeout > Duration::ZERO),
+                        Err(error) => assert!(!error.to_string().is_empty()),
+                    }
+                    assert!(deadline >= timeout);
+                }
+            }
+        }
+        let mut sends = 0;
+        while let Some((_, outgoing)) = core.next_send(at(monotonic)) {
+            latest.clear();
+            latest.extend_from_slice(outgoing.bytes);
+            sends += 1;
+            assert!(sends <= window, "one send for each request at a time");
+        }
+        if core.in_flight() > 0 {
+            let timer = core.next_timer().expect("what is in flight has a deadline");
+            assert!(timer > monotonic || monotonic == Duration::MAX);
+        }
+    }
+    // By its deadline, everything has a result.
+    if let Some(&last) = deadlines.values().max()
+        && last < Duration::MAX
+    {
+        let now = at(last.max(monotonic));
+        while core.next_send(now).is_some() {}
+        assert_eq!(core.in_flight(), 0);
+        while let Some((ticket, _)) = core.take() {
+            deadlines.remove(&ticket).expect("a request has one result");
+        }
+        assert!(deadlines.is_empty());
+    }
+}
+
+fn answer_to<C>(codec: &C, request: &[u8]) -> Vec<u8>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    // A tagged request is `?`, its id and the text; a response repeats the id after `!`.
+    let header = "[b'Sun Jul  7 17:17:58 2019']好".as_bytes();
+    match request {
+        [b'?', id @ ..] if id.len() > 8 && codec.decode_request(request).is_ok() => {
+            [b"!", &id[..8], header].concat()
+        }
+        _ => header.to_vec(),
+    }
 }
 
 /// Bytes to be made into something; zeros where there are no more.
