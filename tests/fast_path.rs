@@ -477,3 +477,34 @@ fn a_group_shares_its_address_among_its_sockets_and_with_nobody_else() {
     let none = UdpOptions::new().bind_group("127.0.0.1:0", 0).unwrap_err();
     assert_eq!(none.kind(), ErrorKind::InvalidInput);
 }
+
+/// Whatever does not fit the way as a segment leaves unsegmented, and arrives. To run it:
+///
+/// ```text
+/// unshare -rn sh -c 'ip link set lo mtu 1500 up && cargo test --test fast_path -- --ignored'
+/// ```
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "needs a network whose packets have at most 1,500 bytes"]
+fn segments_longer_than_the_way_takes_arrive_all_the_same() {
+    for addr in ["127.0.0.1:0", "[::1]:0"] {
+        let mut from = UdpTransport::bind(addr).unwrap();
+        let mut to = UdpTransport::bind(addr).unwrap();
+        let peer = to.local_addr().unwrap();
+        let mut inbox = Inbox::new(64, MAX_DATAGRAM_BYTES);
+        for len in [1_400, 3_000, 1_400, 3_000, 60_000] {
+            let datagrams: Vec<_> = (0..10)
+                .map(|number| (peer, None, datagram(number, len)))
+                .collect();
+            all_sent(&from.send(&outbox(&datagrams)), 10);
+            let received = receive(&mut to, &mut inbox, 10);
+            assert!(
+                received
+                    .iter()
+                    .map(|one| &one.0)
+                    .eq(datagrams.iter().map(|one| &one.2))
+            );
+            assert!(from.features().contains(UdpFeature::Gso));
+        }
+    }
+}

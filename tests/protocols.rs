@@ -17,14 +17,14 @@ mod coap;
 mod dns;
 #[path = "protocols/golden.rs"]
 mod golden;
-#[path = "protocols/ignored.rs"]
-mod ignored;
 #[allow(dead_code, reason = "the program around the handler")]
 #[path = "../examples/inetd.rs"]
 mod inetd;
 #[allow(dead_code, reason = "this file uses a part of it")]
 #[path = "support/process.rs"]
 mod process;
+#[path = "protocols/programs.rs"]
+mod programs;
 #[allow(dead_code, reason = "the program around the codec")]
 #[path = "../examples/sntp.rs"]
 mod sntp;

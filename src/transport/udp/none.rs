@@ -12,6 +12,7 @@ use crate::transport::{Sent, Wait};
 pub(super) enum Fast {}
 
 impl Fast {
+    #[expect(clippy::unnecessary_wraps, reason = "the one for Linux can fail")]
     pub(super) fn new(
         _: &UdpSocket,
         _: Family,
