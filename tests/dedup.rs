@@ -214,7 +214,7 @@ proptest! {
                 handled.push((port, key, now));
                 handled.len() - 1
             });
-            let meta = Meta::new(([192, 0, 2, 1], port).into());
+            let meta = Meta::new(([192, 0, 2, 1], 40_000 + port).into());
             let answer = ask(&mut core, &format!("{key}:"), meta, Duration::from_secs(now));
             prop_assert_eq!(answer, [(expected + 1).to_string()]);
         }
