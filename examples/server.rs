@@ -19,13 +19,17 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 use program::{DEFAULT, Failure, chain, command, complain, reachable, resolve, say};
-use rejoinder::{Context, Ctime, Escaped, Handler, Reply, ReplyError, Robot, Server, zurich};
+use rejoinder::{
+    Context, Ctime, Escaped, Handler, RateLimit, Reply, ReplyError, Robot, ServerBuilder, zurich,
+};
+#[cfg(unix)]
+use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 const HELP: &str = "\
 小Zurich, the robot that turns a question into a compliment, on UDP.
 
-Usage: server [ADDRESS] [--quiet]
+Usage: server [ADDRESS] [--limit ANSWERS] [--quiet]
 
 Arguments:
   ADDRESS    where to listen: HOST:PORT, or only one of them.
@@ -33,10 +37,13 @@ Arguments:
              Default: 127.0.0.1:8888
 
 Options:
-  -q, --quiet    no transcript on standard output
-  -h, --help     this text
+  -l, --limit ANSWERS    how many answers per second, and KiB, any one network gets (an IPv4 /24,
+                         an IPv6 /56), or `off`. Default: off on a loopback address, otherwise 100,
+                         because the sender of a datagram is easily forged
+  -q, --quiet            no transcript on standard output
+  -h, --help             this text
 
-Ctrl-C ends it.
+Ctrl-C ends it. SIGUSR1 makes it print its counters.
 ";
 
 fn main() -> ExitCode {
@@ -46,18 +53,25 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Failure> {
     let mut address = None;
     let mut quiet = false;
+    let mut limit = None;
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Short('h') | Long("help") => return Ok(program::help(HELP)),
             Short('q') | Long("quiet") => quiet = true,
+            Short('l') | Long("limit") => limit = Some(args.value()?.parse_with(answers)?),
             Value(value) if address.is_none() => address = Some(value.string()?),
             _ => return Err(arg.unexpected().into()),
         }
     }
     let address = address.unwrap_or_else(|| DEFAULT.to_string());
 
-    let server = Server::bind(&resolve(&address)?[..], Ctime::local())
+    let addresses = resolve(&address)?;
+    let is_local = addresses.iter().all(|address| address.ip().is_loopback());
+    let limit = limit.unwrap_or(if is_local { None } else { Some(DEFAULT_LIMIT) });
+    let server = ServerBuilder::new(Ctime::local())
+        .gate(limit.map(rate_limit).transpose()?)
+        .bind(&addresses[..])
         .map_err(|error| Failure::RunTime(why_not_bound(&address, &error)))?;
     let listening = server.local_addr()?;
     let handle = server.handle();
@@ -65,10 +79,20 @@ fn run() -> Result<ExitCode, Failure> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&asked_to_end))?;
     }
+    let asked_for_stats = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&asked_for_stats))?;
 
     say(format_args!("listening on {listening} (end with Ctrl-C)"));
     let client = command("client", "--server ", reachable(listening));
     say(format_args!("start the client with: {client}"));
+    if let Some(answers) = limit {
+        say(format_args!(
+            "answering any one network at most {answers} times a second (change it with --limit)"
+        ));
+    } else if !is_local {
+        say("answering without a limit: whoever forges a sender can use this against others");
+    }
     let robot = Transcribed::new(zurich(), !quiet);
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
@@ -79,7 +103,11 @@ fn run() -> Result<ExitCode, Failure> {
     let result = loop {
         match ended.recv_timeout(SIGNAL_CHECK) {
             Ok(result) => break result,
-            Err(RecvTimeoutError::Timeout) if !asked_to_end.load(Ordering::Relaxed) => {}
+            Err(RecvTimeoutError::Timeout) if !asked_to_end.load(Ordering::Relaxed) => {
+                if asked_for_stats.swap(false, Ordering::Relaxed) {
+                    say(handle.stats());
+                }
+            }
             Err(_) => {
                 handle.stop();
                 // A standard output that nobody reads can hold the server up.
@@ -144,6 +172,23 @@ impl Handler<Ctime> for Transcribed {
     }
 }
 
+/// What `--limit` takes: a number, or `off`.
+fn answers(text: &str) -> Result<Option<u32>, &'static str> {
+    match text.parse() {
+        Ok(answers) if answers > 0 => Ok(Some(answers)),
+        Err(_) if text == "off" => Ok(None),
+        _ => Err("not a number of answers per second, 1 or more, and not `off`"),
+    }
+}
+
+fn rate_limit(answers: u32) -> Result<RateLimit, Failure> {
+    RateLimit::builder()
+        .answers_per_second(answers)
+        .bytes_per_second(u64::from(answers) * 1_024)
+        .build()
+        .map_err(|error| Failure::Usage(format!("bad limit: {error}")))
+}
+
 fn why_not_bound(address: &str, error: &io::Error) -> String {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
@@ -156,6 +201,8 @@ fn why_not_bound(address: &str, error: &io::Error) -> String {
     format!("cannot listen on {address}: {advice}")
 }
 
+/// The default of the crate's own rate limit.
+const DEFAULT_LIMIT: u32 = 100;
 const WAITING: &str = "waiting for message...\n";
 /// How often the program looks whether a signal came.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);

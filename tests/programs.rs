@@ -106,6 +106,49 @@ fn signals_end_the_server_with_totals_that_add_up() {
 }
 
 #[test]
+fn a_signal_makes_the_server_print_its_counters_and_go_on() {
+    let (mut server, address) = start_server("127.0.0.1:0", &mut example("server"));
+    for asked in 1..=2 {
+        assert_eq!(ask(address, &["你好吗？"]).code(), Some(0));
+        server.signal("USR1");
+        server.wait_for_stderr(&format!("received {asked}: replied {asked}, "));
+    }
+}
+
+#[test]
+fn a_server_that_others_can_reach_limits_its_answers() {
+    const ON: &str = "answering any one network at most ";
+    let said = |address: &str, options: &[&str]| {
+        let (mut server, _) = start_server(address, example("server").args(options));
+        server.signal("INT");
+        server.wait_for_stderr("received 0: ");
+        server.finish().stderr
+    };
+    assert!(said("0.0.0.0:0", &[]).contains(&format!("{ON}100 times a second")));
+    assert!(said("0.0.0.0:0", &["--limit", "7"]).contains(&format!("{ON}7 times a second")));
+    let off = said("0.0.0.0:0", &["--limit", "off"]);
+    assert!(off.contains("answering without a limit") && !off.contains(ON));
+    let local = said("127.0.0.1:0", &[]);
+    assert!(!local.contains("without a limit") && !local.contains(ON));
+
+    // And it is the limit that drops: of requests that come at once, about one in a hundred passes.
+    let (server, address) = start_server("127.0.0.1:0", example("server").args(["--limit", "1"]));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..100 {
+        socket.send_to("你好吗？".as_bytes(), address).unwrap();
+    }
+    server.signal("INT");
+    let stderr = server.finish().stderr;
+    let totals = stderr.lines().last().unwrap();
+    let dropped = totals
+        .split_once("(rate limited ")
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .and_then(|(dropped, _)| dropped.parse::<u32>().ok());
+    assert!(totals.starts_with("received 100: replied "), "{totals}");
+    assert!(dropped.is_some_and(|dropped| dropped > 50), "{totals}");
+}
+
+#[test]
 fn a_closed_transcript_costs_no_answer() {
     let (mut server, stdout) = Program::start_unread(example("server").arg("127.0.0.1:0"), b"");
     let address = server.listening();
@@ -376,6 +419,9 @@ fn a_wrong_call_is_told_in_one_line() {
             &["line\nbreak:port"],
             r"bad address `line\nbreak:port`",
         ),
+        ("server", &["--limit", "0"], "not a number of answers"),
+        ("server", &["--limit", "-1"], "not a number of answers"),
+        ("server", &["--limit"], "missing argument for option"),
         ("client", &["--loud"], "invalid option '--loud'"),
         (
             "client",

@@ -1,5 +1,5 @@
+use super::error::RuleError;
 use super::pattern::Pattern;
-use super::rules::RuleError;
 
 /// What a rule answers: text with places for captures.
 #[derive(Clone, Debug)]
