@@ -85,7 +85,8 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// counted. After an error that stays it waits before it tries again: 1 ms, and twice as long
     /// each time up to 100 ms; errors that anybody can cause with a packet
     /// ([`ErrorClass::Peer`]) make it wait 1 ms at the most. Nothing is tried again in sending. The
-    /// one exception is a socket that is gone.
+    /// one exception is a socket that is gone. A [limit](ServeError::LimitOutOfRange) that is out of
+    /// range is told before it begins.
     ///
     /// The handler is shared by all [workers](ServerBuilder::workers). The first of them is the
     /// calling thread. If one worker ends with an error or a panic, the others are asked to end.
@@ -96,6 +97,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
         G: Send,
         H: Handler<C> + Send + Sync,
     {
+        self.limits.check()?;
         log::started(&self.local_addr());
         let Self {
             workers,
@@ -107,17 +109,17 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
         let work = |worker, index| {
             let end_all = EndAll(&shared);
             let handler = Arc::clone(&handler);
-            let result = work(worker, handler, limits, &blocked_ports, &shared, index);
-            if result.is_ok() {
+            let ended = work(worker, handler, limits, &blocked_ports, &shared, index);
+            if ended.gone.is_none() {
                 mem::forget(end_all);
             }
-            result
+            ended
         };
         let work = &work;
         let mut workers = workers.into_iter().zip(0..);
         let (first, _) = workers.next().expect("a server has a worker");
         let stats = thread::scope(|scope| {
-            let mut result = Ok(());
+            let mut no_thread = None;
             let mut others = Vec::new();
             for (worker, index) in workers {
                 let thread = thread::Builder::new().name(format!("worker {index}"));
@@ -125,7 +127,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
                     Ok(thread) => others.push(thread),
                     Err(source) => {
                         shared.end();
-                        result = Err(ServeError::Thread { source });
+                        no_thread = Some(source);
                         break;
                     }
                 }
@@ -137,17 +139,30 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
                 let result = thread.join();
                 result.unwrap_or_else(|payload| panic::resume_unwind(payload))
             });
+            let mut gone = None;
             for worker in iter::once(first).chain(others) {
-                match worker {
-                    Ok(stats) => total += stats,
-                    Err(error) => result = result.and(Err(error)),
-                }
+                total += worker.stats;
+                gone = gone.or(worker.gone);
             }
-            result.map(|()| total)
+            match (no_thread, gone) {
+                (None, None) => Ok(total),
+                (Some(source), _) => Err(ServeError::Thread { source }),
+                (None, Some(source)) => Err(ServeError::TransportGone {
+                    source,
+                    stats: Box::new(total),
+                }),
+            }
         })?;
         log::ended(&stats);
         Ok(stats)
     }
+}
+
+/// How the life of a worker ended.
+struct Ended {
+    stats: Stats,
+    /// What the transport said, if nobody had asked the worker to end.
+    gone: Option<io::Error>,
 }
 
 /// The life of one worker.
@@ -158,7 +173,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     blocked_ports: &[u16],
     shared: &Shared,
     index: usize,
-) -> Result<Stats, ServeError> {
+) -> Ended {
     let Worker {
         mut transport,
         codec,
@@ -202,7 +217,10 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
                 shared.publish(index, &core.snapshot(inbox.len()));
                 let class = ErrorClass::of(&error);
                 if class == ErrorClass::Gone {
-                    return Err(ServeError::TransportGone { source: error });
+                    return Ended {
+                        stats: core.stats(),
+                        gone: Some(error),
+                    };
                 }
                 let pause = failures.pause_after(class);
                 // An error says nothing about the datagrams that wait behind it.
@@ -223,7 +241,10 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
             shared.publish(index, &core.snapshot(inbox.len()));
         }
     }
-    Ok(core.stats())
+    Ended {
+        stats: core.stats(),
+        gone: None,
+    }
 }
 
 /// Asks all workers to end when it is dropped.
@@ -305,6 +326,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, see
     /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
+    ///
+    /// Linux notes times of arrival only while a socket of the machine asks for them, and takes a
+    /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.limits.max_age = Some(max_age);
@@ -312,7 +336,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// The longest request that is read, in bytes; longer ones are dropped as
-    /// [`Truncated`](DropReason::Truncated). Default: 65,507, all that a datagram can carry.
+    /// [`Truncated`](DropReason::Truncated). Default: 65,507, all that a datagram can carry over
+    /// IPv4. Up to 65,527, which is all over IPv6 (RFC 8200 §3); more is an error of
+    /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`on`](Self::on). Zero reads
+    /// empty requests only.
     #[must_use]
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_request_bytes = bytes;
@@ -320,7 +347,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// The longest reply that is sent, in bytes; a handler that tries a longer one gets
-    /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507.
+    /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507. Up to 65,527, as for
+    /// [requests](Self::max_request_bytes). With zero, only empty replies are.
     #[must_use]
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_reply_bytes = bytes;
@@ -356,11 +384,16 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// A server on UDP sockets of its own.
+    ///
+    /// A limit that is out of range is an error of the kind
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput).
     pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
     where
         C: Clone,
         G: Clone,
     {
+        let check = self.limits.check();
+        check.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let udp = match self.limits.max_age {
             Some(_) => self.udp.clone().with(UdpFeature::Timestamp),
             None => self.udp.clone(),
@@ -446,6 +479,17 @@ pub enum ServeError {
     TransportGone {
         /// What the transport said.
         source: io::Error,
+        /// The last counters, of all workers together.
+        stats: Box<Stats>,
+    },
+    /// A limit of the [`ServerBuilder`] is one that no datagram can reach. A server that was
+    /// [bound](ServerBuilder::bind) has heard of it there.
+    #[error("{limit} is {bytes}, but no datagram has more than {MAX_LIMIT_BYTES} bytes")]
+    LimitOutOfRange {
+        /// The name of the option.
+        limit: &'static str,
+        /// What it was set to, in bytes.
+        bytes: usize,
     },
     /// There are not as many threads to be had as the server was to have.
     #[error("a worker could not be started")]
@@ -463,6 +507,19 @@ struct Limits {
     batch: usize,
     busy_poll: bool,
     max_age: Option<Duration>,
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), ServeError> {
+        let limits = [
+            ("max_request_bytes", self.max_request_bytes),
+            ("max_reply_bytes", self.max_reply_bytes),
+        ];
+        match limits.into_iter().find(|limit| limit.1 > MAX_LIMIT_BYTES) {
+            None => Ok(()),
+            Some((limit, bytes)) => Err(ServeError::LimitOutOfRange { limit, bytes }),
+        }
+    }
 }
 
 struct Shared {
@@ -550,6 +607,8 @@ impl Failures {
     }
 }
 
+/// The most that fits into a datagram of UDP over IPv6: 65,535 bytes less the header of UDP.
+const MAX_LIMIT_BYTES: usize = 65_527;
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 /// How many provoked failures in a row cost no pause.

@@ -231,7 +231,7 @@ fn a_socket_that_is_gone_ends_the_server_with_the_error() {
     // It may be waiting for a datagram just now.
     server.client.send(b"x").unwrap();
     let error = server.thread.join().unwrap().unwrap_err();
-    let ServeError::TransportGone { source } = error else {
+    let ServeError::TransportGone { source, .. } = error else {
         panic!("{error}");
     };
     assert_eq!(source.kind(), ErrorKind::NotConnected);

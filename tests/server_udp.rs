@@ -546,13 +546,56 @@ fn a_transport_that_is_gone_ends_the_server_with_the_cause_and_true_counters() {
         Event::Error(ErrorKind::NotConnected),
         Event::Datagram(b"never"),
     ]);
-    let ServeError::TransportGone { source } = result.unwrap_err() else {
+    let ServeError::TransportGone { source, stats: told } = result.unwrap_err() else {
         unreachable!("the only error there is");
     };
     assert_eq!(source.kind(), ErrorKind::NotConnected);
+    assert_eq!(*told, stats);
     assert_eq!((stats.received, stats.receive_errors), (1, 1));
     assert!(stats.is_conserved());
     assert_eq!(sent, [b"x"]);
+}
+
+#[test]
+fn a_limit_that_no_datagram_can_reach_is_an_error() {
+    type Set = fn(ServerBuilder<Text>, usize) -> ServerBuilder<Text>;
+    let limits: [(&str, Set); 2] = [
+        ("max_request_bytes", ServerBuilder::max_request_bytes),
+        ("max_reply_bytes", ServerBuilder::max_reply_bytes),
+    ];
+    for (name, set) in limits {
+        for bytes in [65_528, usize::MAX] {
+            let told = format!("{name} is {bytes}, but no datagram has more than 65527 bytes");
+            let builder = set(ServerBuilder::new(Text), bytes);
+            let error = builder.clone().bind("127.0.0.1:0").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert_eq!(error.to_string(), told);
+
+            let server = builder.on(UdpTransport::bind("127.0.0.1:0").unwrap());
+            let error = server.serve(|_: &str| Some("")).unwrap_err();
+            assert!(matches!(error, ServeError::LimitOutOfRange { .. }));
+            assert_eq!(error.to_string(), told);
+        }
+    }
+}
+
+#[test]
+fn the_least_and_the_greatest_limits_hold() {
+    for limit in [0, 65_527] {
+        let builder = ServerBuilder::new(Raw)
+            .max_request_bytes(limit)
+            .max_reply_bytes(limit);
+        let echo = |bytes: &[u8]| Some(bytes.to_vec());
+        let server = Running::start(builder.bind("[::1]:0").unwrap(), echo);
+        let asker = asker("[::1]:0", server.addr);
+        asker.send(&vec![b'x'; limit]).unwrap();
+        assert_eq!(receive(&asker).len(), limit);
+        if limit == 0 {
+            asker.send(b"x").unwrap();
+            server.wait_for(|stats| stats.dropped(DropReason::Truncated) == 1);
+        }
+        server.stop();
+    }
 }
 
 #[test]

@@ -89,13 +89,14 @@ impl Inbox {
     ///
     /// # Panics
     ///
-    /// If `buffers` is 0.
+    /// If `buffers` is 0, or so much memory cannot be addressed.
     pub fn new(buffers: usize, max_datagram_bytes: usize) -> Self {
         assert!(buffers > 0, "an inbox needs a buffer");
         // The byte beyond the limit is what shows that a datagram passes it.
-        let buffer_bytes = MIN_BUFFER_BYTES.max(max_datagram_bytes + 1);
+        let buffer_bytes = MIN_BUFFER_BYTES.max(max_datagram_bytes.saturating_add(1));
         Self {
-            arena: vec![0; buffers * buffer_bytes].into_boxed_slice(),
+            // What passes the end of the numbers passes that of the memory, which panics.
+            arena: vec![0; buffers.saturating_mul(buffer_bytes)].into_boxed_slice(),
             buffer_bytes,
             max_datagram_bytes,
             used_buffers: 0,
@@ -264,12 +265,13 @@ impl Outbox {
     ///
     /// # Panics
     ///
-    /// If `datagrams` is 0.
+    /// If `datagrams` is 0, or so much memory cannot be addressed.
     pub fn new(datagrams: usize, max_datagram_bytes: usize) -> Self {
         assert!(datagrams > 0, "an outbox holds at least one datagram");
         // A limit of a few hundred bytes must not make small batches.
-        let bytes = (Self::ARENA_DATAGRAMS * max_datagram_bytes)
-            .max(datagrams * max_datagram_bytes.min(USUAL_DATAGRAM_BYTES));
+        let bytes = Self::ARENA_DATAGRAMS
+            .saturating_mul(max_datagram_bytes)
+            .max(datagrams.saturating_mul(max_datagram_bytes.min(USUAL_DATAGRAM_BYTES)));
         Self {
             arena: vec![0; bytes].into_boxed_slice(),
             used: 0,

@@ -129,10 +129,12 @@ impl UdpTransport {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error)
                     if error.kind() == ErrorKind::WouldBlock
+                        && self.fast.is_none()
                         && matches!(self.wait, None | Some(Wait::No)) =>
                 {
                     // The send buffer is full and the socket in the mode of the last `recv`, or
-                    // the one it was adopted in.
+                    // the one it was adopted in. Those of the fast path always block, so there it
+                    // is the end of a timeout that somebody else has set.
                     self.set_wait(Wait::Forever)?;
                 }
                 Err(error) => return Err(error),
@@ -335,7 +337,8 @@ impl UdpOptions {
 
     /// Adopts a socket with whatever options it has; of these, only the features and the sizes of
     /// the buffers apply. Its blocking mode and its read timeout are the transport's to change from
-    /// now on.
+    /// now on. If the system was asked to tell more about each datagram than fits into 256 bytes
+    /// with what the features need, all seem [truncated](Meta::truncated).
     pub fn adopt(&self, socket: UdpSocket) -> io::Result<UdpTransport> {
         let addr = socket.local_addr()?;
         let family = match addr {

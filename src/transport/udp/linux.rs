@@ -37,6 +37,11 @@ impl Fast {
         let system = system_features(socket);
         for feature in UdpFeature::ALL {
             let set = |option| sys::set_option(socket, option, 1).is_ok();
+            if feature == UdpFeature::Gro && !wanted.contains(feature) {
+                // An adopted socket may have it, and without it nobody would take the merged apart.
+                // Where it cannot be turned off, it was never on.
+                let _ = sys::set_option(socket, (libc::SOL_UDP, libc::UDP_GRO), 0);
+            }
             let has = wanted.contains(feature)
                 && match feature {
                     UdpFeature::Gro => set((libc::SOL_UDP, libc::UDP_GRO)),
@@ -369,6 +374,11 @@ impl Sender {
                 Some(libc::EINVAL) if message.datagrams > OLD_MAX_SEGMENTS => {
                     self.max_segments = OLD_MAX_SEGMENTS;
                 }
+                // So says Linux before 6.14 of segments that are too long for the way.
+                Some(libc::EINVAL) if sent.failed == failed && segment_bytes > SHORT_SEGMENT => {
+                    self.max_segment_bytes = usize::from(segment_bytes) - 1;
+                    self.short_segments = SHORT_SEGMENT_BATCHES;
+                }
                 Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP) if sent.failed == failed => {
                     gso = false;
                 }
@@ -488,6 +498,9 @@ const LOOK_AROUND: usize = 8;
 /// What the kernel takes: `UDP_MAX_SEGMENTS`, 64 before Linux 6.9.
 const MAX_SEGMENTS: usize = 128;
 const OLD_MAX_SEGMENTS: usize = 64;
+/// What every way takes over IPv6, and nearly every one over IPv4: 1,280 bytes with the headers
+/// (RFC 8200 §5).
+const SHORT_SEGMENT: u16 = 1_232;
 /// How long segments that are too long for some way are not tried: the way may change, or may be
 /// that of one peer only.
 const SHORT_SEGMENT_BATCHES: u32 = 1_024;
@@ -508,6 +521,8 @@ mod tests {
         peers: Vec<SocketAddr>,
         /// The most segments and their greatest length; `None`: it cannot segment at all.
         gso: Option<(usize, usize)>,
+        /// How it calls a segment too long.
+        too_long: i32,
         /// Longer datagrams are refused.
         max_bytes: usize,
         /// How many messages it takes at once.
@@ -530,7 +545,7 @@ mod tests {
                 (Some(_), None) => libc::EIO,
                 (Some(_), Some((segments, _))) if message.datagrams > segments => libc::EINVAL,
                 (Some(bytes), Some((_, most))) if usize::from(bytes) > most.min(self.max_bytes) => {
-                    libc::EMSGSIZE
+                    self.too_long
                 }
                 _ => return Ok(()),
             };
@@ -574,6 +589,7 @@ mod tests {
             lens: datagrams.iter().map(|datagram| datagram.1).collect(),
             peers: outbox(datagrams).iter().map(|one| one.peer).collect(),
             gso,
+            too_long: libc::EMSGSIZE,
             max_bytes: 1_900,
             at_once: 64,
             delivered: Vec::new(),
@@ -591,12 +607,13 @@ mod tests {
             ),
             gso in prop::option::of((1..130_usize, 1..2_000_usize)),
             at_once in 1..65_usize,
+            too_long in prop_oneof![Just(libc::EMSGSIZE), Just(libc::EINVAL)],
         ) {
             let mut sender = Sender::new();
             let mut segmenting = true;
             for datagrams in batches {
                 let outbox = outbox(&datagrams);
-                let mut fake = Fake { at_once, ..fake(&datagrams, gso) };
+                let mut fake = Fake { at_once, too_long, ..fake(&datagrams, gso) };
                 let (sent, still) = sender.send(&outbox, segmenting, &mut fake);
                 segmenting = still;
                 let too_long = datagrams.iter().filter(|one| one.1 > fake.max_bytes).count();
@@ -657,6 +674,67 @@ mod tests {
             sender.send(&outbox(&short), true, &mut short_fake);
         }
         assert_eq!(sender.max_segment_bytes, MAX_DATAGRAM_BYTES);
+    }
+
+    #[test]
+    fn an_older_system_that_finds_segments_too_long_segments_shorter_ones() {
+        let long = [(1, 1_500); 10];
+        let short = [(1, 1_400); 10];
+        let mut old = Fake {
+            too_long: libc::EINVAL,
+            ..fake(&long, Some((64, 1_472)))
+        };
+        let mut sender = Sender::new();
+        assert!(sender.send(&outbox(&long), true, &mut old).1);
+        assert_eq!(old.delivered.len(), 10);
+        let mut old = Fake {
+            too_long: libc::EINVAL,
+            ..fake(&short, Some((64, 1_472)))
+        };
+        assert!(sender.send(&outbox(&short), true, &mut old).1);
+        assert_eq!(old.calls, 1);
+    }
+
+    #[test]
+    fn an_adopted_socket_may_be_asked_to_tell_more() {
+        let socket = UdpSocket::bind("[::]:0").expect("a port is free");
+        let asked = [
+            (libc::IPPROTO_IP, libc::IP_RECVTTL),
+            (libc::IPPROTO_IP, libc::IP_RECVTOS),
+            (libc::IPPROTO_IP, libc::IP_RECVORIGDSTADDR),
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT),
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS),
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVORIGDSTADDR),
+        ];
+        for option in asked {
+            sys::set_option(&socket, option, 1).expect("Linux has it");
+        }
+        let wanted = UdpFeatures::DEFAULT.with(UdpFeature::Timestamp, true);
+        let mut fast = Fast::new(&socket, Family::V6, true, wanted)
+            .expect("the socket is open")
+            .expect("Linux has features");
+        let port = socket.local_addr().expect("it is bound").port();
+        for addr in ["127.0.0.1", "::1"] {
+            let addr: IpAddr = addr.parse().expect("it is an address");
+            let client = UdpSocket::bind((addr, 0)).expect("a port is free");
+            client.send_to(b"?", (addr, port)).expect("it is near");
+            let mut inbox = Inbox::new(4, 100);
+            let wait = Wait::For(Duration::from_secs(10));
+            let received = fast.recv(&socket, None, &mut inbox, wait);
+            assert_eq!(received.expect("it works"), 1);
+            let meta = inbox.pop().expect("it is there").meta;
+            assert!(!meta.truncated);
+            assert_eq!(meta.local, Some(addr));
+        }
+    }
+
+    #[test]
+    fn merging_that_is_not_wanted_is_turned_off() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        let gro = (libc::SOL_UDP, libc::UDP_GRO);
+        sys::set_option(&socket, gro, 1).expect("Linux has it");
+        Fast::new(&socket, Family::V4, false, UdpFeatures::NONE).expect("the socket is open");
+        assert_eq!(sys::option(&socket, gro).expect("Linux tells"), 0);
     }
 
     #[test]

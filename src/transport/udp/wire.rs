@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 /// `sockaddr_in6`, the longer one.
 pub(super) const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
-/// All that a datagram can come with here: the drops, a segment size, the time, and on a dual-stack
-/// socket both kinds of packet information.
-pub(super) const CONTROL_BYTES: usize = 160;
+/// Room for all that a datagram can come with: the drops, a segment size, the time, and on a
+/// dual-stack socket both kinds of packet information, which is 152 bytes; and for what an adopted
+/// socket was asked to tell before, such as the hop limit and the traffic class.
+pub(super) const CONTROL_BYTES: usize = 256;
 
 /// Control messages, aligned as the system wants them.
 #[derive(Clone, Copy, Debug)]
