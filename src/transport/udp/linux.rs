@@ -613,7 +613,7 @@ mod tests {
             let mut segmenting = true;
             for datagrams in batches {
                 let outbox = outbox(&datagrams);
-                let mut fake = Fake { at_once, too_long, ..fake(&datagrams, gso) };
+                let mut fake = Fake { too_long, at_once, ..fake(&datagrams, gso) };
                 let (sent, still) = sender.send(&outbox, segmenting, &mut fake);
                 segmenting = still;
                 let too_long = datagrams.iter().filter(|one| one.1 > fake.max_bytes).count();
