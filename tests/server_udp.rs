@@ -546,7 +546,11 @@ fn a_transport_that_is_gone_ends_the_server_with_the_cause_and_true_counters() {
         Event::Error(ErrorKind::NotConnected),
         Event::Datagram(b"never"),
     ]);
-    let ServeError::TransportGone { source, stats: told } = result.unwrap_err() else {
+    let ServeError::TransportGone {
+        source,
+        stats: told,
+    } = result.unwrap_err()
+    else {
         unreachable!("the only error there is");
     };
     assert_eq!(source.kind(), ErrorKind::NotConnected);
