@@ -61,6 +61,8 @@ fn a_source_that_no_client_has_is_never_answered() {
         ("224.0.0.251:50000", DropReason::SourceInvalid),
         ("[ff02::fb]:50000", DropReason::SourceInvalid),
         ("0.0.0.0:50000", DropReason::SourceInvalid),
+        ("0.1.2.3:50000", DropReason::SourceInvalid),
+        ("240.0.0.1:50000", DropReason::SourceInvalid),
         ("[::]:50000", DropReason::SourceInvalid),
         ("192.0.2.1:19", DropReason::SourceReflector),
         ("192.0.2.1:11211", DropReason::SourceReflector),
@@ -71,6 +73,30 @@ fn a_source_that_no_client_has_is_never_answered() {
         assert!(replies.is_empty(), "{peer}");
         assert_eq!(only_drop(&core.stats()), reason, "{peer}");
     }
+}
+
+#[test]
+fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
+    for bound in ["0.0.0.0:9999", "[::]:9999"] {
+        for (peer, local) in [
+            ("127.0.0.2:9999", Some("127.0.0.3")),
+            ("127.0.0.2:9999", Some("127.0.0.2")),
+            ("127.0.0.2:9999", None),
+            ("[2001:db8::1]:9999", Some("2001:db8::2")),
+        ] {
+            let mut core = ServerCore::new(Text, echo).local_addr(bound.parse().unwrap());
+            let mut meta = Meta::new(peer.parse().unwrap());
+            meta.local = local.map(|local| local.parse().unwrap());
+            assert!(ask(&mut core, at(0), b"x", meta).is_empty());
+            assert_eq!(only_drop(&core.stats()), DropReason::SourceOwn);
+            meta.peer.set_port(9_998);
+            assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
+        }
+    }
+    // On one address it knows which is its own, and another may have the same port.
+    let mut core = ServerCore::new(Text, echo).local_addr("127.0.0.3:9999".parse().unwrap());
+    let neighbour = Meta::new("127.0.0.2:9999".parse().unwrap());
+    assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
 }
 
 #[test]

@@ -223,13 +223,21 @@ impl fmt::Display for Stats {
 pub enum DropReason {
     /// It was longer than the limit for requests, so only a part of it arrived.
     Truncated,
-    /// No host can have sent it: it came from port 0, or from a broadcast, multicast or unspecified
-    /// address.
+    /// No host can have sent it: it came from port 0, or from a broadcast, multicast, unspecified or
+    /// reserved address (in IPv4 all of 0.0.0.0/8 and of 224.0.0.0 and above), or from an address
+    /// that is none of IP. A directed broadcast address (192.0.2.255, say) cannot be known here; the
+    /// system refuses to send to it.
     SourceInvalid,
     /// It came from a port of a service that answers whatever it gets, or that attackers hide
     /// behind: [`REFLECTOR_PORTS`](crate::REFLECTOR_PORTS), unless set otherwise.
     SourceReflector,
-    /// It came from the address of the server itself.
+    /// It came from the address of the server itself; or from the server's own port, if it is bound
+    /// to every address of the machine (`0.0.0.0` or `[::]`), as any of them may be its own.
+    ///
+    /// So a client that happens to use the very port of such a server is not answered. One whose
+    /// port the system chooses does with a chance of one in some 64,000 at most, and asks again from
+    /// another. Peers that use that port on purpose, as NTP's may, need a server that is bound to one
+    /// address.
     SourceOwn,
     /// It had waited for longer than [`max_age`](crate::ServerBuilder::max_age), if that is set.
     Stale,

@@ -8,10 +8,15 @@ use crate::transport::Meta;
 ///
 /// What comes from such a port was sent by a service there or, more likely, by somebody who forged
 /// the sender to make that service and this one talk to each other, or to hide behind it (RFC 9308
-/// §8.1; US-CERT TA14-017A; CVE-2024-2169). A client uses none of them: system ports (below 1024)
-/// are not given to clients, and of the others a client gets each with a chance of one in some
-/// 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152, RFC 6335
-/// §6). Asking again from another port helps it.
+/// §8.1; US-CERT TA14-017A; CVE-2024-2169). A client whose port the system chooses gets none of
+/// them: system ports (below 1024) are not given out, and of the others it gets each with a chance of
+/// one in some 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152,
+/// RFC 6335 §6). Asking again from another port helps it.
+///
+/// The clients of a few protocols choose such a port themselves: NTP from 123 (RFC 5905 §9.1), IKE
+/// from 500 (RFC 7296 §2), and some DNS resolvers from 53. A server of these protocols takes the port
+/// off the list with [`blocked_ports`](crate::ServerBuilder::blocked_ports), and if it listens on
+/// that port, is bound to one address (see [`SourceOwn`](crate::DropReason::SourceOwn)).
 ///
 /// | port | service | source |
 /// | --- | --- | --- |
@@ -102,19 +107,28 @@ impl Default for SourceCheck {
     }
 }
 
-/// A socket that is bound to every address of the machine knows its own only from what it was sent
-/// to: what goes from there to there, it sent itself.
+/// Whether a sender with the server's own port is the server. A socket that is bound to every
+/// address of the machine does not know which those are, and would answer itself for ever if what
+/// seems to come from one of them goes to another: there the port alone decides.
 fn is_own(bound: IpAddr, meta: &Meta) -> bool {
+    let bound = bound.to_canonical();
     let peer = meta.peer.ip().to_canonical();
-    peer == bound.to_canonical() || meta.local.is_some_and(|local| peer == local.to_canonical())
+    bound.is_unspecified()
+        || peer == bound
+        || meta.local.is_some_and(|local| peer == local.to_canonical())
 }
 
 /// RFC 1122 §3.2.1.3 and RFC 4291 §2.7, §2.5.2: neither a group of hosts nor the absence of an
-/// address sends anything.
+/// address sends anything; nor does what is in "this network", 0.0.0.0/8, or reserved, 240.0.0.0/4
+/// with the limited broadcast address in it (RFC 6890 §2.2.2, tables 1 and 15).
+///
+/// The broadcast address of one network, such as 192.0.2.255, looks like any other to who does not
+/// know the networks. The system does, and refuses to send there unless it is told to.
 #[inline]
 fn is_a_single_host(ip: IpAddr) -> bool {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+        // From 224 on there are multicast addresses and, from 240 on, reserved ones.
+        IpAddr::V4(ip) => (1..224).contains(&ip.octets()[0]),
         IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
     }
 }
@@ -136,12 +150,19 @@ mod tests {
         for peer in [
             "192.0.2.1:0",
             "0.0.0.0:50000",
+            "0.0.0.1:50000",
+            "0.255.255.255:50000",
+            "240.0.0.0:50000",
+            "247.1.2.3:50000",
+            "255.255.255.254:50000",
             "255.255.255.255:50000",
             "224.0.0.1:50000",
             "239.255.255.250:50000",
             "[::]:50000",
             "[ff02::1]:50000",
             "[::ffff:224.0.0.1]:50000",
+            "[::ffff:0.0.0.1]:50000",
+            "[::ffff:240.0.0.1]:50000",
             "[::ffff:255.255.255.255]:50000",
         ] {
             assert_eq!(
@@ -152,6 +173,8 @@ mod tests {
         }
         for peer in [
             "192.0.2.1:50000",
+            "1.0.0.0:50000",
+            "223.255.255.255:50000",
             "127.0.0.1:1",
             "[::1]:50000",
             "[fe80::1%3]:65535",
@@ -189,15 +212,22 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_on_every_address_knows_its_own_by_where_it_was_asked() {
-        let mut check = SourceCheck::default();
-        check.set_own("[::]:9999".parse().unwrap());
-        let here = "192.0.2.1".parse().unwrap();
-        assert_eq!(
-            check.check(&meta("192.0.2.1:9999").to(here)),
-            Err(DropReason::SourceOwn)
-        );
-        assert_eq!(check.check(&meta("192.0.2.2:9999").to(here)), Ok(()));
-        assert_eq!(check.check(&meta("192.0.2.1:9998").to(here)), Ok(()));
+    fn a_socket_on_every_address_takes_whoever_has_its_port_for_itself() {
+        for bound in ["[::]:9999", "0.0.0.0:9999", "[::ffff:0.0.0.0]:9999"] {
+            let mut check = SourceCheck::default();
+            check.set_own(bound.parse().unwrap());
+            let here = "192.0.2.1".parse().unwrap();
+            for own in [
+                "192.0.2.1:9999",
+                "192.0.2.2:9999",
+                "127.0.0.2:9999",
+                "[::1]:9999",
+            ] {
+                let drop = Err(DropReason::SourceOwn);
+                assert_eq!(check.check(&meta(own)), drop, "{own} on {bound}");
+                assert_eq!(check.check(&meta(own).to(here)), drop, "{own} on {bound}");
+            }
+            assert_eq!(check.check(&meta("192.0.2.1:9998").to(here)), Ok(()));
+        }
     }
 }
