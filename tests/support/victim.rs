@@ -40,9 +40,16 @@ pub(crate) fn process() {
             space[0] = b'?';
             Ok(1)
         };
-        outbox
-            .push_with(peer.parse().unwrap(), None, write)
-            .unwrap();
+        let (peer, local) = match *peer {
+            // From one of its addresses to another.
+            "itself" => {
+                let port = transport.local_addr().unwrap().port();
+                let peer = SocketAddr::from(([127, 0, 0, 3], port));
+                (peer, Some([127, 0, 0, 2].into()))
+            }
+            peer => (peer.parse().unwrap(), None),
+        };
+        outbox.push_with(peer, local, write).unwrap();
         assert_eq!(transport.send(&outbox).datagrams, 1);
     }
     let limit = options.get("answers").map(|answers| {
