@@ -88,6 +88,15 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// one exception is a socket that is gone. A [limit](ServeError::LimitOutOfRange) that is out of
     /// range is told before it begins.
     ///
+    /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
+    /// program. And the panic hook runs for each, also for those that are survived: the default one
+    /// prints the message as it is, however often it happens and whatever it quotes. A program whose
+    /// panics somebody outside might cause sets [a hook](std::panic::set_hook) that
+    /// [escapes](crate::Escaped) what it prints, and limits it.
+    ///
+    /// Where the handler is slow, finished replies do not wait for the rest of a batch for much longer
+    /// than 10 ms, see [`ServerCore::handle_with_clock`].
+    ///
     /// The handler is shared by all [workers](ServerBuilder::workers). The first of them is the
     /// calling thread. If one worker ends with an error or a panic, the others are asked to end.
     pub fn serve<H>(self, handler: H) -> Result<Stats, ServeError>
@@ -326,6 +335,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, see
     /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
+    ///
+    /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
+    /// the queue, they seem older or younger by as much; what seems to have come later than now, or
+    /// over an hour ago, counts as not having waited there.
     ///
     /// Linux notes times of arrival only while a socket of the machine asks for them, and takes a
     /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.

@@ -380,13 +380,65 @@ fn behind_a_slow_handler_old_requests_are_dropped_and_replies_leave_early() {
 }
 
 #[test]
-fn without_a_limit_of_age_the_clock_is_not_read() {
+fn a_lone_request_costs_no_reading_of_the_clock() {
     let mut core = ServerCore::new(Text, echo);
     let mut inbox = Inbox::new(1, 64);
     inbox.push(b"x", Meta::new(client()));
     let mut outbox = Outbox::new(64, 64);
     core.handle_with_clock(at(0), || panic!("not read"), &mut inbox, &mut outbox);
     assert_eq!(outbox.len(), 1);
+}
+
+/// Requests that each take the handler so many milliseconds, in one batch received at 1,000 ms:
+/// when the clock was read, in requests handled till then, and how many replies left at once.
+fn timed(millis: &[u64], answers: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<usize>) {
+    let done = Arc::new(Mutex::new((0, 1_000)));
+    let handler = |_: &str| {
+        let mut done = done.lock().unwrap();
+        let index = done.0;
+        *done = (index + 1, done.1 + millis[index]);
+        answers(index).then_some("x")
+    };
+    let mut core = ServerCore::shared(Text, Arc::new(handler));
+    let mut inbox = Inbox::new(millis.len(), 64);
+    for _ in millis {
+        inbox.push(b"x", Meta::new(client()));
+    }
+    let mut outbox = Outbox::new(1_024, 64);
+    let (readings, mut batches) = (Mutex::new(Vec::new()), Vec::new());
+    while !inbox.is_empty() {
+        let read = || {
+            let (requests, now) = *done.lock().unwrap();
+            readings.lock().unwrap().push(requests);
+            at(now)
+        };
+        core.handle_with_clock(at(1_000), read, &mut inbox, &mut outbox);
+        assert!(core.stats().is_conserved());
+        batches.push(outbox.len());
+        outbox.clear();
+    }
+    (readings.into_inner().unwrap(), batches)
+}
+
+#[test]
+fn a_slow_handler_does_not_hold_back_finished_answers() {
+    let (_, batches) = timed(&[20; 200], |_| true);
+    assert_eq!(batches, [1; 200]);
+    // 10 ms have passed after 5, but it is looked at after 8.
+    let (_, batches) = timed(&[2; 24], |_| true);
+    assert_eq!(batches, [8; 3]);
+    // What was silent has no reply to let go, and the first one leaves at once.
+    let (readings, batches) = timed(&[20; 100], |index| index >= 70);
+    assert_eq!(batches[0], 1);
+    assert_eq!(readings[..3], [1, 2, 3]);
+    assert_eq!(batches.len(), 30);
+}
+
+#[test]
+fn a_fast_batch_costs_few_readings_of_the_clock() {
+    let (readings, batches) = timed(&[0; 300], |_| true);
+    assert_eq!(readings, [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]);
+    assert_eq!(batches, [300]);
 }
 
 #[test]

@@ -189,6 +189,15 @@ fn reflector_ports_are_not_answered_and_their_neighbours_are() {
 }
 
 #[test]
+fn what_a_server_on_every_address_seems_to_have_sent_itself_is_not_answered() {
+    for bind in ["0.0.0.0:0", "[::]:0"] {
+        let mut victim = Victim::start(&[("bind", bind), ("poke", "itself")]);
+        victim.settle(&[("received", 1), ("dropped_source_own", 1)]);
+        victim.expect_recovery();
+    }
+}
+
+#[test]
 fn an_ipv4_client_is_answered_by_a_dual_stack_server() {
     let mut victim = Victim::start(&[("bind", "[::]:0")]);
     let port = victim.addr().port();

@@ -5,11 +5,12 @@
 use std::fmt::{self, Write as _};
 use std::io::ErrorKind;
 use std::panic;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use rejoinder::{
-    Codec, Inbox, MAX_REPLIES, Meta, Now, Outbox, Sent, ServerBuilder, ServerCore, Text, Writer,
+    Codec, DropReason, Inbox, MAX_REPLIES, Meta, Now, Outbox, Sent, ServerBuilder, ServerCore,
+    Text, Writer,
 };
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
@@ -137,6 +138,100 @@ fn what_came_from_the_network_cannot_act_on_the_log() {
     );
 }
 
+/// A codec whose errors misbehave when they are shown: the request says how.
+struct Unshowable;
+
+#[derive(Debug)]
+enum Bad {
+    Fails,
+    Panics,
+    Endless,
+}
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fails => Err(fmt::Error),
+            Self::Panics => panic::panic_any(OnPurpose),
+            Self::Endless => f.write_str("again"),
+        }
+    }
+}
+
+impl std::error::Error for Bad {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        matches!(self, Self::Endless).then_some(&Self::Endless)
+    }
+}
+
+impl Codec for Unshowable {
+    type Request<'a> = ();
+    type Response<'a> = ();
+    type Answer<'a> = ();
+    type Error = Bad;
+
+    fn decode_request(&self, datagram: &[u8]) -> Result<(), Bad> {
+        match datagram {
+            b"fail" => Err(Bad::Fails),
+            b"panic" => Err(Bad::Panics),
+            b"endless" => Err(Bad::Endless),
+            _ => Ok(()),
+        }
+    }
+    fn encode_response(&self, _: Now, _: &[u8], (): (), _: &mut Writer<'_>) -> Result<(), Bad> {
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, (): (), _: &mut Writer<'_>) -> Result<(), Bad> {
+        Ok(())
+    }
+    fn decode_response(&self, _: &[u8]) -> Result<(), Bad> {
+        Ok(())
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_error_that_cannot_be_shown_does_not_end_the_server() {
+    quiet_panics();
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Unshowable, |()| ());
+        let (mut inbox, mut outbox) = batch(&[b"panic", b"fail", b"endless", b"good"]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        let stats = core.stats();
+        assert_eq!(stats.dropped(DropReason::Malformed), 3);
+        assert_eq!(stats.silent, 1);
+        assert!(stats.is_conserved());
+    });
+    let told = lines.take();
+    let [failed, endless] = &told[..] else {
+        panic!("two lines: {told:?}")
+    };
+    assert!(
+        failed.contains("cause=(an error that cannot be shown) "),
+        "{failed}"
+    );
+    assert!(endless.contains("cause=again: again: "), "{endless}");
+}
+
+#[test]
+fn of_an_error_that_quotes_much_the_log_tells_the_first_200_characters() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Quoting, |_: &str| ());
+        // With "cannot read " before it, 200 characters and 201.
+        let (fits, does_not) = ("好".repeat(188), "好".repeat(189));
+        let (mut inbox, mut outbox) = batch(&[fits.as_bytes(), does_not.as_bytes()]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+        let told = lines.take();
+        let cause = format!("cause=cannot read {fits}");
+        assert!(told[0].contains(&format!("{cause} left_out")), "{told:?}");
+        assert!(told[1].contains(&format!("{cause}… left_out")), "{told:?}");
+    });
+}
+
 #[test]
 fn a_flood_is_told_in_a_few_lines_and_how_many_were_left_out() {
     let lines = Lines::new(Level::DEBUG);
@@ -158,19 +253,27 @@ fn a_flood_is_told_in_a_few_lines_and_how_many_were_left_out() {
     });
 }
 
-/// What the test panics with.
+/// What tests panic with.
 struct OnPurpose;
 
-#[test]
-fn a_flood_of_drops_does_not_hide_what_the_operator_should_know() {
-    let lines = Lines::new(Level::DEBUG);
-    tracing::subscriber::with_default(lines.clone(), || {
+/// Keeps the panics that tests cause on purpose out of their output.
+fn quiet_panics() {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
         let loud = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if !info.payload().is::<OnPurpose>() {
                 loud(info);
             }
         }));
+    });
+}
+
+#[test]
+fn a_flood_of_drops_does_not_hide_what_the_operator_should_know() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        quiet_panics();
         let mut core = ServerCore::new(Text, |_: &str| -> () { panic::panic_any(OnPurpose) });
         let (mut inbox, mut outbox) = batch(&[&b"\xff"[..]; 1_000]);
         core.handle(at(0), &mut inbox, &mut outbox);

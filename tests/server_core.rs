@@ -362,6 +362,67 @@ fn invariant_3_a_panic_of_a_codec_is_survived_too() {
     assert_eq!(core.stats().dropped(DropReason::HandlerPanicked), 2);
 }
 
+/// A codec whose errors panic when they are dropped.
+struct Mined;
+
+#[derive(Debug)]
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        panic::panic_any(OnPurpose);
+    }
+}
+
+impl fmt::Display for Mine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("do not touch")
+    }
+}
+
+impl std::error::Error for Mine {}
+
+impl Codec for Mined {
+    type Request<'a> = &'a [u8];
+    type Response<'a> = &'a [u8];
+    type Answer<'a> = &'a [u8];
+    type Error = Mine;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], Mine> {
+        match datagram {
+            b"mine" => Err(Mine),
+            _ => Ok(datagram),
+        }
+    }
+    fn encode_response(
+        &self,
+        _: Now,
+        _: &[u8],
+        answer: &[u8],
+        out: &mut Writer<'_>,
+    ) -> Result<(), Mine> {
+        out.put(answer);
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, _: &[u8], _: &mut Writer<'_>) -> Result<(), Mine> {
+        Ok(())
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], Mine> {
+        Ok(datagram)
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+#[test]
+fn invariant_3_an_error_of_a_codec_that_panics_when_it_is_dropped_is_survived() {
+    quiet_panics();
+    let mut core = ServerCore::new(Mined, |bytes: &[u8]| Some(bytes.to_vec()));
+    assert_eq!(answers(&mut core, &[b"mine", b"x"]), [b"x"]);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), 1);
+}
+
 #[test]
 fn invariant_4_a_truncated_datagram_never_reaches_the_codec_or_the_handler() {
     let seen = Arc::new(AtomicUsize::new(0));

@@ -44,6 +44,8 @@ pub struct ServerCore<C, H, G = ()> {
     log: Log,
     /// When the latest batch was received, for the log.
     latest: Now,
+    /// What the clock said when it was last read between requests.
+    last_read: Duration,
 }
 
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
@@ -65,6 +67,7 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
             last_send_error: None,
             log: Log::default(),
             latest: Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH),
+            last_read: Duration::ZERO,
         }
     }
 }
@@ -83,6 +86,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             last_send_error: self.last_send_error,
             log: self.log,
             latest: self.latest,
+            last_read: self.last_read,
         }
     }
 
@@ -119,9 +123,12 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         self.handle_with_clock(now, || now, inbox, outbox);
     }
 
-    /// The same, with a clock to see how long a request waits for the handler. It is read only if a
-    /// [`max_age`](Self::max_age) is set, before each request; and then this also returns after 10
-    /// ms if there are replies, so that they leave although the handler is slow.
+    /// The same, with a clock to see how long requests and replies wait for the handler: this also
+    /// returns after 10 ms if there are replies, so that they leave although the handler is slow.
+    ///
+    /// The clock is read after 1, 2, 4, 8, … 64 requests and then after every 64th, while there are
+    /// more: a lone request costs no reading. (After 10 ms without a reply it is read after each.) If
+    /// a [`max_age`](Self::max_age) is set, it is read before each request.
     ///
     /// # Panics
     ///
@@ -138,16 +145,28 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             "an outbox holds the replies to one request"
         );
         self.latest = received;
-        let mut begun = None;
+        // The rest of a batch that was left to let replies go begins where that was seen.
+        let mut begun = received.monotonic.max(self.last_read);
+        let mut at = received.monotonic;
+        let mut handled = 0;
+        let mut next_read = usize::from(self.max_age.is_none());
         while outbox.has_room_for(MAX_REPLIES) && !inbox.is_empty() {
-            let mut at = received.monotonic;
-            if self.max_age.is_some() {
+            if handled == next_read {
                 at = clock().monotonic;
-                let worked = at.saturating_sub(*begun.get_or_insert(at));
-                if worked >= FLUSH_AFTER && !outbox.is_empty() {
+                self.last_read = at;
+                if handled == 0 {
+                    begun = at;
+                }
+                let is_time = at.saturating_sub(begun) >= FLUSH_AFTER;
+                if is_time && !outbox.is_empty() {
                     break;
                 }
+                next_read += match self.max_age {
+                    None if !is_time => handled.clamp(1, MAX_UNTIMED),
+                    _ => 1,
+                };
             }
+            handled += 1;
             let datagram = inbox.pop().expect("it is not empty");
             let waited = at
                 .saturating_sub(received.monotonic)
@@ -187,7 +206,11 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
             Refusal::Reply(error) => (DropReason::ReplyFailed, Some(error)),
         };
-        self.log.dropped(now, &datagram.meta, reason, cause);
+        // To show an error of the codec is its own code again, and so is to drop it. Each has a
+        // catch of its own: a panic within a panic would be the end.
+        let log = &mut self.log;
+        quietly(|| log.dropped(now, &datagram.meta, reason, cause));
+        quietly(|| drop(refusal));
         Fate::Dropped(reason)
     }
 
@@ -331,6 +354,14 @@ impl<E> From<DropReason> for Refusal<E> {
     }
 }
 
+/// Does what should not panic, and goes on if it does.
+#[inline]
+fn quietly(act: impl FnOnce()) {
+    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(act)) {
+        drop_quietly(payload);
+    }
+}
+
 /// Drops what a panic was raised with, which may panic in turn.
 fn drop_quietly(payload: Box<dyn Any + Send>) {
     if let Err(next) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -341,3 +372,5 @@ fn drop_quietly(payload: Box<dyn Any + Send>) {
 
 /// How long the first replies of a batch may wait for the others, where a clock tells.
 const FLUSH_AFTER: Duration = Duration::from_millis(10);
+/// The most requests between two readings of the clock.
+const MAX_UNTIMED: usize = 64;

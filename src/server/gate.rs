@@ -105,7 +105,9 @@ impl Replies {
 
     /// The bytes on the wire: the payloads, and for each datagram the headers of UDP (8 bytes, RFC
     /// 768) and IP (20 bytes for IPv4, RFC 791 §3.1; 40 for IPv6, RFC 8200 §3). What the link adds
-    /// is not counted, nor the headers that fragments repeat (under 2 %).
+    /// is not counted, nor the headers that fragments repeat: for a long datagram 1.4 % more over
+    /// IPv4 where the MTU is 1,500 bytes, and the more the smaller it is; over IPv6 (RFC 8200 §4.5)
+    /// 3.3 % at an MTU of 1,500 bytes, and 3.9 % at 1,280, the least there is.
     pub fn wire_bytes(&self, meta: &Meta) -> usize {
         let is_v4 = meta.peer.ip().to_canonical().is_ipv4();
         let ip_header = if is_v4 { 20 } else { 40 };

@@ -1,14 +1,15 @@
 //! What the server tells the program's `tracing` subscriber, if the feature is on.
 //!
 //! Whatever anybody on the network can cause is told at most ten times a second, so
-//! that a flood does not become one of the log; how many lines were left out is told too.
+//! that a flood does not become one of the log; how many lines were left out is told too. Of an error,
+//! which may quote what came, at most 200 characters are told.
 
 pub(super) use self::imp::{Log, ended, started};
 
 #[cfg(feature = "tracing")]
 mod imp {
     use std::error::Error;
-    use std::fmt;
+    use std::fmt::{self, Write as _};
     use std::io;
     use std::net::SocketAddr;
 
@@ -88,16 +89,56 @@ mod imp {
         info!(%stats, "ended");
     }
 
-    /// An error, on one line and harmless: it may quote what came from the network.
+    /// An error and its sources, on one line, short and harmless: it may quote what came from the
+    /// network.
     struct Shown<'a>(&'a (dyn Error + 'static));
 
     impl fmt::Display for Shown<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            Escaped(&self.0.to_string()).fmt(f)?;
-            match self.0.source() {
-                Some(source) => write!(f, ": {}", Self(source)),
-                None => Ok(()),
+            let mut line = Line {
+                out: f,
+                left: MAX_ERROR_CHARS,
+                is_cut: false,
+            };
+            let mut next = Some(self.0);
+            let mut separator = "";
+            while let Some(error) = next
+                && !line.is_cut
+            {
+                line.write_str(separator)?;
+                // If it is the line that cannot be written, this cannot be either.
+                if write!(line, "{error}").is_err() {
+                    line.write_str("(an error that cannot be shown)")?;
+                }
+                separator = ": ";
+                next = error.source();
             }
+            Ok(())
+        }
+    }
+
+    /// Escapes what is written, and leaves out what is too much.
+    struct Line<'a, 'f> {
+        out: &'a mut fmt::Formatter<'f>,
+        /// In characters, before they are escaped.
+        left: usize,
+        is_cut: bool,
+    }
+
+    impl fmt::Write for Line<'_, '_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            if self.is_cut {
+                return Ok(());
+            }
+            let too_much = text.char_indices().nth(self.left);
+            let (shown, rest) = text.split_at(too_much.map_or(text.len(), |(at, _)| at));
+            self.left -= shown.chars().count();
+            write!(self.out, "{}", Escaped(shown))?;
+            if !rest.is_empty() {
+                self.is_cut = true;
+                self.out.write_char('…')?;
+            }
+            Ok(())
         }
     }
 
@@ -127,6 +168,7 @@ mod imp {
     }
 
     const LINES_PER_SECOND: u32 = 10;
+    const MAX_ERROR_CHARS: usize = 200;
 }
 
 #[cfg(not(feature = "tracing"))]

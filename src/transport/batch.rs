@@ -198,12 +198,6 @@ impl Inbox {
         });
     }
 
-    /// Says that the first spare buffer was written to, but holds nothing of use.
-    #[cfg(target_os = "linux")]
-    pub(super) fn skip(&mut self) {
-        self.used_buffers += 1;
-    }
-
     /// For transports: copies a datagram in, as much of it as the limit allows.
     ///
     /// # Panics

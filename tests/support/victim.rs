@@ -47,7 +47,7 @@ pub(crate) fn process() {
         None => builder.udp(udp).bind(bind).unwrap(),
         Some(peer) => {
             let mut transport = udp.bind(bind).unwrap();
-            poke(&mut transport, peer.parse().unwrap());
+            poke(&mut transport, peer);
             builder.on(transport)
         }
     };
@@ -65,13 +65,22 @@ pub(crate) fn process() {
 }
 
 /// Asks a question from the server's own socket.
-fn poke(transport: &mut impl Transport, peer: SocketAddr) {
+fn poke(transport: &mut impl Transport, peer: &str) {
+    let (peer, local) = match peer {
+        // From one of its addresses to another.
+        "itself" => {
+            let port = transport.local_addr().unwrap().port();
+            let peer = SocketAddr::from(([127, 0, 0, 3], port));
+            (peer, Some([127, 0, 0, 2].into()))
+        }
+        peer => (peer.parse().unwrap(), None),
+    };
     let mut outbox = Outbox::new(1, 1);
     let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
         space[0] = b'?';
         Ok(1)
     };
-    outbox.push_with(peer, None, write).unwrap();
+    outbox.push_with(peer, local, write).unwrap();
     assert_eq!(transport.send(&outbox).datagrams, 1);
 }
 

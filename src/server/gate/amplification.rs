@@ -3,13 +3,15 @@ use crate::clock::Now;
 use crate::server::stats::DropReason;
 use crate::transport::Datagram;
 
-/// Never sends a source more than three times the bytes that came from it: the limit of RFC 9000
-/// §8.1 for an address that nothing has validated.
+/// Never sends a source more than three times the bytes that came from it, but for the headers that
+/// fragments repeat: the limit of RFC 9000 §8.1 for an address that nothing has validated.
 ///
 /// For protocols that can bear it, because their requests are long or their answers short: whoever
 /// forges the sender of a datagram then gains next to nothing by it. Bytes are counted as they
 /// are [on the wire](Replies::wire_bytes), headers included, and request by request: no credit is
-/// kept, so there is no table to fill and nothing to expire. Replies that would pass the limit are
+/// kept, so there is no table to fill and nothing to expire. A reply so long that it leaves in
+/// fragments may pass the limit by what [`wire_bytes`](Replies::wire_bytes) leaves out, up to 4 % over
+/// IPv6; [`max_reply_bytes`](crate::ServerBuilder::max_reply_bytes) keeps replies from that. Replies that would pass the limit are
 /// not sent, and the request is counted as dropped for
 /// [`Amplification`](DropReason::Amplification).
 ///

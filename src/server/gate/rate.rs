@@ -405,7 +405,8 @@ fn mask(bits: u8, max: u8) -> Result<u128, RateLimitError> {
 }
 
 fn random_key() -> [u8; 16] {
-    // The standard library's random keys, by way of its hash: there is no other way to them.
+    // The standard library's random keys, by way of its hash. That cannot fail, and what is hashed
+    // here need not be more than unknown to those who send.
     let random = RandomState::new();
     let (low, high) = (random.hash_one(0), random.hash_one(1));
     (u128::from(low) | u128::from(high) << 64).to_ne_bytes()

@@ -1,7 +1,7 @@
 //! The fast path on Linux: many datagrams per system call, and many per message.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
@@ -150,16 +150,13 @@ impl Fast {
         let has_timestamps = self.features.contains(UdpFeature::Timestamp);
         let now = has_timestamps.then(SystemTime::now);
         for envelope in &self.envelopes[..received] {
-            let Some(peer) = wire::decode_name(&envelope.name[..envelope.name_len]) else {
-                inbox.skip();
-                continue;
-            };
+            // It was received, so it is counted like everything else, as an invalid source.
+            let peer = wire::decode_name(&envelope.name[..envelope.name_len]).unwrap_or(NO_ADDRESS);
             let control = wire::decode_control(&envelope.control.0[..envelope.control_len]);
             let mut meta = Meta::new(peer);
             meta.local = local.or(control.local);
             if let (Some(now), Some(arrived)) = (now, control.arrived) {
-                // The clock may have been set back meanwhile.
-                meta.waited = now.duration_since(arrived).unwrap_or_default();
+                meta.waited = age(arrived, now);
             }
             // Without its control messages nobody knows where a datagram ends.
             meta.truncated = envelope.flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
@@ -472,6 +469,16 @@ fn system_features(socket: &UdpSocket) -> UdpFeatures {
     })
 }
 
+/// How long a datagram waited, by the civil clock. What it cannot have waited is no age: the clock
+/// was set meanwhile.
+#[inline]
+fn age(arrived: SystemTime, now: SystemTime) -> Duration {
+    match now.duration_since(arrived) {
+        Ok(age) if age <= MAX_AGE => age,
+        _ => Duration::ZERO,
+    }
+}
+
 /// Asks to be told where each datagram was sent to.
 fn set_packet_info(socket: &UdpSocket, family: Family) -> bool {
     let v4 = sys::set_option(socket, (libc::IPPROTO_IP, libc::IP_PKTINFO), 1).is_ok();
@@ -491,6 +498,10 @@ pub(super) fn set_reuse_port(socket: &UdpSocket) -> io::Result<()> {
     sys::set_option(socket, (libc::SOL_SOCKET, libc::SO_REUSEPORT), 1)
 }
 
+/// Stands for a sender that is none of IP. Nothing can be sent there.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Nothing waits longer for a program that is alive.
+const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 const MIN_BATCH: usize = 4;
 /// After so many lone datagrams, the next is expected to be alone.
 const LONE: usize = 4;
@@ -509,6 +520,9 @@ const SHORT: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -726,6 +740,40 @@ mod tests {
             assert!(!meta.truncated);
             assert_eq!(meta.local, Some(addr));
         }
+    }
+
+    #[test]
+    fn a_datagram_whose_sender_is_none_of_ip_is_delivered_as_from_nowhere() {
+        let (here, there) = UnixDatagram::pair().expect("the system has them");
+        let socket = UdpSocket::from(OwnedFd::from(here));
+        let mut fast = Fast::new(&socket, Family::V4, false, UdpFeatures::DEFAULT)
+            .expect("the socket is open")
+            .expect("Linux has features");
+        there.send(b"?").expect("it is near");
+        there.send(b"!").expect("it is near");
+        let mut inbox = Inbox::new(4, 100);
+        let mut received = 0;
+        while received < 2 {
+            let wait = Wait::For(Duration::from_secs(10));
+            let more = fast.recv(&socket, None, &mut inbox, wait);
+            received += more.expect("it works");
+        }
+        for bytes in [b"?", b"!"] {
+            let datagram = inbox.pop().expect("it is there");
+            assert_eq!(datagram.bytes, bytes);
+            assert_eq!(datagram.meta.peer, "0.0.0.0:0".parse().expect("an address"));
+        }
+    }
+
+    #[test]
+    fn an_age_that_only_a_clock_that_was_set_explains_is_none() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let hour = Duration::from_secs(3_600);
+        let next = Duration::from_nanos(1);
+        assert_eq!(age(now - next, now), next);
+        assert_eq!(age(now - hour, now), hour);
+        assert_eq!(age(now - hour - next, now), Duration::ZERO);
+        assert_eq!(age(now + next, now), Duration::ZERO);
     }
 
     #[test]
