@@ -103,6 +103,15 @@ impl<H, F, K> Dedup<H, F, K> {
     /// Of which requests, by their keys, further copies get silence instead of the first answer.
     /// Their answers are not kept. Default: none. For `CoAP`, whose messages that are not
     /// confirmable nobody retransmits, they are those (RFC 7252 §4.3): let the key tell.
+    ///
+    /// ```
+    /// # use rejoinder::{Dedup, ServerCore, Text};
+    /// # let handler = |_: &str| None::<&str>;
+    /// // A request is a kind, C or N, and an id.
+    /// let key = |request: &&str| Some((request.starts_with('C'), request.get(1..)?.to_owned()));
+    /// let once = Dedup::new(handler, key).silent_for(|key: &(bool, String)| !key.0);
+    /// # ServerCore::new(Text, once);
+    /// ```
     #[must_use]
     pub fn silent_for(mut self, keys: fn(&K) -> bool) -> Self {
         self.is_silent = keys;

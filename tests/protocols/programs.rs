@@ -605,6 +605,7 @@ fn coap_client(arguments: &[&str], port: &str, path: &str) -> Ended {
 fn coap_client_asks_the_robot() {
     let (server, port) = server("coap");
     let good = "【机器人】小Zurich 好!\n";
+    let too_much = format!("你{}吗？", "我".repeat(304));
     let known = "</zurich>;ct=0;title=\"POST a text, or GET ?q=TEXT\"\n";
     for (arguments, path, stdout, stderr) in [
         (&["-m", "post", "-e", "你好吗？"][..], "/zurich", good, ""),
@@ -623,6 +624,12 @@ fn coap_client_asks_the_robot() {
             "/zurich",
             good,
             "",
+        ),
+        (
+            &["-m", "post", "-e", &too_much],
+            "/zurich",
+            "",
+            "5.00 the answer is too long\n",
         ),
         (&[], "/zurich", "", "4.00 ask with ?q=TEXT\n"),
         (&["-O", "9,x"], "/zurich", "", "4.02 option 9\n"),
@@ -650,7 +657,7 @@ fn coap_client_asks_the_robot() {
     assert!(
         ended
             .stderr
-            .contains("received 12: replied 12, silent 0, dropped 0"),
+            .contains("received 13: replied 13, silent 0, dropped 0"),
         "{ended:?}"
     );
 }
