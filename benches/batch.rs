@@ -124,21 +124,21 @@ mod udp {
         }
         bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
             assert_eq!(sender.send(&outbox).datagrams, BATCH);
-            let mut received = 0;
-            while received < BATCH {
+            let mut count = 0;
+            while count < BATCH {
                 let more = receive(&mut receiver, &mut inbox);
                 assert!(more > 0, "loopback loses nothing that fits into the buffer");
-                received += more;
+                count += more;
             }
         });
     }
 
     fn receive(receiver: &mut UdpTransport, inbox: &mut Inbox) -> usize {
-        let received = receiver
+        let count = receiver
             .recv(inbox, Wait::For(Duration::from_secs(2)))
             .unwrap();
         pop_all(inbox);
-        received
+        count
     }
 
     /// To this many peers that take turns. They never look, so the system drops most: that costs
