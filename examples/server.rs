@@ -66,6 +66,15 @@ fn run() -> Result<ExitCode, Failure> {
     }
     let address = address.unwrap_or_else(|| DEFAULT.to_string());
 
+    // First of all, so that no signal finds the program half started.
+    let asked_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&asked_to_end))?;
+    }
+    let asked_for_stats = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&asked_for_stats))?;
+
     let addresses = resolve(&address)?;
     let is_local = addresses.iter().all(|address| address.ip().is_loopback());
     let limit = limit.unwrap_or(if is_local { None } else { Some(DEFAULT_LIMIT) });
@@ -75,13 +84,6 @@ fn run() -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::RunTime(why_not_bound(&address, &error)))?;
     let listening = server.local_addr()?;
     let handle = server.handle();
-    let asked_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&asked_to_end))?;
-    }
-    let asked_for_stats = Arc::new(AtomicBool::new(false));
-    #[cfg(unix)]
-    signal_hook::flag::register(SIGUSR1, Arc::clone(&asked_for_stats))?;
 
     say(format_args!("listening on {listening} (end with Ctrl-C)"));
     let client = command("client", "--server ", reachable(listening));
@@ -161,8 +163,14 @@ impl Handler<Ctime> for Transcribed {
         _: &Context,
         reply: &mut Reply<'_, Ctime>,
     ) -> Result<(), ReplyError> {
-        let answer = self.robot.answer(request);
-        reply.send(&answer)?;
+        let mut answer = self.robot.answer(request);
+        match reply.send(&answer) {
+            Err(ReplyError::TooLong(_)) => {
+                answer = self.robot.fallback();
+                reply.send(&answer)?;
+            }
+            result => result?,
+        }
         self.print(&format!(
             "{}\n【服务器端】回复: {}\n{WAITING}",
             Escaped(&answer.before_substitution().to_string()),

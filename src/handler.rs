@@ -30,7 +30,9 @@ use crate::transport::{Meta, Outbox, OutboxFull};
 /// # Closures
 ///
 /// A closure from a request to what can [become replies](IntoReply) is a handler. Its parameter
-/// needs its type:
+/// needs its type. What a closure cannot do is to look at the [`Context`], to lend its answer from the
+/// request, and to send a number of replies that only shows as it runs; for these, implement the
+/// trait:
 ///
 /// ```
 /// use rejoinder::{ServerCore, Text};

@@ -39,6 +39,22 @@
 //! [`ServerCore`] and [`ClientCore`] hold the rules, and know neither sockets nor clocks: time is an
 //! argument ([`Now`]). [`Server`] and [`Client`] drive them over a transport, and block.
 //!
+//! # Where to go on
+//!
+//! - A server that others can reach: [`Gate`], [`RateLimit`], [`AmplificationLimit`], and what is
+//!   always on ([`DropReason`]). Copies of requests: [`Dedup`].
+//! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
+//!   ids to any codec, and [`Retry`].
+//! - A network that loses, duplicates, reorders, delays and corrupts: [`guide::bad_network`].
+//! - Rules for a robot: [`Robot`].
+//!
+//! # Features
+//!
+//! Both are off by default.
+//!
+//! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
+//! - `tracing`: the server logs what it meets.
+//!
 //! # What holds
 //!
 //! - Every datagram received is counted as replied, silent, dropped (with the reason) or pending
@@ -48,7 +64,7 @@
 //! - A datagram that was cut off is never taken for a whole one.
 //! - What cannot be understood is met with silence.
 //! - Only the peer that was asked can answer, and nothing makes a client's deadline later.
-//! - Every queue and table has a fixed size.
+//! - Every queue and table of a server and a client has a fixed size.
 //!
 //! What UDP cannot give, this crate does not either: nothing proves who sent a datagram, and nothing
 //! is encrypted.

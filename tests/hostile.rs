@@ -6,16 +6,19 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/settings.rs"]
+mod settings;
 #[path = "support/victim.rs"]
 mod victim;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rejoinder::{Codec, Ctime, REFLECTOR_PORTS};
 
+use self::settings::in_every_setting;
 use self::victim::{Victim, asker, receive};
 
 /// What 小Zurich says to what it does not understand.
@@ -50,87 +53,91 @@ fn expect_answer(to: SocketAddr, request: &[u8], expected: &str) {
 
 #[test]
 fn datagrams_of_every_size_and_kind_move_their_counters_and_nothing_else() {
-    let mut victim = Victim::start(&[]);
+    in_every_setting(|setting| {
+        let mut victim = Victim::start_in(setting);
 
-    victim.attack("nothing at all", &[("dropped_malformed", 3)], |to| {
-        send_all(to, [[]; 3]);
-    });
-    victim.attack("the longest datagram", &[("replied", 1)], |to| {
-        expect_answer(to, &vec![b'x'; 65_507], PARDON);
-    });
-    victim.attack(
-        "the longest, of garbage",
-        &[("dropped_malformed", 1)],
-        |to| {
-            send_all(to, [vec![0xff; 65_507]]);
-        },
-    );
+        victim.attack("nothing at all", &[("dropped_malformed", 3)], |to| {
+            send_all(to, [[]; 3]);
+        });
+        victim.attack("the longest datagram", &[("replied", 1)], |to| {
+            expect_answer(to, &vec![b'x'; 65_507], PARDON);
+        });
+        victim.attack(
+            "the longest, of garbage",
+            &[("dropped_malformed", 1)],
+            |to| {
+                send_all(to, [vec![0xff; 65_507]]);
+            },
+        );
 
-    // Unicode 16, table 3-7: whatever is not in it.
-    let invalid: &[&[u8]] = &[
-        b"\x80",                                     // a continuation of nothing
-        b"\xbf\xbf",                                 // two of them
-        b"\xc0\xaf",                                 // two bytes for one
-        b"\xc1\xbf",                                 // the same
-        b"\xe0\x80\xaf",                             // three bytes for one
-        b"\xf0\x80\x80\xaf",                         // four bytes for one
-        b"\xf0\x8f\xbf\xbf",                         // four bytes for three
-        b"\xed\xa0\x80",                             // a high surrogate
-        b"\xed\xbf\xbf",                             // a low surrogate
-        b"\xed\xa0\x80\xed\xb0\x80",                 // a pair of them
-        b"\xf4\x90\x80\x80",                         // beyond U+10FFFF
-        b"\xf5\x80\x80\x80",                         // far beyond
-        b"\xfe",                                     // never a byte of UTF-8
-        b"\xff",                                     // nor this
-        b"\xe4\xbd",                                 // cut off
-        "你好吗".as_bytes().split_last().unwrap().1, // cut off at the end of a request
-        b"\xe4\xbd\xa0\xe5\xa5x",                    // cut off by another character
-    ];
-    victim.attack(
-        "UTF-8 broken in every way",
-        &[("dropped_malformed", invalid.len() as u64)],
-        |to| send_all(to, invalid),
-    );
+        // Unicode 16, table 3-7: whatever is not in it.
+        let invalid: &[&[u8]] = &[
+            b"\x80",                                     // a continuation of nothing
+            b"\xbf\xbf",                                 // two of them
+            b"\xc0\xaf",                                 // two bytes for one
+            b"\xc1\xbf",                                 // the same
+            b"\xe0\x80\xaf",                             // three bytes for one
+            b"\xf0\x80\x80\xaf",                         // four bytes for one
+            b"\xf0\x8f\xbf\xbf",                         // four bytes for three
+            b"\xed\xa0\x80",                             // a high surrogate
+            b"\xed\xbf\xbf",                             // a low surrogate
+            b"\xed\xa0\x80\xed\xb0\x80",                 // a pair of them
+            b"\xf4\x90\x80\x80",                         // beyond U+10FFFF
+            b"\xf5\x80\x80\x80",                         // far beyond
+            b"\xfe",                                     // never a byte of UTF-8
+            b"\xff",                                     // nor this
+            b"\xe4\xbd",                                 // cut off
+            "你好吗".as_bytes().split_last().unwrap().1, // cut off at the end of a request
+            b"\xe4\xbd\xa0\xe5\xa5x",                    // cut off by another character
+        ];
+        victim.attack(
+            "UTF-8 broken in every way",
+            &[("dropped_malformed", invalid.len() as u64)],
+            |to| send_all(to, invalid),
+        );
 
-    victim.attack("a character across byte 1024", &[("replied", 4)], |to| {
-        for padding in 1_016..1_020 {
-            let between = format!("{}好", "x".repeat(padding));
-            let request = format!("你{between}吗？");
-            assert_eq!(request.is_char_boundary(1_024), padding == 1_018);
-            expect_answer(
-                to,
-                request.as_bytes(),
-                &format!("【机器人】小Zurich {between}!"),
-            );
-        }
+        victim.attack("a character across byte 1024", &[("replied", 4)], |to| {
+            for padding in 1_016..1_020 {
+                let between = format!("{}好", "x".repeat(padding));
+                let request = format!("你{between}吗？");
+                assert_eq!(request.is_char_boundary(1_024), padding == 1_018);
+                expect_answer(
+                    to,
+                    request.as_bytes(),
+                    &format!("【机器人】小Zurich {between}!"),
+                );
+            }
+        });
     });
 }
 
 #[test]
 fn near_frames_are_requests_and_frames_are_never_answered() {
-    let mut victim = Victim::start(&[]);
-    let near = [
-        "[b'",
-        "[b'']",
-        "[b'Sat Feb 30 17:17:58 2019']x",
-        "[b'Mon Jul  7 17:17:58 2019']x",
-        "[b'Sun Jul 07 17:17:58 2019']x",
-        "[b'Sun Jul  7 24:00:00 2019']x",
-        "[b'Sun Jul  7 17:17:58 2019'",
-        " [b'Sun Jul  7 17:17:58 2019']x",
-    ];
-    victim.attack("near-frames", &[("replied", near.len() as u64)], |to| {
-        for text in near {
-            expect_answer(to, text.as_bytes(), PARDON);
-        }
-    });
-    victim.attack("64 KiB of brackets", &[("replied", 1)], |to| {
-        expect_answer(to, &vec![b'['; 65_507], PARDON);
-    });
-    victim.attack("frames", &[("dropped_response", 3)], |to| {
-        let mut long = FRAME.to_vec();
-        long.resize(65_507, b'x');
-        send_all(to, [FRAME, &long, &[FRAME, b"\xff"].concat()]);
+    in_every_setting(|setting| {
+        let mut victim = Victim::start_in(setting);
+        let near = [
+            "[b'",
+            "[b'']",
+            "[b'Sat Feb 30 17:17:58 2019']x",
+            "[b'Mon Jul  7 17:17:58 2019']x",
+            "[b'Sun Jul 07 17:17:58 2019']x",
+            "[b'Sun Jul  7 24:00:00 2019']x",
+            "[b'Sun Jul  7 17:17:58 2019'",
+            " [b'Sun Jul  7 17:17:58 2019']x",
+        ];
+        victim.attack("near-frames", &[("replied", near.len() as u64)], |to| {
+            for text in near {
+                expect_answer(to, text.as_bytes(), PARDON);
+            }
+        });
+        victim.attack("64 KiB of brackets", &[("replied", 1)], |to| {
+            expect_answer(to, &vec![b'['; 65_507], PARDON);
+        });
+        victim.attack("frames", &[("dropped_response", 3)], |to| {
+            let mut long = FRAME.to_vec();
+            long.resize(65_507, b'x');
+            send_all(to, [FRAME, &long, &[FRAME, b"\xff"].concat()]);
+        });
     });
 }
 
@@ -264,20 +271,29 @@ fn a_server_that_was_stopped_by_a_signal_goes_on_where_it_was() {
 
 #[test]
 fn requests_that_waited_too_long_while_a_server_was_stopped_are_not_read() {
-    let mut victim = Victim::start(&[("max_age", "1000")]);
+    let max_age = Duration::from_millis(250);
+    let mut victim = Victim::start(&[("max_age", &max_age.as_millis().to_string())]);
     victim.expect_interruptions();
-    // The system begins to note the time of arrival some time after it was asked to.
-    victim.expect_recovery();
-    victim.attack("a pause of seconds", &[("dropped_stale", 50)], |to| {
+    let attack = |to, requests| {
         victim_signal(to, "STOP");
-        let socket = asker(to);
-        for _ in 0..50 {
-            socket.send("你好吗？".as_bytes()).unwrap();
-        }
+        send_all(to, (0..requests).map(|_| "你好吗？"));
         // The attack: it is the time itself that does harm.
-        thread::sleep(Duration::from_secs(2));
+        thread::sleep(max_age + max_age / 10);
         victim_signal(to, "CONT");
-    });
+    };
+    // The system begins to note the time of arrival at some time after it was asked to.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut probes = 0;
+    loop {
+        attack(victim.addr(), 1);
+        probes += 1;
+        let stats = victim.wait_for(|stats| stats["received"] == probes && stats["pending"] == 0);
+        if stats["dropped_stale"] > 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{stats:?}");
+    }
+    victim.attack("a pause", &[("dropped_stale", 50)], |to| attack(to, 50));
 }
 
 /// Signals the process behind an address.
@@ -307,18 +323,20 @@ fn two_servers_that_are_pointed_at_each_other_exchange_one_answer() {
 
 #[test]
 fn an_echo_service_gets_one_answer() {
-    let mut victim = Victim::start(&[]);
-    victim.attack(
-        "an echo service",
-        &[("replied", 1), ("dropped_response", 1)],
-        |to| {
-            let echo = asker(to);
-            echo.send(b"?").unwrap();
-            let mut buffer = [0; 1_024];
-            let len = echo.recv(&mut buffer).unwrap();
-            echo.send(&buffer[..len]).unwrap();
-        },
-    );
+    in_every_setting(|setting| {
+        let mut victim = Victim::start_in(setting);
+        victim.attack(
+            "an echo service",
+            &[("replied", 1), ("dropped_response", 1)],
+            |to| {
+                let echo = asker(to);
+                echo.send(b"?").unwrap();
+                let mut buffer = [0; 1_024];
+                let len = echo.recv(&mut buffer).unwrap();
+                echo.send(&buffer[..len]).unwrap();
+            },
+        );
+    });
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
-    Codec, Context, Ctime, DropReason, Handler, Inbox, MAX_REPLIES, Meta, Node, Now, Outbox, Raw,
-    Reply, ReplyError, Robot, Sent, ServerCore, SimNet, Stats, Text, TextError, Transport, Wait,
-    Writer, zurich,
+    Codec, Context, Ctime, DropReason, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Node,
+    Now, Outbox, Raw, Reply, ReplyError, Robot, Sent, ServerCore, SimNet, Stats, Text, TextError,
+    Transport, Wait, Writer, zurich,
 };
 
 /// 2019-07-07 17:17:58 UTC.
@@ -854,4 +854,23 @@ fn invariant_9_the_batches_never_grow() {
         queued += 1;
     }
     assert_eq!(queued, 1_000, "of no length");
+}
+
+#[test]
+fn a_robot_whose_answer_is_too_long_gives_the_fallback() {
+    // Each 我 becomes 自己: a request that fits has an answer that does not.
+    let request = format!("你{}吗？", "我".repeat(21_830));
+    assert!(request.len() <= MAX_DATAGRAM_BYTES);
+    let mut core = ServerCore::new(Ctime::utc(), zurich());
+    let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(64, MAX_DATAGRAM_BYTES);
+    inbox.push(
+        request.as_bytes(),
+        Meta::new("192.0.2.1:50000".parse().unwrap()),
+    );
+    core.handle(now(), &mut inbox, &mut outbox);
+    let reply = outbox.iter().next().unwrap();
+    let frame = Ctime::utc().decode_response(reply.bytes).unwrap();
+    assert_eq!(frame.text, zurich().fallback().to_string());
+    assert_eq!(core.stats().replied, 1);
 }

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 
 use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, PatternID, meta};
@@ -101,6 +102,9 @@ struct Run {
     outside: Box<[ClassUnicodeRange]>,
     /// Whether a byte is the first of a character that is not in the class.
     first_outside: [bool; 256],
+    /// For each such byte, which of the ranges have characters that begin with it: few, where a
+    /// search among all would take as long as the rest of the answer.
+    ranges_from: Box<[Range<usize>; 256]>,
     suffix: String,
 }
 
@@ -128,9 +132,17 @@ impl Run {
         let mut outside = class.clone();
         outside.negate();
         let mut first_outside = [false; 256];
-        for range in outside.ranges() {
+        let mut ranges_from = Box::new([const { 0..0 }; 256]);
+        for (index, range) in outside.ranges().iter().enumerate() {
             let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
-            first_outside[first(range.start())..=first(range.end())].fill(true);
+            for first in first(range.start())..=first(range.end()) {
+                let start = match first_outside[first] {
+                    true => ranges_from[first].start,
+                    false => index,
+                };
+                first_outside[first] = true;
+                ranges_from[first] = start..index + 1;
+            }
         }
         // In between lie bytes that are first in no character, but occur further on in many.
         first_outside[0x80..0xc0].fill(false);
@@ -139,6 +151,7 @@ impl Run {
             some: run.min == 1,
             outside: outside.ranges().into(),
             first_outside,
+            ranges_from,
             suffix,
         })
     }
@@ -170,7 +183,9 @@ impl Run {
             .position(|byte| self.first_outside[usize::from(*byte)])
         {
             len += found;
-            let Some(next) = text[len..].chars().next().filter(|c| !self.is_outside(*c)) else {
+            let first = text.as_bytes()[len];
+            let next = text[len..].chars().next();
+            let Some(next) = next.filter(|c| !self.is_outside(first, *c)) else {
                 return len;
             };
             len += next.len_utf8();
@@ -178,9 +193,11 @@ impl Run {
         text.len()
     }
 
-    fn is_outside(&self, c: char) -> bool {
-        let at = self.outside.partition_point(|range| range.end() < c);
-        self.outside.get(at).is_some_and(|range| range.start() <= c)
+    /// Whether a character, which begins with this byte, is not in the class.
+    fn is_outside(&self, first: u8, c: char) -> bool {
+        let ranges = &self.outside[self.ranges_from[usize::from(first)].clone()];
+        let at = ranges.partition_point(|range| range.end() < c);
+        ranges.get(at).is_some_and(|range| range.start() <= c)
     }
 }
 

@@ -16,7 +16,8 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 /// are applied to the whole answer, in one pass from left to right: what one has put in, no other
 /// changes. Where several fit, the longest wins.
 ///
-/// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer.
+/// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer: the
+/// fallback, if the answer would be longer than a datagram may be.
 ///
 /// Answering allocates nothing once a thread has answered a request or two, unless a template uses
 /// a group with a number above 15.
@@ -58,6 +59,20 @@ impl Robot {
             matched,
         }
     }
+
+    /// The answer to what no rule matches.
+    ///
+    /// ```
+    /// let zurich = rejoinder::zurich();
+    /// assert_eq!(zurich.fallback().to_string(), zurich.answer("?").to_string());
+    /// ```
+    pub fn fallback(&self) -> Answer<'_> {
+        Answer {
+            robot: self,
+            request: "",
+            matched: None,
+        }
+    }
 }
 
 impl<C> Handler<C> for Robot
@@ -70,7 +85,11 @@ where
         _: &Context,
         reply: &mut Reply<'_, C>,
     ) -> Result<(), ReplyError> {
-        reply.send(&self.answer(request))
+        match reply.send(&self.answer(request)) {
+            // What is repeated and substituted can be longer than the request was.
+            Err(ReplyError::TooLong(_)) => reply.send(&self.fallback()),
+            result => result,
+        }
     }
 }
 

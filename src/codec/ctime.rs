@@ -1,7 +1,8 @@
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt::{self, Write as _};
+use std::ops::Range;
 use std::str::{self, Utf8Error};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Datelike, Local, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
@@ -32,7 +33,7 @@ use crate::clock::Now;
 #[derive(Clone, Debug)]
 pub struct Ctime {
     zone: Zone,
-    latest: Cell<Option<Header>>,
+    latest: RefCell<Option<Header>>,
 }
 
 impl Ctime {
@@ -49,22 +50,20 @@ impl Ctime {
     fn in_zone(zone: Zone) -> Self {
         Self {
             zone,
-            latest: Cell::new(None),
+            latest: RefCell::new(None),
         }
     }
 
-    /// The header for the second in which `wall` lies.
+    /// Writes the header for the second in which `wall` lies.
     #[inline]
-    fn header(&self, wall: SystemTime) -> Result<Header, CtimeError> {
-        let second = unix_second(wall).ok_or(CtimeError::YearOutOfRange)?;
-        match self.latest.get() {
-            Some(header) if header.second == second => Ok(header),
-            _ => {
-                let header = Header::new(second, self.zone)?;
-                self.latest.set(Some(header));
-                Ok(header)
-            }
-        }
+    fn put_header(&self, wall: SystemTime, out: &mut Writer<'_>) -> Result<(), CtimeError> {
+        let mut latest = self.latest.borrow_mut();
+        let header = match &*latest {
+            Some(header) if header.second.contains(&wall) => header,
+            _ => latest.insert(Header::new(wall, self.zone)?),
+        };
+        out.put(&header.bytes[..header.len]);
+        Ok(())
     }
 }
 
@@ -80,6 +79,7 @@ impl Codec for Ctime {
     type Answer<'a> = &'a dyn fmt::Display;
     type Error = CtimeError;
 
+    #[inline]
     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, CtimeError> {
         if datagram.is_empty() {
             return Err(CtimeError::EmptyRequest);
@@ -94,7 +94,7 @@ impl Codec for Ctime {
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
     ) -> Result<(), CtimeError> {
-        out.put(self.header(now.wall)?.as_bytes());
+        self.put_header(now.wall, out)?;
         Ok(write!(out, "{answer}")?)
     }
 
@@ -122,8 +122,9 @@ impl Codec for Ctime {
         Ok(Frame { time, text })
     }
 
+    #[inline]
     fn is_response(&self, datagram: &[u8]) -> bool {
-        parse_header(datagram).is_ok()
+        datagram.starts_with(OPENING.as_bytes()) && parse_header(datagram).is_ok()
     }
 }
 
@@ -266,30 +267,30 @@ enum Zone {
 }
 
 /// A response's header, ready to be copied into every datagram of its second.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Header {
-    second: i64,
+    second: Range<SystemTime>,
     bytes: [u8; HEADER_BYTES],
     len: usize,
 }
 
 impl Header {
-    fn new(second: i64, zone: Zone) -> Result<Self, CtimeError> {
-        let time = civil_time(second, zone).ok_or(CtimeError::YearOutOfRange)?;
+    fn new(wall: SystemTime, zone: Zone) -> Result<Self, CtimeError> {
+        let unix_second = unix_second(wall).ok_or(CtimeError::YearOutOfRange)?;
+        let time = civil_time(unix_second, zone).ok_or(CtimeError::YearOutOfRange)?;
         let mut bytes = [0; HEADER_BYTES];
         let mut out = Writer::new(&mut bytes);
         write!(out, "{OPENING}{time}{CLOSING}")?;
         let len = out.finish().expect("no ctime text has over 24 characters");
-        Ok(Self { second, bytes, len })
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        Ok(Self {
+            second: second_from(unix_second).ok_or(CtimeError::YearOutOfRange)?,
+            bytes,
+            len,
+        })
     }
 }
 
 /// Whole seconds since 1970, rounded down; negative before.
-#[inline]
 fn unix_second(wall: SystemTime) -> Option<i64> {
     match wall.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).ok(),
@@ -299,6 +300,16 @@ fn unix_second(wall: SystemTime) -> Option<i64> {
             Some(-seconds - i64::from(before.subsec_nanos() > 0))
         }
     }
+}
+
+/// All moments of a second, which is told as [`unix_second`] does.
+fn second_from(unix_second: i64) -> Option<Range<SystemTime>> {
+    let distance = Duration::from_secs(unix_second.unsigned_abs());
+    let start = match unix_second {
+        0.. => SystemTime::UNIX_EPOCH.checked_add(distance)?,
+        _ => SystemTime::UNIX_EPOCH.checked_sub(distance)?,
+    };
+    Some(start..start.checked_add(Duration::from_secs(1))?)
 }
 
 /// The one place where a moment becomes a date.

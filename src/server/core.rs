@@ -172,7 +172,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
                 .saturating_sub(received.monotonic)
                 .saturating_add(datagram.meta.waited);
             let is_stale = self.max_age.is_some_and(|max_age| waited > max_age);
-            let fate = self.answer(received, datagram, is_stale, outbox);
+            let fate = self.answer(received, &datagram, is_stale, outbox);
             self.stats.count(fate);
         }
     }
@@ -181,7 +181,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     fn answer(
         &mut self,
         now: Now,
-        datagram: Datagram<'_>,
+        datagram: &Datagram<'_>,
         is_stale: bool,
         outbox: &mut Outbox,
     ) -> Fate {
@@ -217,7 +217,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     fn answer_or_panic(
         &mut self,
         now: Now,
-        datagram: Datagram<'_>,
+        datagram: &Datagram<'_>,
         is_stale: bool,
         outbox: &mut Outbox,
     ) -> Result<Fate, Refusal<C::Error>> {
@@ -225,20 +225,20 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         if meta.truncated {
             return Err(Refusal::For(DropReason::Truncated));
         }
-        self.sources.check(&meta)?;
+        self.sources.check(meta)?;
         if is_stale {
             return Err(Refusal::For(DropReason::Stale));
         }
         if self.codec.is_response(bytes) {
             return Err(Refusal::For(DropReason::Response));
         }
-        self.gate.admit(now, &datagram)?;
+        self.gate.admit(now, datagram)?;
         let request = self
             .codec
             .decode_request(bytes)
             .map_err(Refusal::Malformed)?;
         let queued = outbox.len();
-        let context = Context::new(&meta, now);
+        let context = Context::new(meta, now);
         let mut reply = Reply::new(&self.codec, bytes, context, outbox);
         self.handler
             .handle(request, &context, &mut reply)
@@ -247,7 +247,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             return Ok(Fate::Silent);
         }
         let replies = Replies::new(outbox.len() - queued, outbox.bytes_from(queued));
-        self.gate.release(now, &datagram, replies)?;
+        self.gate.release(now, datagram, replies)?;
         Ok(Fate::Replied)
     }
 }

@@ -129,8 +129,10 @@ impl Inbox {
         let run = self.runs.get_mut(self.first)?;
         let start = run.start;
         let end = run.end.min(start + run.segment_bytes);
-        let mut meta = run.meta;
-        meta.truncated |= end - start > self.max_datagram_bytes;
+        let meta = Meta {
+            truncated: run.meta.truncated || end - start > self.max_datagram_bytes,
+            ..run.meta
+        };
         run.start = end;
         if end == run.end {
             self.first += 1;

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rejoinder::{
-    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpFeature, UdpOptions,
-    zurich,
+    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpOptions, zurich,
 };
+
+use crate::settings::Setting;
 
 type Counters = BTreeMap<String, u64>;
 
@@ -27,40 +28,38 @@ pub(crate) fn process() {
         .filter_map(|option| option.split_once('='))
         .collect();
     let bind = options.get("bind").unwrap_or(&"127.0.0.1:0");
-    // As `ServerBuilder::bind` does for a server with a limit of age.
     let mut udp = UdpOptions::new();
-    if options.contains_key("max_age") {
-        udp = udp.with(UdpFeature::Timestamp);
-    }
-    let mut transport = udp.bind(bind).unwrap();
-    say(&transport.local_addr().unwrap().to_string());
-    if let Some(peer) = options.get("poke") {
-        let mut outbox = Outbox::new(1, 1);
-        let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
-            space[0] = b'?';
-            Ok(1)
-        };
-        let (peer, local) = match *peer {
-            // From one of its addresses to another.
-            "itself" => {
-                let port = transport.local_addr().unwrap().port();
-                let peer = SocketAddr::from(([127, 0, 0, 3], port));
-                (peer, Some([127, 0, 0, 2].into()))
-            }
-            peer => (peer.parse().unwrap(), None),
-        };
-        outbox.push_with(peer, local, write).unwrap();
-        assert_eq!(transport.send(&outbox).datagrams, 1);
+    if options.contains_key("portable") {
+        udp = udp.portable();
     }
     let limit = options.get("answers").map(|answers| {
         let limit = RateLimit::builder().answers_per_second(answers.parse().unwrap());
         limit.build().unwrap()
     });
     let mut builder = ServerBuilder::new(Ctime::local()).gate(limit);
+    if let Some(workers) = options.get("workers") {
+        builder = builder.workers(workers.parse().unwrap());
+    }
     if let Some(millis) = options.get("max_age") {
         builder = builder.max_age(Duration::from_millis(millis.parse().unwrap()));
     }
-    let server = builder.on(transport);
+    let server = match options.get("poke") {
+        None => builder.udp(udp).bind(bind).unwrap(),
+        Some(peer) => {
+            let mut transport = udp.bind(bind).unwrap();
+            match *peer {
+                "itself" => {
+                    // From one of its addresses to another.
+                    let port = transport.local_addr().unwrap().port();
+                    let peer = SocketAddr::from(([127, 0, 0, 3], port));
+                    poke(&mut transport, peer, Some([127, 0, 0, 2].into()));
+                }
+                peer => poke(&mut transport, peer.parse().unwrap(), None),
+            }
+            builder.on(transport)
+        }
+    };
+    say(&server.local_addr().unwrap().to_string());
     let handle = server.handle();
     let server = thread::spawn(move || server.serve(zurich()));
     for line in io::stdin().lines() {
@@ -71,6 +70,17 @@ pub(crate) fn process() {
     }
     handle.stop();
     say(&told(&server.join().unwrap().unwrap()));
+}
+
+/// Asks a question from the server's own socket.
+fn poke(transport: &mut impl Transport, peer: SocketAddr, local: Option<IpAddr>) {
+    let mut outbox = Outbox::new(1, 1);
+    let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
+        space[0] = b'?';
+        Ok(1)
+    };
+    outbox.push_with(peer, local, write).unwrap();
+    assert_eq!(transport.send(&outbox).datagrams, 1);
 }
 
 fn told(stats: &Stats) -> String {
@@ -97,10 +107,13 @@ pub(crate) struct Victim {
     interruptions: bool,
     descriptors: usize,
     memory: u64,
+    workers: u64,
 }
 
 impl Victim {
     pub(crate) fn start(options: &[(&str, &str)]) -> Self {
+        let workers = options.iter().find(|option| option.0 == "workers");
+        let workers = workers.map_or(1, |option| option.1.parse().unwrap());
         let options: Vec<_> = options
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
@@ -119,6 +132,7 @@ impl Victim {
             interruptions: false,
             descriptors: 0,
             memory: 0,
+            workers,
             child,
         };
         victim.addr = victim.hear().parse().unwrap();
@@ -131,6 +145,16 @@ impl Victim {
         victim.descriptors = victim.count_descriptors();
         victim.memory = victim.resident_bytes();
         victim
+    }
+
+    /// One that is opened in a certain way.
+    pub(crate) fn start_in(setting: Setting) -> Self {
+        let workers = setting.workers.to_string();
+        let mut options = vec![("bind", setting.addr()), ("workers", &workers)];
+        if setting.portable {
+            options.push(("portable", "yes"));
+        }
+        Self::start(&options)
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -233,7 +257,7 @@ impl Victim {
         assert_eq!(self.count_descriptors(), self.descriptors);
         let grown = self.resident_bytes().saturating_sub(self.memory);
         assert!(
-            grown <= BATCHES_BYTES + SLACK_BYTES,
+            grown <= self.workers * BATCHES_BYTES + SLACK_BYTES,
             "{grown} bytes more than before"
         );
     }
@@ -333,7 +357,8 @@ pub(crate) fn receive(socket: &UdpSocket) -> Vec<u8> {
     buffer
 }
 
-/// Signals the process that serves at an address. Without unsafe code, only a program can.
+/// Signals the process that serves at an address. Without unsafe code, only a program can. When it
+/// was told to stop, it has stopped when this returns.
 pub(crate) fn signal(server: SocketAddr, signal: &str) {
     let process = PROCESSES.lock().unwrap()[&server];
     let status = Command::new("kill")
@@ -341,6 +366,23 @@ pub(crate) fn signal(server: SocketAddr, signal: &str) {
         .arg(process.to_string())
         .status();
     assert!(status.unwrap().success());
+    if signal == "STOP" {
+        let deadline = Instant::now() + PATIENCE;
+        while !has_stopped(process) {
+            assert!(Instant::now() < deadline, "it goes on");
+            thread::yield_now();
+        }
+    }
+}
+
+/// Whether all threads of a process have: each is told to by the first that hears of it.
+fn has_stopped(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.into_iter().all(|thread| {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // After its name, which stands in parentheses and may be anything.
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    })
 }
 
 fn parse(counters: &str) -> Counters {

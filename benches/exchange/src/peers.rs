@@ -175,7 +175,12 @@ fn bare(socket: &UdpSocket) -> ! {
             };
             let mut out = Writer::new(space);
             if codec
-                .encode_response(now.get(), &Shown(&robot, request), &mut out)
+                .encode_response(
+                    now.get(),
+                    request.as_bytes(),
+                    &Shown(&robot, request),
+                    &mut out,
+                )
                 .is_err()
             {
                 return 0;
