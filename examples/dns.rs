@@ -6,7 +6,9 @@
 //! dig @127.0.0.1 -p 5300 whoami. TXT
 //! ```
 //!
-//! It knows no TCP, so what is truncated stays truncated.
+//! It knows no TCP, so what is truncated stays truncated, and zones are not transferred. Where other
+//! servers say FORMERR it is silent on purpose: what is no query deserves no packet to an address
+//! that may be forged.
 
 #[path = "dns/codec.rs"]
 pub(crate) mod codec;
@@ -56,7 +58,7 @@ impl Handler<Dns> for Zone {
             answer.rcode = OptRcode::NOTIMP;
         } else if query.edns.is_some_and(|edns| edns.version != 0) {
             answer.rcode = OptRcode::BADVERS;
-        } else if query.class != Class::IN {
+        } else if query.class != Class::IN || matches!(query.rtype, Rtype::AXFR | Rtype::IXFR) {
             answer.rcode = OptRcode::REFUSED;
         } else if begins_with_whoami(query.name) {
             answer.authoritative = true;

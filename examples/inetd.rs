@@ -5,20 +5,22 @@
 //! rdate -u -p -o 3737 127.0.0.1
 //! ```
 //!
-//! Responses of these protocols look like requests, so two such servers whose packets are forged to
-//! come from each other can keep a datagram going for ever (CVE-2024-2169). TIME, DAYTIME and QOTD
-//! need no more than an empty request, so here only one shorter than any answer gets one, and the
-//! game ends. ECHO cannot do that: what keeps it apart from its like is only that nothing from a
-//! port below 1024, where its like lives, should be let in.
+//! Responses of these protocols look like requests, so two such servers, one of which gets a packet
+//! that is forged to come from the other, can keep a datagram going for ever (CVE-2024-2169). So
+//! nothing is answered that comes from a port below 1024, where the like of these services lives, or
+//! from a port that one of them has here, be it on another address. Against a server that somebody
+//! put on yet another port that does not help; then the rate limit, which is always on, keeps the
+//! game slow: 100 datagrams a second.
 
 #[path = "support/service.rs"]
 mod service;
 
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Local};
-use rejoinder::{Context, Handler, Raw, Reply, ReplyError, ServerBuilder};
+use rejoinder::{Context, Datagram, Handler, Raw, Reply, ReplyError, ServerBuilder};
 
 const HELP: &str = "\
 ECHO, TIME, DAYTIME and QOTD on UDP (RFC 862, 868, 867, 865).
@@ -27,6 +29,9 @@ Usage: inetd [--echo ADDRESS] [--time ADDRESS] [--daytime ADDRESS] [--qotd ADDRE
 
 Each service that has an address runs there (HOST:PORT, port 0 is any free port). Without any, all
 four run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717.
+
+Whatever a datagram says, it is answered, unless it comes from a port below 1024 or from the port of
+one of the services; and any one network is answered at most 100 times a second by each.
 
   -q, --quiet    print nothing
   -h, --help     this text
@@ -53,7 +58,6 @@ impl Handler<Raw> for Service {
         let now = context.now.wall;
         match self {
             Self::Echo => reply.send(request),
-            _ if request.len() >= SHORTEST_ANSWER => Ok(()),
             Self::Time => reply.send(&seconds_since_1900(now).to_be_bytes()),
             Self::Daytime => reply.send(local_time(now).as_bytes()),
             Self::Quote => {
@@ -62,6 +66,13 @@ impl Handler<Raw> for Service {
                 reply.send(QUOTES[day as usize % QUOTES.len()].as_bytes())
             }
         }
+    }
+}
+
+fn not_from(ports: &OnceLock<Vec<u16>>, datagram: &Datagram<'_>) -> Result<(), &'static str> {
+    match ports.get() {
+        Some(ports) if ports.contains(&datagram.meta.peer.port()) => Err("from a port of our own"),
+        _ => Ok(()),
     }
 }
 
@@ -84,8 +95,6 @@ fn seconds_since_1900(time: SystemTime) -> u32 {
     seconds
 }
 
-/// TIME's.
-const SHORTEST_ANSWER: usize = 4;
 const QUOTES: [&str; 3] = [
     "Be conservative in what you do, be liberal in what you accept from others. -- RFC 761\r\n",
     "With sufficient thrust, pigs fly just fine. -- RFC 1925\r\n",
@@ -103,10 +112,20 @@ fn main() -> ExitCode {
         let all = services
             .iter()
             .all(|(name, ..)| arguments.get(name).is_none());
-        services
+        let own_ports = Arc::new(OnceLock::new());
+        let running: Vec<service::Service> = services
             .into_iter()
             .filter(|(name, ..)| all || arguments.get(name).is_some())
-            .map(|(name, addr, it)| arguments.service(name, addr, ServerBuilder::new(Raw), it))
-            .collect()
+            .map(|(name, addr, it)| {
+                let own_ports = Arc::clone(&own_ports);
+                let server = ServerBuilder::new(Raw)
+                    .blocked_ports(1..1024)
+                    .gate(move |datagram: &Datagram<'_>| not_from(&own_ports, datagram));
+                arguments.limited_service(name, addr, server, it)
+            })
+            .collect::<Result<_, _>>()?;
+        // Known only now, if one of them was to be any free port. None of them has begun.
+        own_ports.get_or_init(|| running.iter().map(|service| service.addr.port()).collect());
+        Ok(running)
     })
 }

@@ -7,6 +7,8 @@
 //!
 //! What it tells is the machine's own clock, and it says so in its stratum: it is for networks that
 //! need to agree more than to be right.
+//!
+//! The 48 bytes are read and written by hand: the crates for NTP are clients, or whole daemons.
 
 #[path = "support/service.rs"]
 mod service;
@@ -14,7 +16,9 @@ mod service;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use rejoinder::{Codec, Correlation, IntoReply, Now, Reply, ReplyError, ServerBuilder, Writer};
+use rejoinder::{
+    Codec, Correlation, IntoReply, Now, REFLECTOR_PORTS, Reply, ReplyError, ServerBuilder, Writer,
+};
 
 const HELP: &str = "\
 The machine's time by SNTP (RFC 4330, RFC 5905).
@@ -163,6 +167,12 @@ pub(crate) fn ntp_time(time: SystemTime) -> u64 {
     ((since_1970.as_secs() + 2_208_988_800) << 32) | fraction
 }
 
+/// NTP's daemons ask from port 123. Two servers could not go on answering each other: each wants the
+/// client's mode and answers in the server's.
+pub(crate) fn blocked_ports() -> impl Iterator<Item = u16> {
+    REFLECTOR_PORTS.into_iter().filter(|port| *port != 123)
+}
+
 const MODE_CLIENT: u8 = 3;
 const MODE_SERVER: u8 = 4;
 /// 2⁻²⁰ s, about a microsecond.
@@ -173,6 +183,7 @@ const ROOT_DISPERSION: u32 = 655;
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS"], |arguments| {
         let server = ServerBuilder::new(Sntp)
+            .blocked_ports(blocked_ports())
             .max_request_bytes(1500)
             .max_reply_bytes(48);
         let service = arguments.service("ADDRESS", "127.0.0.1:12312", server, |()| LOCAL_CLOCK)?;

@@ -118,6 +118,17 @@ fn of_an_answer_too_long_to_keep_only_silence_is_repeated() {
 }
 
 #[test]
+fn copies_get_silence_where_their_key_says_so() {
+    let dedup = Dedup::new(counter(), key).silent_for(|key: &String| key == "quiet");
+    let mut core = ServerCore::new(Text, dedup);
+    assert_eq!(ask_at(&mut core, "loud:", 0), ["1"]);
+    assert_eq!(ask_at(&mut core, "quiet:", 0), ["2"]);
+    assert_eq!(ask_at(&mut core, "loud:", 1), ["1"]);
+    assert!(ask_at(&mut core, "quiet:", 246).is_empty());
+    assert_eq!(ask_at(&mut core, "quiet:", 247), ["3"]);
+}
+
+#[test]
 fn after_a_panic_or_an_error_the_next_copy_is_a_first_one() {
     struct Moody(AtomicU32);
 

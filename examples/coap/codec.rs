@@ -1,7 +1,7 @@
 //! `CoAP`'s messages over UDP (RFC 7252 §3 and §4), for the server and the client.
 
 use coap_lite::error::MessageError;
-use coap_lite::{MessageClass, MessageType, Packet};
+use coap_lite::{MessageClass, MessageType, Packet, ResponseType};
 use rejoinder::{Codec, Correlation, IntoReply, Now, Reply, ReplyError, Writer};
 
 /// `CoAP` with the answer in the acknowledgement.
@@ -108,9 +108,18 @@ impl Codec for Coap {
     }
 }
 
+/// There is no block-wise transfer (RFC 7959), so whoever asks for too much is told that.
 impl IntoReply<Coap> for Packet {
     fn reply(self, reply: &mut Reply<'_, Coap>) -> Result<(), ReplyError> {
-        reply.send(self)
+        match reply.send(self) {
+            Err(ReplyError::TooLong(_)) => {
+                let mut answer = Packet::new();
+                answer.header.code = MessageClass::Response(ResponseType::InternalServerError);
+                answer.payload = b"the answer is too long".to_vec();
+                reply.send(answer)
+            }
+            sent => sent,
+        }
     }
 }
 

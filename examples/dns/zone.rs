@@ -41,7 +41,7 @@ struct Stored {
 
 impl Zone {
     /// Reads a master file (RFC 1035 §5) with one zone in it. What this server could not answer
-    /// correctly is an error: delegations, wildcards, DNAME, included files.
+    /// correctly is an error: delegations, wildcards, DNAME, DNSSEC, included files.
     pub(crate) fn parse(master_file: &[u8]) -> Result<Self, Box<dyn Error>> {
         let source = Source::parse(master_file)?;
         let mut names = HashMap::new();
@@ -182,6 +182,11 @@ impl Source {
             if record.class() != Class::IN {
                 return Err(format!("{}: not of class IN", record.owner()).into());
             }
+            if let Rtype::DNSKEY | Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::NSEC3PARAM =
+                record.rtype()
+            {
+                return Err(format!("{}: DNSSEC is not supported", record.owner()).into());
+            }
             if record.rtype() == Rtype::SOA && soa.replace(record.clone()).is_some() {
                 return Err(format!("{}: a second SOA record", record.owner()).into());
             }
@@ -196,6 +201,9 @@ impl Source {
         }
         let mut negative = soa.ok_or("no SOA record")?;
         let apex = canonical(negative.owner());
+        if !names[&apex].contains_key(&Rtype::NS) {
+            return Err(format!("{apex}: no NS record beside the SOA record").into());
+        }
         if let ZoneRecordData::Soa(soa) = negative.data() {
             // RFC 2308 §3.
             negative.set_ttl(soa.minimum().min(negative.ttl()));

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use rejoinder::{Codec, Handler, ServeError, ServerBuilder, ServerHandle, Stats};
+use rejoinder::{Codec, Gate, Handler, RateLimit, ServeError, ServerBuilder, ServerHandle, Stats};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
@@ -77,16 +77,52 @@ impl Arguments {
         self.values.get(option).map(String::as_str)
     }
 
-    /// A service at the address that an option names.
-    pub(crate) fn service<C, H>(
+    /// A service at the address that an option names. Whoever is not on this machine gets a limited
+    /// number of answers, because the sender of a datagram is easily forged.
+    #[allow(dead_code, reason = "a program needs this one or the next")]
+    pub(crate) fn service<C, G, H>(
         &self,
         option: &str,
         default: &str,
-        server: ServerBuilder<C>,
+        server: ServerBuilder<C, G>,
         handler: H,
     ) -> Result<Service, Failure>
     where
         C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        self.bind(option, default, server, handler, false)
+    }
+
+    /// A service that is limited towards this machine too.
+    #[allow(dead_code, reason = "a program needs this one or the last")]
+    pub(crate) fn limited_service<C, G, H>(
+        &self,
+        option: &str,
+        default: &str,
+        server: ServerBuilder<C, G>,
+        handler: H,
+    ) -> Result<Service, Failure>
+    where
+        C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        self.bind(option, default, server, handler, true)
+    }
+
+    fn bind<C, G, H>(
+        &self,
+        option: &str,
+        default: &str,
+        server: ServerBuilder<C, G>,
+        handler: H,
+        always_limited: bool,
+    ) -> Result<Service, Failure>
+    where
+        C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
         let text = self.get(option).unwrap_or(default);
@@ -96,12 +132,16 @@ impl Arguments {
                 Failure::Usage(format!("bad address `{text}`: {error}; write HOST:PORT"))
             })?
             .collect();
+        let is_local = addrs.iter().all(|addr| addr.ip().is_loopback());
+        let is_limited = always_limited || !is_local;
         let server = server
+            .gate(is_limited.then(RateLimit::default))
             .bind(&addrs[..])
             .map_err(|error| format!("cannot listen on {text}: {error}"))?;
         Ok(Service {
             name: if option == "ADDRESS" { "" } else { option }.to_owned(),
             addr: server.local_addr()?,
+            is_limited,
             handle: server.handle(),
             serve: Box::new(move || server.serve(handler)),
         })
@@ -111,7 +151,8 @@ impl Arguments {
 /// One server, ready to run.
 pub(crate) struct Service {
     name: String,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
+    is_limited: bool,
     handle: ServerHandle,
     serve: Box<dyn FnOnce() -> Result<Stats, ServeError> + Send>,
 }
@@ -163,11 +204,18 @@ fn run(services: Vec<Service>, arguments: &Arguments) -> Result<(), Failure> {
         let Service {
             name,
             addr,
+            is_limited,
             handle,
             serve,
         } = service;
         let name = format!("{name}{}", if name.is_empty() { "" } else { ": " });
         tell(format!("{name}listening on {addr}"));
+        if is_limited {
+            // `RateLimit`'s default.
+            tell(format!(
+                "{name}answering any one network at most 100 times a second"
+            ));
+        }
         let ended = Arc::clone(&ended);
         let thread = thread::spawn(move || {
             let result = serve();

@@ -136,9 +136,10 @@ impl Run {
         for (index, range) in outside.ranges().iter().enumerate() {
             let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
             for first in first(range.start())..=first(range.end()) {
-                let start = match first_outside[first] {
-                    true => ranges_from[first].start,
-                    false => index,
+                let start = if first_outside[first] {
+                    ranges_from[first].start
+                } else {
+                    index
                 };
                 first_outside[first] = true;
                 ranges_from[first] = start..index + 1;

@@ -36,8 +36,11 @@ use crate::codec::Codec;
 /// [`lifetime`](Self::lifetime), with answers of up to
 /// [`max_answer_bytes`](Self::max_answer_bytes) bytes. When there is no room, the oldest is
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
-/// service. Memory: about 150 bytes and one answer for each of `capacity`, allocated as it is
-/// needed.
+/// service.
+///
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 300
+/// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
+/// heap; and room for the longest answer that the place has held, up to `max_answer_bytes`.
 ///
 /// # What else
 ///
@@ -49,6 +52,7 @@ pub struct Dedup<H, F, K> {
     handler: H,
     key: F,
     lifetime: Duration,
+    is_silent: fn(&K) -> bool,
     memory: Mutex<Memory<K>>,
 }
 
@@ -59,6 +63,7 @@ impl<H, F, K> Dedup<H, F, K> {
             handler,
             key,
             lifetime: Duration::from_secs(247),
+            is_silent: |_| false,
             memory: Mutex::new(Memory {
                 capacity: 4096,
                 max_answer_bytes: 1152,
@@ -92,6 +97,24 @@ impl<H, F, K> Dedup<H, F, K> {
     #[must_use]
     pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
         self.memory_mut().max_answer_bytes = bytes;
+        self
+    }
+
+    /// Of which requests, by their keys, further copies get silence instead of the first answer.
+    /// Their answers are not kept. Default: none. For `CoAP`, whose messages that are not
+    /// confirmable nobody retransmits, they are those (RFC 7252 §4.3): let the key tell.
+    ///
+    /// ```
+    /// # use rejoinder::{Dedup, ServerCore, Text};
+    /// # let handler = |_: &str| None::<&str>;
+    /// // A request is a kind, C or N, and an id.
+    /// let key = |request: &&str| Some((request.starts_with('C'), request.get(1..)?.to_owned()));
+    /// let once = Dedup::new(handler, key).silent_for(|key: &(bool, String)| !key.0);
+    /// # ServerCore::new(Text, once);
+    /// ```
+    #[must_use]
+    pub fn silent_for(mut self, keys: fn(&K) -> bool) -> Self {
+        self.is_silent = keys;
         self
     }
 
@@ -150,8 +173,13 @@ where
         };
         let before = reply.sent().len();
         self.handler.handle(request, context, reply)?;
+        let kept = if (self.is_silent)(&exchange.key) {
+            0
+        } else {
+            reply.sent().len() - before
+        };
         self.memory()
-            .remember(&exchange, now, reply.sent().skip(before));
+            .remember(&exchange, now, reply.sent().skip(before).take(kept));
         drop(begun);
         Ok(())
     }
@@ -238,6 +266,8 @@ impl<K: Eq + Hash + Clone> Memory<K> {
                 slot.ends.clear();
                 break;
             }
+            // Never more than `max_answer_bytes`.
+            slot.bytes.reserve_exact(answer.len());
             slot.bytes.extend_from_slice(answer);
             slot.ends.push(slot.bytes.len());
         }
@@ -265,5 +295,25 @@ impl<H, F, K: Eq> Drop for Begun<'_, H, F, K> {
         if let Some(index) = memory.begun.iter().position(|one| one == self.exchange) {
             memory.begun.swap_remove(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exchange, Slot};
+
+    /// What a full memory of the default size takes for each request, without the answers.
+    fn bytes_each<K>() -> usize {
+        // A hash table is at most 7/8 full, has a power of two of places, and a byte more for each.
+        let index = 2 * (size_of::<(Exchange<K>, usize)>() + 1);
+        // A vector with one `usize` in it has room for four.
+        size_of::<Slot<K>>() + index + 4 * size_of::<usize>()
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn memory_is_what_the_documentation_says() {
+        assert!((250..=300).contains(&bytes_each::<u32>()));
+        assert_eq!(bytes_each::<[u64; 9]>() - bytes_each::<u64>(), 3 * 64);
     }
 }

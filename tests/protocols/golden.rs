@@ -11,8 +11,7 @@ use domain::base::Name;
 use domain::base::iana::{Class, Rtype};
 use proptest::prelude::*;
 use rejoinder::{
-    Codec, Dedup, DropReason, Handler, Inbox, Meta, Now, Outbox, Raw, Robot, ServerCore, Writer,
-    zurich,
+    Codec, DropReason, Handler, Inbox, Meta, Now, Outbox, Raw, Robot, ServerCore, Writer, zurich,
 };
 
 use crate::coap::codec::Coap;
@@ -77,6 +76,7 @@ fn inetd_answers_as_the_rfcs_say() {
     let mut time = ServerCore::new(Raw, Service::Time);
     let seconds = u32::try_from(TIME.as_secs() + 2_208_988_800).unwrap();
     assert_eq!(answer(&mut time, b""), seconds.to_be_bytes());
+    assert_eq!(answer(&mut time, b"whatever it is"), seconds.to_be_bytes());
 
     let mut daytime = ServerCore::new(Raw, Service::Daytime);
     let text = String::from_utf8(answer(&mut daytime, b"\r\n")).unwrap();
@@ -86,17 +86,6 @@ fn inetd_answers_as_the_rfcs_say() {
     let mut quote = ServerCore::new(Raw, Service::Quote);
     let text = String::from_utf8(answer(&mut quote, b"")).unwrap();
     assert!(text.len() < 512 && text.ends_with("\r\n"));
-}
-
-#[test]
-fn inetd_answers_none_of_its_own_answers_but_echoes() {
-    let services = [Service::Time, Service::Daytime, Service::Quote];
-    for one in services {
-        let response = answer(&mut ServerCore::new(Raw, one), b"");
-        for other in services {
-            assert!(ask(&mut ServerCore::new(Raw, other), &response).is_empty());
-        }
-    }
 }
 
 #[test]
@@ -153,6 +142,21 @@ fn sntp_is_silent_to_everything_but_clients() {
     assert!(ask(&mut core, &[4 << 3 | 3; 49]).is_empty());
     // Modes 2, 4 and 5, whatever the rest.
     assert_eq!(core.stats().dropped(DropReason::Response), 3 * 32);
+}
+
+#[test]
+fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
+    let core = ServerCore::new(Sntp, |()| LOCAL_CLOCK);
+    let mut core = core.blocked_ports(crate::sntp::blocked_ports());
+    let mut request = [0; 48];
+    request[0] = 4 << 3 | 3;
+    let (mut inbox, mut outbox) = (Inbox::new(2, 48), Outbox::new(32, 48));
+    inbox.push(&request, Meta::new(([192, 0, 2, 1], 123).into()));
+    inbox.push(&request, Meta::new(([192, 0, 2, 1], 53).into()));
+    core.handle(Now::system(), &mut inbox, &mut outbox);
+    let peers: Vec<u16> = outbox.iter().map(|it| it.peer.port()).collect();
+    assert_eq!(peers, [123]);
+    assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
 }
 
 fn zone() -> Zone {
@@ -218,6 +222,11 @@ fn dns_answers_are_these_bytes() {
         answer(&mut core, &query("com", Rtype::A, None)),
         hex(&format!("1234 8105 0001 0000 0000 0000 {question}"))
     );
+    // Zones are not transferred.
+    for rtype in [Rtype::AXFR, Rtype::IXFR] {
+        let refused = answer(&mut core, &query("example.org", rtype, None));
+        assert_eq!(refused[2..8], hex("8105 0001 0000"));
+    }
     // The asker's address and port, not to be cached.
     let question = "0677686f616d69 00 0010 0001";
     let text = "0f 3139322e302e322e313a3430303030";
@@ -278,7 +287,7 @@ fn dns_is_silent_to_responses_and_to_what_is_no_query() {
 
 #[test]
 fn a_zone_that_could_not_be_served_right_is_refused() {
-    let soa = "$TTL 60\n@ SOA ns hm 1 2 3 4 5\n";
+    let soa = "$TTL 60\n@ SOA ns hm 1 2 3 4 5\n@ NS ns\n";
     for (records, problem) in [
         ("sub NS ns.sub", "delegations are not supported"),
         ("* A 192.0.2.1", "wildcards are not supported"),
@@ -294,13 +303,27 @@ fn a_zone_that_could_not_be_served_right_is_refused() {
             "one set, several TTLs",
         ),
         ("a CH TXT x", "class"),
+        ("@ DNSKEY 256 3 13 AAAA", "DNSSEC is not supported"),
+        ("a NSEC b A NSEC", "DNSSEC is not supported"),
+        (
+            "a RRSIG A 13 3 60 20261222000000 20261122000000 1 @ AAAA",
+            "DNSSEC is not supported",
+        ),
     ] {
         let text = format!("$ORIGIN example.org.\n{soa}{records}\n");
         let error = Zone::parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(problem), "{records}: {error}");
     }
-    let error = Zone::parse(b"example.org. 60 A 192.0.2.1\n").unwrap_err();
-    assert_eq!(error.to_string(), "no SOA record");
+    for (text, problem) in [
+        ("example.org. 60 A 192.0.2.1\n", "no SOA record"),
+        (
+            "example.org. 60 SOA ns. hm. 1 2 3 4 5\nns.example.org. 60 NS ns.\n",
+            "example.org: no NS record beside the SOA record",
+        ),
+    ] {
+        let error = Zone::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), problem);
+    }
 }
 
 /// The example's handler, and how often it was asked.
@@ -311,10 +334,7 @@ fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, &'static AtomicU32) {
         asked.fetch_add(1, Ordering::Relaxed);
         crate::coap::answer(&robot, &request)
     };
-    (
-        ServerCore::new(Coap, Dedup::new(handler, crate::coap::id)),
-        asked,
-    )
+    (ServerCore::new(Coap, crate::coap::once(handler)), asked)
 }
 
 #[test]
@@ -344,7 +364,68 @@ fn coap_acknowledges_with_the_answer_and_once() {
     let mut non = post(0x51);
     non[3] = 0x35;
     assert_eq!(answer(&mut core, &non)[..5], [0x51, 0x44, 0x12, 0x35, 0x55]);
+    // Nobody waits for an answer to its copy.
+    assert!(ask(&mut core, &non).is_empty());
     assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn coap_looks_at_the_options_the_method_and_the_path_in_this_order() {
+    let (mut core, _) = coap();
+    let mut message_id = 0;
+    for (code, options, expected) in [
+        (
+            1,
+            &[
+                0xb6, b'z', b'u', b'r', b'i', b'c', b'h', 0x43, b'q', b'=', b'x',
+            ][..],
+            0x45,
+        ),
+        // PUT, FETCH and a method that nobody knows, to a path that is not there.
+        (3, &[0xb1, b'x'], 0x85),
+        (5, &[0xb1, b'x'], 0x85),
+        (31, &[0xb1, b'x'], 0x85),
+        (1, &[0xb1, b'x'], 0x84),
+        // Accept: two formats; three bytes. Uri-Host: none.
+        (1, &[0xd0, 4, 0x00], 0x82),
+        (1, &[0xd3, 4, 0, 0, 0], 0x82),
+        (1, &[0x30], 0x82),
+        (31, &[0xd3, 4, 0, 0, 0], 0x82),
+    ] {
+        for (kind, answered) in [(0x40, true), (0x50, expected != 0x82)] {
+            message_id += 1;
+            let request = [&[kind, code, 0, message_id], options].concat();
+            let codes: Vec<u8> = ask(&mut core, &request).iter().map(|it| it[1]).collect();
+            let expected = Vec::from_iter(answered.then_some(expected));
+            assert_eq!(codes, expected, "{request:x?}");
+        }
+    }
+}
+
+#[test]
+fn coap_says_so_when_the_answer_is_too_long() {
+    let (mut core, asked) = coap();
+    // 921 bytes, and 自己 has twice as many as 我.
+    let text = format!("你{}吗？", "我".repeat(304));
+    let request = [
+        &[0x41, 2, 0x12, 0x34, 0x55, 0xb6],
+        &b"zurich\xff"[..],
+        text.as_bytes(),
+    ]
+    .concat();
+    for _ in 0..2 {
+        let (mut inbox, mut outbox) = (Inbox::new(1, 1152), Outbox::new(16, 1152));
+        inbox.push(&request, Meta::new(PEER.parse().unwrap()));
+        core.handle(Now::system(), &mut inbox, &mut outbox);
+        let answers: Vec<&[u8]> = outbox.iter().map(|it| it.bytes).collect();
+        // ACK 5.00.
+        let expected = [
+            &[0x61, 0xa0, 0x12, 0x34, 0x55, 0xff],
+            &b"the answer is too long"[..],
+        ];
+        assert_eq!(answers, [expected.concat()]);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
 #[test]

@@ -110,6 +110,56 @@ fn socat_reads_the_date_and_the_quote_of_the_day() {
     assert!([before, of_the_day()].contains(&quote), "{quote}");
 }
 
+/// Both addresses are the machine's own without further ado only on Linux.
+#[test]
+#[cfg(target_os = "linux")]
+fn inetd_does_not_answer_its_own_services_and_their_like() {
+    let mut command = example("inetd");
+    command.args(["--echo", "127.0.0.1:0", "--daytime", "127.0.0.1:0"]);
+    let mut program = Program::start(&mut command);
+    let [echo, daytime] = ["echo", "daytime"].map(|service| {
+        let addr = program.wait_for_stderr(&format!("{service}: listening on "));
+        addr.parse::<SocketAddr>().unwrap()
+    });
+
+    // Where another inetd could be, with its ports the other way round.
+    let like = UdpSocket::bind(("127.0.0.2", daytime.port())).unwrap();
+    like.send_to(b"ping", echo).unwrap();
+    like.send_to(b"ping", daytime).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    for server in [echo, daytime] {
+        client.send_to(b"whatever", server).unwrap();
+        client.recv_from(&mut [0; 64]).unwrap();
+    }
+    program.signal("INT");
+    let ended = program.finish();
+    let total = "received 2: replied 1, silent 0, dropped 1";
+    assert_eq!(ended.stderr.matches(total).count(), 2, "{ended:?}");
+    assert!(ended.stderr.contains("from a port of our own"), "{ended:?}");
+    for name in ["echo", "daytime"] {
+        let limit = format!("{name}: answering any one network at most 100 times a second\n");
+        assert!(ended.stderr.contains(&limit), "{ended:?}");
+    }
+}
+
+#[test]
+fn services_for_everyone_are_limited() {
+    for (addr, limited) in [("127.0.0.1:0", false), ("0.0.0.0:0", true)] {
+        let mut program = Program::start(example("stun").arg(addr));
+        program.wait_for_stderr("listening on ");
+        program.signal("INT");
+        let ended = program.finish();
+        assert_eq!(
+            ended
+                .stderr
+                .contains("answering any one network at most 100 times a second\n"),
+            limited,
+            "{ended:?}"
+        );
+    }
+}
+
 #[test]
 #[ignore = "needs rdate"]
 fn rdate_reads_the_time_by_sntp() {
@@ -494,7 +544,8 @@ fn asks_many_at_once(server: &NameServer) {
     let mut expected = HashMap::new();
     let (mut submitted, mut answered) = (0, 0);
     while answered < 5000 {
-        while submitted < 5000 && client.in_flight() < 256 {
+        // A result takes a place in the window until it is collected.
+        while submitted < 5000 && expected.len() < 256 {
             let (text, address) = match there.get(submitted % 4) {
                 Some((label, address)) => (format!("{label}.example.org"), Some(*address)),
                 None => (format!("no{submitted}.example.org"), None),
@@ -554,6 +605,7 @@ fn coap_client(arguments: &[&str], port: &str, path: &str) -> Ended {
 fn coap_client_asks_the_robot() {
     let (server, port) = server("coap");
     let good = "【机器人】小Zurich 好!\n";
+    let too_much = format!("你{}吗？", "我".repeat(304));
     let known = "</zurich>;ct=0;title=\"POST a text, or GET ?q=TEXT\"\n";
     for (arguments, path, stdout, stderr) in [
         (&["-m", "post", "-e", "你好吗？"][..], "/zurich", good, ""),
@@ -572,6 +624,12 @@ fn coap_client_asks_the_robot() {
             "/zurich",
             good,
             "",
+        ),
+        (
+            &["-m", "post", "-e", &too_much],
+            "/zurich",
+            "",
+            "5.00 the answer is too long\n",
         ),
         (&[], "/zurich", "", "4.00 ask with ?q=TEXT\n"),
         (&["-O", "9,x"], "/zurich", "", "4.02 option 9\n"),
@@ -599,7 +657,7 @@ fn coap_client_asks_the_robot() {
     assert!(
         ended
             .stderr
-            .contains("received 12: replied 12, silent 0, dropped 0"),
+            .contains("received 13: replied 13, silent 0, dropped 0"),
         "{ended:?}"
     );
 }

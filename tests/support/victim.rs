@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
@@ -47,15 +47,7 @@ pub(crate) fn process() {
         None => builder.udp(udp).bind(bind).unwrap(),
         Some(peer) => {
             let mut transport = udp.bind(bind).unwrap();
-            match *peer {
-                "itself" => {
-                    // From one of its addresses to another.
-                    let port = transport.local_addr().unwrap().port();
-                    let peer = SocketAddr::from(([127, 0, 0, 3], port));
-                    poke(&mut transport, peer, Some([127, 0, 0, 2].into()));
-                }
-                peer => poke(&mut transport, peer.parse().unwrap(), None),
-            }
+            poke(&mut transport, peer);
             builder.on(transport)
         }
     };
@@ -73,7 +65,16 @@ pub(crate) fn process() {
 }
 
 /// Asks a question from the server's own socket.
-fn poke(transport: &mut impl Transport, peer: SocketAddr, local: Option<IpAddr>) {
+fn poke(transport: &mut impl Transport, peer: &str) {
+    let (peer, local) = match peer {
+        // From one of its addresses to another.
+        "itself" => {
+            let port = transport.local_addr().unwrap().port();
+            let peer = SocketAddr::from(([127, 0, 0, 3], port));
+            (peer, Some([127, 0, 0, 2].into()))
+        }
+        peer => (peer.parse().unwrap(), None),
+    };
     let mut outbox = Outbox::new(1, 1);
     let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
         space[0] = b'?';
