@@ -35,7 +35,7 @@ fn too_few_descriptors_are_an_error_and_not_the_end() {
         };
         assert!((1..64).contains(&submitted), "{submitted}");
         match error {
-            RequestError::Connect(error) => {
+            RequestError::Connect { source: error, .. } => {
                 assert_eq!(
                     error.raw_os_error(),
                     Some(rustix::io::Errno::MFILE.raw_os_error())
