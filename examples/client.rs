@@ -147,9 +147,11 @@ impl Session {
             let answer = self.clients[0].request(message);
             match answer.map(|frame| frame.to_string()) {
                 Ok(frame) => return Ok(frame),
-                Err(RequestError::NobodyListening { .. } | RequestError::Connect(_))
-                    if others > 0 =>
-                {
+                Err(
+                    RequestError::NobodyListening { .. }
+                    | RequestError::Unreachable { .. }
+                    | RequestError::Connect { .. },
+                ) if others > 0 => {
                     self.clients.rotate_left(1);
                 }
                 Err(error @ RequestError::NobodyListening { peer }) => {

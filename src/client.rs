@@ -6,6 +6,7 @@ mod sockets;
 mod timers;
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 pub use self::core::{ClientCore, Ticket};
 pub use self::retry::Retry;
-use self::sockets::Sockets;
+use self::sockets::{NoSocket, Sockets};
 use crate::clock::Now;
 use crate::codec::{Codec, Correlation, TooLong};
 use crate::transport::{
@@ -61,9 +62,23 @@ use crate::transport::{
 /// The codec [says](Codec::correlation) how answers are matched to requests. Where they carry an
 /// id, all requests share one connected socket, and each has an id that nobody can predict.
 /// Where they do not, each request gets a fresh connected socket, which serves its retransmissions
-/// and nothing else, so that the port tells. A socket whose request may still be answered (it was
-/// sent twice, or in vain) is kept for a while, so that the system cannot give its port to the
-/// next: at most 64 of them, for the time of the [quarantine](ClientBuilder::quarantine).
+/// and nothing else, so that the port tells. Then the socket rests for the time of the
+/// [quarantine](ClientBuilder::quarantine), so that the system cannot give its port to the next
+/// request, which would take a late answer for its own. At most
+/// [so many](ClientBuilder::resting_sockets) rest; where they are too many for that, or for the
+/// system to open another:
+///
+/// - One to which no answer is owed is closed before its time, the oldest first: its request was
+///   sent once and is answered, or was met by a closed port.
+/// - One to which an answer may be on its way (its request was sent twice, or in vain) is kept. When
+///   the limit is reached by such alone, [`submit`](Self::submit) fails with
+///   [`RequestError::WindowFull`] until the first of them has rested; when the system has no socket
+///   left, it fails with [`RequestError::Connect`].
+///
+/// What remains is a risk that only ids take away: that the network duplicates a datagram of an
+/// exchange that went well, holds the copy back until many more have gone through, and that the
+/// system gives the same port (one of 28,000 on Linux) to the request that is in flight just then.
+/// A second client, or one that is dropped, knows nothing of the ports that rest elsewhere.
 #[derive(Debug)]
 pub struct Client<N: Connect, C> {
     connector: N,
@@ -134,12 +149,16 @@ impl<N: Connect, C: Codec> Client<N, C> {
             ..
         } = self;
         if !core.has_room() {
-            return Err(core.window_full());
+            return Err(core.window_full(0));
         }
         let now = connector.now();
+        let peer = core.peer();
         let socket = sockets
-            .open(connector, core.peer(), now)
-            .map_err(RequestError::Connect)?;
+            .open(connector, peer, now)
+            .map_err(|error| match error {
+                NoSocket::Error(source) => RequestError::Connect { peer, source },
+                NoSocket::Resting(resting) => core.window_full(resting),
+            })?;
         let ticket = core.submit(now, request, &mut || entropy.next(connector))?;
         sockets.give(ticket.slot(), socket);
         Ok(ticket)
@@ -192,14 +211,16 @@ impl<N: Connect, C: Codec> Client<N, C> {
     }
 
     fn send_due(&mut self, now: Now) {
+        let mut alone = false;
         loop {
             // A socket of its own means a batch of its own.
             let room = match self.sockets {
-                Sockets::Shared(_) => self.outbox.has_room_for(1),
+                Sockets::Shared(_) => self.outbox.has_room_for(1) && !alone,
                 Sockets::Own { .. } => self.outbox.is_empty(),
             };
             if !room {
                 self.flush(now);
+                alone = false;
                 continue;
             }
             let Some((slot, datagram)) = self.core.next_send(now) else {
@@ -212,6 +233,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 });
             pushed.expect("the outbox has room");
             self.outgoing.push(slot);
+            alone = self.core.is_in_doubt(slot);
         }
         self.flush(now);
     }
@@ -224,12 +246,17 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let sent = socket.send(&self.outbox);
             if let Some(error) = sent.error {
                 if is_unreachable(&error) {
-                    self.core.unreachable(now, first);
+                    self.core.unreachable(now, first, &error);
                 } else if error.kind() == ErrorKind::NotConnected {
                     self.core.transport_gone(now, first, &error);
-                } else if sent.datagrams == 0 {
+                } else {
                     for &slot in &self.outgoing {
-                        self.core.refused(slot, core::copy(&error));
+                        if sent.datagrams == 0 {
+                            self.core.refused(slot, core::copy(&error));
+                        } else {
+                            // Which it was will be seen when each is sent again, alone.
+                            self.core.refused_perhaps(slot);
+                        }
                     }
                 }
             }
@@ -275,7 +302,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
                         self.core.transport_gone(now, slot, &error);
                         self.sockets.drop_shared();
                     }
-                    _ if is_unreachable(&error) => self.core.unreachable(now, slot),
+                    _ if is_unreachable(&error) => self.core.unreachable(now, slot, &error),
                     // It may pass. What does not must not make a loop without a pause.
                     _ => thread::sleep(PAUSE),
                 }
@@ -316,6 +343,7 @@ impl<C: Codec> ClientBuilder<C> {
                 fail_when_unreachable: false,
                 window: 1_024,
                 quarantine: MAX_RTT,
+                resting_sockets: 512,
             },
         }
     }
@@ -360,7 +388,8 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// How long an id rests after its request has a result, because an old answer that carries it
-    /// may still arrive. Ids of 48 bits or more need none: that a random one comes again so soon
+    /// may still arrive; and where there are no ids, how long the [socket](Client#whose-answer-it-is)
+    /// rests, for the sake of its port. Zero means no rest. Ids of 48 bits or more need none: that a random one comes again so soon
     /// is less likely than that a forger guesses it. Default: 202 seconds, the longest that a
     /// datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`).
     ///
@@ -368,6 +397,25 @@ impl<C: Codec> ClientBuilder<C> {
     #[must_use]
     pub fn quarantine(mut self, time: Duration) -> Self {
         self.options.quarantine = time;
+        self
+    }
+
+    /// How many sockets may rest, where the protocol has no ids: what happens then is told
+    /// [there](Client#whose-answer-it-is). Each costs a file descriptor and what the system keeps
+    /// for a socket. Default: 512, half of the 1,024 descriptors that a process usually may have;
+    /// one that asks a slow or dead server more often than 512 times in the time of the
+    /// [quarantine](Self::quarantine) needs more, or ids.
+    ///
+    /// It is looked at when a request is submitted: those in flight, at most a
+    /// [window](Self::window), come to rest in any case.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0. [No rest](Self::quarantine) is another matter.
+    #[must_use]
+    pub fn resting_sockets(mut self, sockets: usize) -> Self {
+        assert!(sockets > 0, "at least one socket that rests");
+        self.options.resting_sockets = sockets;
         self
     }
 
@@ -383,7 +431,9 @@ impl<C: Codec> ClientBuilder<C> {
     /// A client over any transport.
     pub fn on<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
         let sockets = match self.codec.correlation() {
-            Correlation::Socket => Sockets::own(self.options.quarantine),
+            Correlation::Socket => {
+                Sockets::own(self.options.quarantine, self.options.resting_sockets)
+            }
             Correlation::Id { .. } => Sockets::Shared(None),
         };
         Client {
@@ -413,7 +463,10 @@ impl<C: Codec> ClientBuilder<C> {
 #[non_exhaustive]
 pub enum RequestError {
     /// No datagram came that could be the answer.
-    #[error("no answer from {peer} after {after:?} (sent {sends}, ignored {ignored} datagrams)")]
+    #[error(
+        "no answer from {peer} after {} (sent {sends}, ignored {ignored} datagrams)",
+        Rounded(*after)
+    )]
     TimedOut {
         /// Who was asked.
         peer: SocketAddr,
@@ -426,7 +479,7 @@ pub enum RequestError {
         ignored: u64,
     },
     /// Something came from the peer, but nothing that the codec could decode.
-    #[error("no answer from {peer} after {after:?}, only malformed datagrams")]
+    #[error("no answer from {peer} after {}, only malformed datagrams", Rounded(*after))]
     Malformed {
         /// Who was asked.
         peer: SocketAddr,
@@ -435,14 +488,22 @@ pub enum RequestError {
         /// What was wrong with the last of them.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The system says that nobody listens there, or that there is no way there.
+    /// The system says that nobody listens there.
     #[error("nobody is listening at {peer}")]
     NobodyListening {
         /// Who was asked.
         peer: SocketAddr,
     },
+    /// The system says that there is no way there.
+    #[error("{peer} cannot be reached")]
+    Unreachable {
+        /// Who was asked.
+        peer: SocketAddr,
+        /// What the system said last.
+        source: io::Error,
+    },
     /// The system refused to send the request, every time.
-    #[error("nothing could be sent to {peer} in {after:?}")]
+    #[error("nothing could be sent to {peer} in {}", Rounded(*after))]
     NotSent {
         /// Who was to be asked.
         peer: SocketAddr,
@@ -457,24 +518,48 @@ pub enum RequestError {
     /// The request would be longer than a datagram may be.
     #[error("the request is too long")]
     TooLong(#[from] TooLong),
-    /// As many requests are under way as there can be: all slots of the window are taken, or all
-    /// ids in use or at rest.
-    #[error("the window is full: {in_flight} requests in flight, {uncollected} results to collect")]
+    /// As many requests are under way as there can be: all slots of the window are taken, all ids
+    /// are in use or at rest, or as many sockets rest as may.
+    #[error(
+        "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
+         {resting} ids or sockets at rest"
+    )]
     WindowFull {
         /// Requests without a result.
         in_flight: usize,
         /// Results that were not collected.
         uncollected: usize,
+        /// Ids, or sockets to which an answer may be on its way, whose rest is not over: only time
+        /// helps.
+        resting: usize,
     },
-    /// No socket could be opened.
-    #[error("no socket could be opened")]
-    Connect(#[source] io::Error),
+    /// No socket could be opened that talks to the peer.
+    #[error("cannot connect to {peer}")]
+    Connect {
+        /// Who was to be asked.
+        peer: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is nothing to draw an id from.
     #[error("no random number could be had")]
     Entropy(#[source] io::Error),
     /// The socket is gone.
     #[error("the transport is gone")]
     Transport(#[source] io::Error),
+}
+
+/// A duration to the millisecond: nobody reads the nanoseconds of a timeout.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = (self.0.as_nanos() + 500_000) / 1_000_000;
+        match u64::try_from(millis) {
+            Ok(millis) if millis > 0 => write!(f, "{:?}", Duration::from_millis(millis)),
+            _ => write!(f, "{:?}", self.0),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -484,6 +569,7 @@ struct Options {
     fail_when_unreachable: bool,
     window: usize,
     quarantine: Duration,
+    resting_sockets: usize,
 }
 
 /// Numbers that nobody can predict, fetched some at a time.

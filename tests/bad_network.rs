@@ -232,6 +232,25 @@ fn an_answer_with_a_guessed_id_is_ignored() {
 
 #[test]
 fn ten_thousand_junk_datagrams_neither_stop_nor_prolong_a_request() {
+    let error = junk_floods(&Tagged(Text), str::to_owned);
+    assert!(matches!(
+        error,
+        RequestError::TimedOut { after, sends: 3, ignored: 10_000, .. }
+            if after == Duration::from_secs(5)
+    ));
+    let error = junk_floods(&Ctime::utc(), |frame| frame.text.to_owned());
+    assert!(matches!(
+        error,
+        RequestError::Malformed { after, .. } if after == Duration::from_secs(5)
+    ));
+}
+
+/// Returns why there was no answer where there was none.
+fn junk_floods<C>(codec: &C, text: impl Fn(C::Response<'_>) -> String) -> RequestError
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = Display<'a>> + Clone + Send + 'static,
+{
+    let mut failure = None;
     for answered in [true, false] {
         let net = SimNet::seeded(2);
         let wire = net.clone();
@@ -240,6 +259,7 @@ fn ten_thousand_junk_datagrams_neither_stop_nor_prolong_a_request() {
             CLIENT,
             Link::new().latency(ms(10)).jitter(ms(4_000)),
         );
+        let server = codec.clone();
         let mut first = true;
         net.host(
             SERVER,
@@ -252,27 +272,25 @@ fn ten_thousand_junk_datagrams_neither_stop_nor_prolong_a_request() {
                         push(
                             outbox,
                             question.meta.peer,
-                            &encode(&Tagged(Text), Now::system(), question.bytes, "at last"),
+                            &encode(&server, Now::system(), question.bytes, "at last"),
                         );
                     }
                 }
             },
         )
         .unwrap();
-        let mut client = ClientBuilder::new(Tagged(Text)).on(net.clone(), SERVER);
-        let result = client.request("hard to hear?").map(str::to_owned);
+        let mut client = ClientBuilder::new(codec.clone()).on(net.clone(), SERVER);
+        let result = client.request("hard to hear?").map(&text);
         if answered {
             assert_eq!(result.unwrap(), "at last");
             assert!(client.ignored() > 100, "the junk came first");
         } else {
-            assert!(matches!(
-                result,
-                Err(RequestError::TimedOut { after, sends: 3, ignored: 10_000, .. })
-                    if after == Duration::from_secs(5)
-            ));
             assert_eq!(net.now().monotonic, Duration::from_secs(5));
+            assert_eq!(client.ignored(), 10_000);
+            failure = result.err();
         }
     }
+    failure.unwrap()
 }
 
 #[test]
@@ -339,11 +357,210 @@ fn the_port_of_a_request_that_may_still_be_answered_rests() {
     let trace = net.trace();
     let ports: Vec<_> = trace.events().map(|event| event.from.port()).collect();
     let (in_vain, answered) = (ports[0], ports[2]);
-    assert!(net.bind(port(answered)).is_ok());
+    assert!(net.bind(port(answered)).is_err());
     assert!(net.bind(port(in_vain)).is_err());
     net.advance(Duration::from_secs(30));
     client.request("another").unwrap();
-    assert!(net.bind(port(in_vain)).is_ok());
+    // Both are free again, and this one was the lowest.
+    assert!(net.bind(port(answered)).is_ok());
+    let trace = net.trace();
+    assert_eq!(
+        trace.events().last().map(|event| event.to),
+        Some(port(in_vain))
+    );
+}
+
+/// The network may hold back a copy of what was answered long ago.
+#[test]
+fn a_late_copy_of_an_answer_is_never_returned_for_a_later_question() {
+    let net = SimNet::scripted(0, "2 duplicate".parse().unwrap());
+    echo(&net, Text);
+    let late = Link::new().latency(ms(1)).jitter(Duration::from_secs(10));
+    net.set_link_between(SERVER.ip(), CLIENT, late);
+    let mut client = ClientBuilder::new(Text)
+        .timeout(Duration::from_secs(30))
+        .retry(Retry::never())
+        .on(net.clone(), SERVER);
+    client.request("first").unwrap();
+    net.set_link_between(
+        SERVER.ip(),
+        CLIENT,
+        Link::new().latency(Duration::from_secs(15)),
+    );
+    for question in ["second", "third"] {
+        assert_eq!(client.request(question).unwrap(), question);
+    }
+}
+
+#[test]
+fn late_answers_to_hundreds_of_questions_are_never_returned_for_another() {
+    let net = SimNet::new();
+    echo(&net, Text);
+    let seconds = Duration::from_secs;
+    let slow = Link::new().latency(seconds(20)).jitter(ms(1_000));
+    net.set_link_between(SERVER.ip(), CLIENT, slow);
+    let mut client = ClientBuilder::new(Text)
+        .resting_sockets(1_000)
+        .timeout(ms(10))
+        .retry(Retry::never())
+        .on(net.clone(), SERVER);
+    for number in 0..500 {
+        client.request(&format!("old {number}")).unwrap_err();
+    }
+    net.advance(seconds(20).saturating_sub(net.now().monotonic));
+    for _ in 0..450 {
+        // All the time old answers come.
+        let error = client.request("new").unwrap_err();
+        assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() {
+    let net = SimNet::new();
+    echo(&net, Text);
+    let mut client = ClientBuilder::new(Text)
+        .resting_sockets(3)
+        .retry(Retry::never())
+        .quarantine(Duration::from_secs(60))
+        .on(net.clone(), SERVER);
+    let rests = |port| net.bind(SocketAddr::new(CLIENT, port)).is_err();
+    let resting = || {
+        (FIRST_PORT..FIRST_PORT + 10)
+            .filter(|&port| rests(port))
+            .count()
+    };
+    for _ in 0..10 {
+        client.request("answered").unwrap();
+    }
+    assert_eq!(resting(), 3);
+
+    net.set_link(Link::new().loss(1.0));
+    for _ in 0..3 {
+        assert!(matches!(
+            client.request("in vain"),
+            Err(RequestError::TimedOut { .. })
+        ));
+        assert_eq!(resting(), 3);
+    }
+    assert!(matches!(
+        client.request("one too many"),
+        Err(RequestError::WindowFull {
+            in_flight: 0,
+            uncollected: 0,
+            resting: 3
+        })
+    ));
+    // The first of them has rested.
+    net.set_link(Link::new());
+    net.advance(Duration::from_secs(50));
+    assert_eq!(client.request("again").unwrap(), "again");
+}
+
+/// When a machine has no port left, those that only rest in case of a duplicate are given up.
+#[test]
+fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
+    let net = SimNet::new();
+    echo(&net, Text);
+    let mut client = ClientBuilder::new(Text)
+        .retry(Retry::never())
+        .on(net.clone(), SERVER);
+    client.request("answered").unwrap();
+    let mut taken = Vec::new();
+    while let Ok(endpoint) = net.bind(SocketAddr::new(CLIENT, 0)) {
+        taken.push(endpoint);
+    }
+    assert_eq!(client.request("answered").unwrap(), "answered");
+    net.set_link(Link::new().loss(1.0));
+    assert!(matches!(
+        client.request("in vain"),
+        Err(RequestError::TimedOut { .. })
+    ));
+    assert!(matches!(
+        client.request("no port left"),
+        Err(RequestError::Connect { peer: SERVER, .. })
+    ));
+}
+
+#[test]
+fn the_lowest_free_port_is_given_out() {
+    let net = SimNet::new();
+    let open = || net.bind(SocketAddr::new(CLIENT, 0)).unwrap();
+    let port = |endpoint: &rejoinder::SimTransport| endpoint.local_addr().unwrap().port();
+    let (one, two) = (open(), open());
+    assert_eq!((port(&one), port(&two)), (FIRST_PORT, FIRST_PORT + 1));
+    drop(one);
+    // One that is asked for by its number is nobody else's, and is free again afterwards.
+    let asked_for = [FIRST_PORT, FIRST_PORT + 2].map(|port| SocketAddr::new(CLIENT, port));
+    let asked_for = asked_for.map(|addr| net.bind(addr).unwrap());
+    let three = open();
+    assert_eq!(port(&three), FIRST_PORT + 3);
+    drop(asked_for);
+    let (again, another) = (open(), open());
+    assert_eq!((port(&again), port(&another)), (FIRST_PORT, FIRST_PORT + 2));
+}
+
+/// Which of a batch it is shows when each is sent again alone.
+#[test]
+fn a_request_that_the_system_refuses_in_a_batch_is_told_from_those_it_takes() {
+    let net = SimNet::new();
+    echo(&net, Tagged(Text));
+    net.set_link(Link::new().mtu(500, AboveMtu::Refuse));
+    let mut client = Client::new(net.clone(), Tagged(Text), SERVER);
+    let big = client.submit(&"x".repeat(1_000)).unwrap();
+    let small = client.submit("small").unwrap();
+    let (ticket, result) = client.collect(Wait::Forever).unwrap();
+    assert_eq!((ticket, result.unwrap()), (small, "small"));
+    let (ticket, result) = client.collect(Wait::Forever).unwrap();
+    assert_eq!(ticket, big);
+    let error = result.unwrap_err();
+    assert!(matches!(error, RequestError::NotSent { .. }), "{error:?}");
+
+    // What is sent in vain is not refused.
+    net.set_link(Link::new().mtu(500, AboveMtu::Refuse).loss(1.0));
+    let big = client.submit(&"x".repeat(1_000)).unwrap();
+    client.submit("small").unwrap();
+    while let Some((ticket, result)) = client.collect(Wait::Forever) {
+        match result.unwrap_err() {
+            RequestError::NotSent { .. } => assert_eq!(ticket, big),
+            RequestError::TimedOut { .. } => assert_ne!(ticket, big),
+            error => panic!("{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_longest_delays_there_are_do_not_overflow() {
+    let net = SimNet::new();
+    let longest = Duration::MAX;
+    net.set_link(
+        Link::new()
+            .latency(longest)
+            .jitter(longest)
+            .reordering(1.0, longest),
+    );
+    echo(&net, Text);
+    let mut client = Client::new(net.clone(), Text, SERVER);
+    client.request("anybody?").unwrap_err();
+    net.advance(longest);
+    assert_eq!(net.now().monotonic, longest);
+}
+
+#[test]
+fn a_network_that_is_full_loses_what_comes_then() {
+    let net = SimNet::new();
+    net.set_link(Link::new().latency(ms(1)));
+    for _ in 0..(1 << 20) + 2 {
+        net.inject(from("10.0.0.9:9"), SERVER, b"");
+    }
+    let trace = net.trace();
+    assert_eq!(trace.total(), 2);
+    assert!(
+        trace
+            .events()
+            .rev()
+            .all(|event| event.fate == PacketFate::Overflow)
+    );
 }
 
 #[test]
@@ -448,7 +665,8 @@ fn a_full_window_is_an_error_until_a_result_is_collected() {
         client.submit("three"),
         Err(RequestError::WindowFull {
             in_flight: 2,
-            uncollected: 0
+            uncollected: 0,
+            ..
         })
     ));
     client.collect(Wait::Forever).unwrap().1.unwrap();
@@ -515,7 +733,8 @@ fn narrow_ids_rest_before_they_are_used_again() {
         client.submit(b"x"),
         Err(RequestError::WindowFull {
             in_flight: 0,
-            uncollected: 0
+            uncollected: 0,
+            ..
         })
     ));
     net.advance(Duration::from_secs(30));
@@ -872,4 +1091,6 @@ const SERVER: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(
     7,
 ));
 /// Where a client lives that says nothing else.
+/// The first that is given out.
+const FIRST_PORT: u16 = 49_152;
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 255, 255, 254));

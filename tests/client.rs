@@ -323,21 +323,50 @@ fn the_error_says_what_is_known() {
     );
 
     let mut refused = asking(Text, server());
-    refused.unreachable(at(Duration::ZERO), 0);
+    refused.unreachable(
+        at(Duration::ZERO),
+        0,
+        &io::ErrorKind::ConnectionRefused.into(),
+    );
     assert!(refused.is_in_flight(0), "that may be a lie");
     assert_eq!(
         failure_in_the_end(&mut refused).to_string(),
         "nobody is listening at 192.0.2.1:8888"
     );
 
+    for kind in [
+        io::ErrorKind::HostUnreachable,
+        io::ErrorKind::NetworkUnreachable,
+    ] {
+        let mut far = asking(Text, server());
+        far.unreachable(at(Duration::ZERO), 0, &kind.into());
+        let error = failure_in_the_end(&mut far);
+        assert_eq!(error.to_string(), "192.0.2.1:8888 cannot be reached");
+        assert!(matches!(error, RequestError::Unreachable { source, .. } if source.kind() == kind));
+    }
+
     let mut refused = asking(Text, server());
-    refused.unreachable(at(Duration::ZERO), 0);
+    refused.unreachable(
+        at(Duration::ZERO),
+        0,
+        &io::ErrorKind::ConnectionRefused.into(),
+    );
     // Somebody must be there, after all.
     assert!(!accepts(&mut refused, from(server(), b"\xff")));
     assert!(matches!(
         failure_in_the_end(&mut refused),
         RequestError::Malformed { .. }
     ));
+
+    let mut late = submitted(builder(Text), server(), Duration::ZERO, 0);
+    while late
+        .next_send(at(Duration::from_nanos(5_034_678_279)))
+        .is_some()
+    {}
+    assert_eq!(
+        failure(&mut late).to_string(),
+        "no answer from 192.0.2.1:8888 after 5.035s (sent 0, ignored 0 datagrams)"
+    );
 
     // If the system refuses some, others may have got through.
     for refusals in 0..=3 {
@@ -364,7 +393,11 @@ fn an_unreachable_peer_fails_a_request_at_once_if_that_was_asked_for() {
     let impatient = builder(Text).fail_when_unreachable(true);
     let mut core = submitted(impatient, server(), Duration::ZERO, 0);
     assert_eq!(sends(&mut core, Duration::ZERO), 1);
-    core.unreachable(at(Duration::ZERO), 0);
+    core.unreachable(
+        at(Duration::ZERO),
+        0,
+        &io::ErrorKind::ConnectionRefused.into(),
+    );
     assert_eq!(core.next_timer(), None);
     assert!(matches!(
         failure(&mut core),
@@ -460,7 +493,7 @@ proptest! {
             let mut datagram = from(sender, bytes);
             datagram.meta.truncated = *kind == 2;
             if *kind == 3 {
-                core.unreachable(at(now), 0);
+                core.unreachable(at(now), 0, &io::ErrorKind::ConnectionRefused.into());
             }
             core.receive(at(now), 0, datagram);
             prop_assert_eq!(core.next_timer(), timer);
@@ -945,7 +978,8 @@ fn an_unspecified_address_is_nobodys_and_fails_at_once() {
     for addr in ["0.0.0.0:8888", "[::]:8888", "[::ffff:0.0.0.0]:8888"] {
         let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
         let error = client.request("?").unwrap_err();
-        let RequestError::Connect(source) = error else {
+        assert!(error.to_string().starts_with("cannot connect to "));
+        let RequestError::Connect { source, .. } = error else {
             panic!("{error:?}");
         };
         assert_eq!(source.kind(), io::ErrorKind::InvalidInput);

@@ -553,10 +553,15 @@ fn bytes_that_are_not_utf8_are_no_text_of_any_kind() {
             assert_eq!(Raw.decode_request(&datagram), Ok(&datagram[..]));
 
             let frame = [b"[b'Sun Jul  7 17:17:58 2019']", &datagram[..]].concat();
-            assert!(matches!(
+            let problem = str::from_utf8(&frame).unwrap_err();
+            assert_eq!(
+                problem.valid_up_to(),
+                frame.len() - datagram.len() + before.len()
+            );
+            assert_eq!(
                 Ctime::utc().decode_response(&frame),
-                Err(CtimeError::NotUtf8(_))
-            ));
+                Err(CtimeError::NotUtf8(problem))
+            );
         }
     }
 }

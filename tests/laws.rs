@@ -27,6 +27,18 @@ fn udp_over_ipv4_keeps_the_laws() {
 }
 
 #[test]
+fn udp_by_the_portable_path_keeps_the_laws() {
+    let portable = UdpOptions::new().portable();
+    transport_laws(|| Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("127.0.0.1:0")?))
+        .unwrap();
+    transport_laws(|| {
+        let pair = Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("[::]:0")?)?;
+        Ok(pair.other_at(Ipv4Addr::LOCALHOST.into()))
+    })
+    .unwrap();
+}
+
+#[test]
 fn udp_over_ipv6_keeps_the_laws() {
     transport_laws(|| {
         let v6 = UdpOptions::new().only_v6(true);

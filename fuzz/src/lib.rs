@@ -226,7 +226,10 @@ where
                     );
                 }
             }
-            2 => core.unreachable(at(monotonic), usize::from(input.byte() % 5)),
+            2 => {
+                let error = io::ErrorKind::ConnectionRefused.into();
+                core.unreachable(at(monotonic), usize::from(input.byte() % 5), &error);
+            }
             3 => core.refused(usize::from(input.byte() % 5), io::ErrorKind::Other.into()),
             4 => monotonic = monotonic.saturating_add(input.duration()),
             _ => {

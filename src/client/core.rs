@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -105,13 +105,15 @@ struct Slot {
     sends: u32,
     /// How many of them the system refused.
     refusals: u32,
+    /// How many more it may have refused: it did so to some of a batch.
+    doubtful: u32,
     refusal: Option<io::Error>,
     /// Whether it has a place for a retransmission, or waits for one.
     retransmitting: bool,
     parked: bool,
     /// The core's count of ignored datagrams when it began.
     ignored: u64,
-    unreachable: bool,
+    unreachable: Option<io::Error>,
     malformed: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -170,7 +172,7 @@ impl<C: Codec> ClientCore<C> {
     ) -> Result<Ticket, RequestError> {
         self.free_taken();
         if !self.has_room() {
-            return Err(self.window_full());
+            return Err(self.window_full(self.resting.len()));
         }
         let now = now.monotonic;
         let id = self.fresh_id(now, random)?;
@@ -320,9 +322,9 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that the system says the peer cannot be reached, on the socket of `slot` if each has
     /// its own. Anybody can forge the message that makes it say so; so unless the options want it
     /// otherwise this only decides what the error will be.
-    pub fn unreachable(&mut self, now: Now, slot: usize) {
+    pub fn unreachable(&mut self, now: Now, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
-            core.slots[index].unreachable = true;
+            core.slots[index].unreachable = Some(copy(error));
             if core.options.fail_when_unreachable {
                 core.fail(index, now.monotonic);
             }
@@ -336,6 +338,21 @@ impl<C: Codec> ClientCore<C> {
             slot.refusals += 1;
             slot.refusal = Some(error);
         }
+    }
+
+    /// Notes that the system refused some datagrams of a batch, and that the one that
+    /// [`next_send`](Self::next_send) gave out for `slot` may be among them. It is best
+    /// [sent alone](Self::is_in_doubt) from now on.
+    pub fn refused_perhaps(&mut self, slot: usize) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            slot.doubtful += 1;
+        }
+    }
+
+    /// Whether it is unknown if the system [refused](Self::refused_perhaps) the request in this
+    /// slot.
+    pub fn is_in_doubt(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.doubtful > 0)
     }
 
     /// Fails what is in flight because there is no socket any more, on the socket of `slot` if
@@ -421,12 +438,23 @@ impl<C: Codec> ClientCore<C> {
             .is_some_and(|slot| matches!(slot.state, State::InFlight))
     }
 
-    /// Whether an answer to the latest request in this slot may still be on its way, although that
-    /// has its result.
+    /// Whether a server that does as it should may still answer the latest request in this slot,
+    /// although that has its result: it was sent twice, or in vain.
     pub fn may_be_answered_late(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| {
-            slot.sends > 1 || (slot.sends == 1 && matches!(slot.state, State::Failed(_)))
+        self.slots.get(slot).is_some_and(|slot| match &slot.state {
+            // The port was closed when the only one came there.
+            State::Failed(RequestError::NobodyListening { .. }) => slot.sends > 1,
+            State::Failed(_) => slot.sends > slot.refusals,
+            _ => slot.sends > 1,
         })
+    }
+
+    /// Whether the latest request in this slot was sent at all. If so, the network may deliver yet
+    /// another copy of it or of its answer, although neither was sent twice.
+    pub fn was_sent(&self, slot: usize) -> bool {
+        self.slots
+            .get(slot)
+            .is_some_and(|slot| slot.sends > slot.refusals)
     }
 
     /// The address that is asked.
@@ -444,10 +472,11 @@ impl<C: Codec> ClientCore<C> {
         !self.free.is_empty() || self.taken.is_some() || self.slots.len() < self.options.window
     }
 
-    pub(super) fn window_full(&self) -> RequestError {
+    pub(super) fn window_full(&self, resting: usize) -> RequestError {
         RequestError::WindowFull {
             in_flight: self.in_flight,
             uncollected: self.done.len(),
+            resting,
         }
     }
 
@@ -467,7 +496,7 @@ impl<C: Codec> ClientCore<C> {
             self.resting_ids.remove(&id);
         }
         if self.resting.len() + self.in_flight >= MAX_RESTING {
-            return Err(self.window_full());
+            return Err(self.window_full(self.resting.len()));
         }
         let mask = u64::MAX >> (64 - bits);
         let mut id = 0;
@@ -482,7 +511,7 @@ impl<C: Codec> ClientCore<C> {
         (0..=ids)
             .map(|step| id.wrapping_add(step) & mask)
             .find(|&id| !self.is_used(id))
-            .ok_or_else(|| self.window_full())
+            .ok_or_else(|| self.window_full(self.resting.len()))
     }
 
     fn is_used(&self, id: u64) -> bool {
@@ -499,9 +528,13 @@ impl<C: Codec> ClientCore<C> {
                 after,
                 source,
             }
-        } else if slot.unreachable {
-            RequestError::NobodyListening { peer }
-        } else if slot.refusals == slot.sends
+        } else if let Some(source) = slot.unreachable.take() {
+            if is_refusal(&source) {
+                RequestError::NobodyListening { peer }
+            } else {
+                RequestError::Unreachable { peer, source }
+            }
+        } else if slot.refusals + slot.doubtful == slot.sends
             && let Some(source) = slot.refusal.take()
         {
             RequestError::NotSent {
@@ -578,11 +611,12 @@ impl Slot {
             timeout: Duration::ZERO,
             sends: 0,
             refusals: 0,
+            doubtful: 0,
             refusal: None,
             retransmitting: false,
             parked: false,
             ignored: 0,
-            unreachable: false,
+            unreachable: None,
             malformed: None,
         }
     }
@@ -628,6 +662,15 @@ fn same_peer(asked: SocketAddr, actual: SocketAddr) -> bool {
         }
         _ => asked == actual,
     }
+}
+
+/// Whether an error says that nobody has the port, rather than that there is no way there. Windows
+/// says it by a reset.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
 }
 
 /// Ids with as many bits or more need no rest: at a million requests a second, the chance that a

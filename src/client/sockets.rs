@@ -19,20 +19,40 @@ pub(super) enum Sockets<T> {
         of: Vec<Option<T>>,
         /// The slots that have one.
         open: Vec<usize>,
-        /// Sockets whose requests are over but may still be answered, with the time until which
-        /// nobody else shall get their ports; the oldest first.
-        retired: VecDeque<(Duration, T)>,
-        rest: Duration,
+        resting: Resting<T>,
     },
 }
 
+/// Sockets whose requests are over, so that nobody else gets their ports, with the time until when;
+/// the oldest first.
+pub(super) struct Resting<T> {
+    /// An answer may still be on its way to them.
+    expected: VecDeque<(Duration, T)>,
+    /// Only what the network duplicated may still come to them: the first to be given up.
+    answered: VecDeque<(Duration, T)>,
+    time: Duration,
+    most: usize,
+}
+
+/// Why there is no socket for another request.
+pub(super) enum NoSocket {
+    Error(io::Error),
+    /// So many rest that none may be given up.
+    Resting(usize),
+}
+
 impl<T> Sockets<T> {
-    pub(super) fn own(rest: Duration) -> Self {
+    /// At most `most` sockets rest, each for `time`.
+    pub(super) fn own(time: Duration, most: usize) -> Self {
         Self::Own {
             of: Vec::new(),
             open: Vec::new(),
-            retired: VecDeque::new(),
-            rest,
+            resting: Resting {
+                expected: VecDeque::new(),
+                answered: VecDeque::new(),
+                time,
+                most,
+            },
         }
     }
 
@@ -42,29 +62,26 @@ impl<T> Sockets<T> {
         connector: &impl Connect<Transport = T>,
         peer: SocketAddr,
         now: Now,
-    ) -> io::Result<Option<T>> {
+    ) -> Result<Option<T>, NoSocket> {
         match self {
             Self::Shared(Some(_)) => Ok(None),
             Self::Shared(socket) => {
-                *socket = Some(connector.connect(peer)?);
+                *socket = Some(connector.connect(peer).map_err(NoSocket::Error)?);
                 Ok(None)
             }
-            Self::Own { retired, .. } => {
-                while retired
-                    .front()
-                    .is_some_and(|(until, _)| *until <= now.monotonic)
-                {
-                    retired.pop_front();
+            Self::Own { resting, .. } => {
+                resting.wake(now);
+                if resting.expected.len() >= resting.most {
+                    return Err(NoSocket::Resting(resting.expected.len()));
                 }
-                let socket = match connector.connect(peer) {
-                    Err(_) if !retired.is_empty() => {
+                loop {
+                    match connector.connect(peer) {
+                        Ok(socket) => return Ok(Some(socket)),
                         // Those that rest may be just the ones too many.
-                        retired.clear();
-                        connector.connect(peer)
+                        Err(_) if resting.give_up() => {}
+                        Err(error) => return Err(NoSocket::Error(error)),
                     }
-                    result => result,
-                };
-                socket.map(Some)
+                }
             }
         }
     }
@@ -97,28 +114,24 @@ impl<T> Sockets<T> {
             .filter_map(|&slot| Some((slot, of[slot].as_ref()?)))
     }
 
-    /// Closes or retires the sockets of requests that have their results.
+    /// Lays the sockets of requests that have their results to rest.
     pub(super) fn release<C: Codec>(&mut self, now: Now, core: &ClientCore<C>) {
-        let Self::Own {
-            of,
-            open,
-            retired,
-            rest,
-        } = self
-        else {
+        let Self::Own { of, open, resting } = self else {
             return;
         };
+        resting.wake(now);
         open.retain(|&slot| {
             if core.is_in_flight(slot) {
                 return true;
             }
-            if let Some(socket) = of[slot].take()
-                && core.may_be_answered_late(slot)
-            {
-                if retired.len() == MAX_RETIRED {
-                    retired.pop_front();
+            if let Some(socket) = of[slot].take() {
+                let until = now.monotonic.saturating_add(resting.time);
+                if core.may_be_answered_late(slot) {
+                    resting.expected.push_back((until, socket));
+                } else if core.was_sent(slot) {
+                    resting.answered.push_back((until, socket));
                 }
-                retired.push_back((now.monotonic.saturating_add(*rest), socket));
+                resting.keep_to_the_limit();
             }
             false
         });
@@ -132,15 +145,37 @@ impl<T> Sockets<T> {
     }
 }
 
+impl<T> Resting<T> {
+    /// Closes those that have rested long enough.
+    fn wake(&mut self, now: Now) {
+        for sockets in [&mut self.expected, &mut self.answered] {
+            while sockets
+                .front()
+                .is_some_and(|(until, _)| *until <= now.monotonic)
+            {
+                sockets.pop_front();
+            }
+        }
+    }
+
+    fn keep_to_the_limit(&mut self) {
+        while self.expected.len() + self.answered.len() > self.most && self.give_up() {}
+    }
+
+    /// Closes the one for which that is the least risk, if there is such.
+    fn give_up(&mut self) -> bool {
+        self.answered.pop_front().is_some()
+    }
+}
+
 impl<T> fmt::Debug for Sockets<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shared(socket) => write!(f, "Shared({})", u8::from(socket.is_some())),
-            Self::Own { open, retired, .. } => {
-                write!(f, "Own({}, {} retired)", open.len(), retired.len())
+            Self::Own { open, resting, .. } => {
+                let at_rest = resting.expected.len() + resting.answered.len();
+                write!(f, "Own({}, {at_rest} resting)", open.len())
             }
         }
     }
 }
-
-const MAX_RETIRED: usize = 64;

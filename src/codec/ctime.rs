@@ -118,7 +118,9 @@ impl Codec for Ctime {
 
     fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Frame<'a>, CtimeError> {
         let (time, text) = parse_header(datagram)?;
-        let text = str::from_utf8(text)?;
+        let text = str::from_utf8(text)
+            // The header is ASCII, so the first error is the same.
+            .map_err(|error| str::from_utf8(datagram).err().unwrap_or(error))?;
         Ok(Frame { time, text })
     }
 
@@ -241,7 +243,7 @@ pub enum CtimeError {
     /// A request that is also a valid response would be met with silence.
     #[error("a request may not begin like a response")]
     RequestIsResponse,
-    /// The text is not UTF-8.
+    /// The text is not UTF-8. The index counts from the start of the datagram.
     #[error("not UTF-8")]
     NotUtf8(#[from] Utf8Error),
     /// The datagram does not begin like a response.

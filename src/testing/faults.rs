@@ -10,6 +10,9 @@ use crate::transport::{Fault, Script};
 ///
 /// Delays are whole milliseconds, at most 10 seconds.
 ///
+/// Within [`SimNet::run`](crate::SimNet::run), assert with `assert!`, not with `prop_assert!`: that
+/// returns an error, and only a panic is told with the network that makes it again.
+///
 /// ```
 /// use proptest::prelude::*;
 /// use rejoinder::testing::scripts;

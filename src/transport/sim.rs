@@ -7,7 +7,7 @@ mod trace;
 
 use std::any::Any;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +30,13 @@ use crate::clock::Now;
 /// [`Transport::recv`] makes the network go on: datagrams in flight arrive, [hosted](Self::host)
 /// nodes answer, until something arrives for the one who waits or its wait is over. A clone is
 /// another handle of the same network.
+///
+/// Memory: at most 1,048,576 datagrams are in flight, and 4,096 wait at each endpoint that does not
+/// receive; the trace [tells](PacketFate) which more were lost.
+///
+/// What has a loop of its own does not belong on a thread beside it: a
+/// [`Server`](crate::Server) over an endpoint waits without end, so that it would drive the virtual
+/// time on for ever. [Host](Self::host) its [`ServerCore`](crate::ServerCore) instead.
 ///
 /// A new network is perfect. [Links](Link) make it as bad as you like, by chance that follows from
 /// a seed; a [script](Script) does something to single datagrams. The same seed, the same script
@@ -121,7 +128,7 @@ impl SimNet {
                 link: Link::new(),
                 directions: HashMap::new(),
                 endpoints: HashMap::new(),
-                next_port: FIRST_EPHEMERAL_PORT,
+                ports: HashMap::new(),
                 spare: Vec::new(),
                 trace: Trace::default(),
             })),
@@ -130,7 +137,9 @@ impl SimNet {
     }
 
     /// Runs a test on this network. If it panics, so does this, with the latest part of the trace
-    /// and the line that makes the same network again:
+    /// and the line that makes the same network again. A test that returns an error has not
+    /// panicked, and its error is returned as it is: `unwrap` it within, or assert there with
+    /// `assert!` rather than with what returns (as proptest's `prop_assert!` does).
     ///
     /// ```
     /// use rejoinder::SimNet;
@@ -461,7 +470,13 @@ impl Transport for SimTransport {
 
 impl Drop for SimTransport {
     fn drop(&mut self) {
-        lock(&self.net.state).endpoints.remove(&self.addr);
+        let mut state = lock(&self.net.state);
+        state.endpoints.remove(&self.addr);
+        state
+            .ports
+            .entry(self.addr.ip())
+            .or_default()
+            .give_back(self.addr.port());
     }
 }
 
@@ -484,10 +499,40 @@ struct State {
     link: Link,
     directions: HashMap<(IpAddr, IpAddr), Direction>,
     endpoints: HashMap<SocketAddr, Endpoint>,
-    next_port: u16,
+    /// The ephemeral ports of each machine.
+    ports: HashMap<IpAddr, Ports>,
     /// Buffers for datagrams to come.
     spare: Vec<Vec<u8>>,
     trace: Trace,
+}
+
+/// The ephemeral ports of a machine.
+#[derive(Default)]
+struct Ports {
+    /// How many were given out at least once.
+    used: u16,
+    /// Those of them that were given back.
+    free: BTreeSet<u16>,
+}
+
+impl Ports {
+    /// The lowest that is not given out, unless somebody asked for it by its number.
+    fn next(&mut self) -> Option<u16> {
+        self.free.pop_first().or_else(|| {
+            let port = FIRST_EPHEMERAL_PORT.checked_add(self.used)?;
+            self.used += 1;
+            Some(port)
+        })
+    }
+
+    fn give_back(&mut self, port: u16) {
+        if port
+            .checked_sub(FIRST_EPHEMERAL_PORT)
+            .is_some_and(|index| index < self.used)
+        {
+            self.free.insert(port);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -584,10 +629,10 @@ impl Ord for Flight {
 
 impl State {
     fn now(&self) -> Now {
-        Now::new(
-            self.elapsed,
-            self.wall + self.elapsed.saturating_sub(self.wall_set),
-        )
+        let passed = self.elapsed.saturating_sub(self.wall_set);
+        // At the end of time, where the longest wait leads, the civil clock has stopped.
+        let wall = self.wall.checked_add(passed).unwrap_or(self.wall);
+        Now::new(self.elapsed, wall)
     }
 
     /// Time never goes back: a node may have let it pass meanwhile.
@@ -615,15 +660,17 @@ impl State {
             ));
         }
         if addr.port() == 0 {
-            for _ in FIRST_EPHEMERAL_PORT..=u16::MAX {
-                addr.set_port(self.next_port);
-                self.next_port = self
-                    .next_port
-                    .checked_add(1)
-                    .unwrap_or(FIRST_EPHEMERAL_PORT);
+            // The lowest that is free, so that whoever relies on a port that he gave back is found
+            // out at once.
+            let ports = self.ports.entry(addr.ip()).or_default();
+            while let Some(port) = ports.next() {
+                addr.set_port(port);
                 if !self.endpoints.contains_key(&addr) {
                     break;
                 }
+            }
+            if addr.port() == 0 {
+                return Err(ErrorKind::AddrInUse.into());
             }
         }
         if self.endpoints.contains_key(&addr) {
@@ -682,7 +729,8 @@ impl State {
             let overtaken = dice.happens(link.reordering);
             let hold_up = dice.part_of(link.hold_up);
             let jitter = dice.part_of(link.jitter);
-            link.latency + jitter + if overtaken { hold_up } else { Duration::ZERO }
+            let hold_up = if overtaken { hold_up } else { Duration::ZERO };
+            link.latency.saturating_add(jitter).saturating_add(hold_up)
         });
 
         let mut fate = lost.then_some(PacketFate::Lost);
@@ -699,7 +747,7 @@ impl State {
                 fate = Some(PacketFate::QueueFull);
             } else {
                 let free = direction.departures.back().copied().unwrap_or(now);
-                departure = free + rate.time(to.ip(), bytes.len());
+                departure = free.saturating_add(rate.time(to.ip(), bytes.len()));
                 direction.departures.push_back(departure);
             }
         }
@@ -746,6 +794,12 @@ impl State {
     }
 
     fn put_in_flight(&mut self, mut flight: Flight, departure: Duration, delay: Duration) {
+        if self.in_flight.len() >= MAX_IN_FLIGHT {
+            let lost = flight.event(self.elapsed, PacketFate::Overflow);
+            self.trace.note(lost, &flight.bytes);
+            self.recycle(flight.bytes);
+            return;
+        }
         flight.due = departure.saturating_add(delay);
         flight.copy = self.launched;
         self.launched += 1;
@@ -902,6 +956,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const FIRST_EPHEMERAL_PORT: u16 = 49_152;
 /// How many datagrams an endpoint holds that nobody receives; more are lost.
 const QUEUE_DATAGRAMS: usize = 4_096;
+/// How many datagrams are under way on a network; more are lost.
+const MAX_IN_FLIGHT: usize = 1 << 20;
 const SPARE_BUFFERS: usize = 1_024;
 /// How many datagrams may arrive at one moment during one wait.
 const STORM_DATAGRAMS: u32 = 250_000;

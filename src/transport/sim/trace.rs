@@ -22,7 +22,7 @@ impl Trace {
     pub const EVENTS: usize = 4_096;
 
     /// The latest events, in order.
-    pub fn events(&self) -> impl ExactSizeIterator<Item = &TraceEvent> {
+    pub fn events(&self) -> impl DoubleEndedIterator<Item = &TraceEvent> + ExactSizeIterator {
         self.events.iter()
     }
 
@@ -130,6 +130,8 @@ pub enum PacketFate {
     NobodyThere,
     /// It arrived as the news that nobody lives there.
     Unreachable,
+    /// The network had so many in flight that it could hold no more.
+    Overflow,
 }
 
 impl fmt::Display for PacketFate {
@@ -144,6 +146,7 @@ impl fmt::Display for PacketFate {
             Self::ReceiverFull => "lost, the receiver was full",
             Self::NobodyThere => "lost, nobody was there",
             Self::Unreachable => "delivered, port unreachable",
+            Self::Overflow => "lost, the network was full",
         })
     }
 }
