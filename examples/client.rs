@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use input::{Input, Next};
 use lexopt::prelude::*;
-use output::{Answer, Output, Problem};
+use output::{Answer, Output, Problem, Shape};
 use program::{DEFAULT, Failure, chain, command, reachable, resolve, value};
 use rejoinder::{Client, ClientBuilder, Ctime, RequestError, UdpOptions};
 
@@ -73,8 +73,10 @@ fn run() -> Result<ExitCode, Failure> {
             Short('h') | Long("help") => return Ok(program::help(HELP)),
             Short('s') | Long("server") => server = args.value()?.string()?,
             Short('t') | Long("timeout") => timeout = value("--timeout", &mut args, seconds)?,
-            Long("text") => output.text = true,
-            Long("time") => output.time = true,
+            // The text is in both.
+            Long("text") if output.shape == Shape::TimeAndText => {}
+            Long("text") => output.shape = Shape::Text,
+            Long("time") => output.shape = Shape::TimeAndText,
             Long("rtt") => output.round_trip = true,
             Long("json") => output.json = true,
             Value(message) => messages.push(message),

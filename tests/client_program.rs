@@ -113,15 +113,17 @@ fn signals_end_the_client_as_they_end_others() {
         ("SIGHUP", 129),
     ] {
         // That the terminal is as it was, `terminal.py` sees to.
-        let ended = type_in(address, 60, &["你好吗？\r", end]);
+        let mut command = terminal("60x24", DRAWN);
+        command.args(["你好吗？\r", end]);
+        let ended = on_terminal(command, address, 60);
         assert_eq!(ended.code, Some(code), "{end:?}: {ended:?}");
         assert_eq!(ended.stderr, "");
         let (on, off) = (READY, "\u{1b}[?2004l");
         assert_eq!(
-            ended.shown.matches(on).count(),
-            ended.shown.matches(off).count()
+            ended.output.matches(on).count(),
+            ended.output.matches(off).count()
         );
-        assert!(ended.shown.ends_with('\n'), "{end:?}: {ended:?}");
+        assert!(ended.output.ends_with('\n'), "{end:?}: {ended:?}");
     }
 }
 
@@ -153,7 +155,7 @@ fn what_would_act_on_the_terminal_is_neither_shown_nor_sent() {
     let ended = type_in(address, 60, &[&line, END_OF_INPUT]);
     assert_eq!(ended.screen[1], r"【机器人】小Zurich 好\t!");
     for harmful in ['\u{7}', '\u{e}', '\u{9b}', '\u{202e}', '\u{7f}'] {
-        assert!(!ended.shown.contains(harmful), "{harmful:?}: {ended:?}");
+        assert!(!ended.output.contains(harmful), "{harmful:?}: {ended:?}");
     }
 }
 
@@ -208,7 +210,7 @@ fn a_terminal_that_cannot_move_its_cursor_gets_a_plain_prompt() {
             assert_eq!(ended.code, Some(0), "{ended:?}");
             assert_eq!(
                 ended
-                    .shown
+                    .output
                     .trim_end_matches('\n')
                     .replace("^D\u{8}\u{8}", ""),
                 format!(
@@ -375,10 +377,10 @@ fn json_is_right_for_any_text_and_harmless_on_a_terminal() {
 fn json_tells_errors_by_kind() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent_at = silent.local_addr().unwrap();
-    let closed_at = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Whoever hears one peer only is not listening to the others, and keeps the port from them.
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+    closed.connect(silent_at).unwrap();
+    let closed_at = closed.local_addr().unwrap();
     let malformed_at = answer_once(|socket| (socket, "no frame".into()));
     for (server, kind, text) in [
         (silent_at, "timed_out", "no answer from "),
@@ -406,7 +408,7 @@ fn json_tells_errors_by_kind() {
     }
 
     // Nothing is asked at all.
-    let ended = run(example("client").args(["--json", "--server", "nobody.invalid", "hi"]));
+    let ended = run(example("client").args(["--json", "--server", ":1", "hi"]));
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
     let lines = objects(&ended.stdout);
     assert_eq!(
@@ -424,7 +426,7 @@ fn json_tells_errors_by_kind() {
 struct Shown {
     code: Option<i32>,
     /// All that was sent to the terminal, with line ends as they are in files.
-    shown: String,
+    output: String,
     /// The rows on the screen at the end, down to the last that is not empty.
     screen: Vec<String>,
     stderr: String,
@@ -464,7 +466,7 @@ fn on_terminal(mut command: Command, server: SocketAddr, columns: u16) -> Shown 
     );
     Shown {
         code: ended.code(),
-        shown: ended.stdout.replace("\r\n", "\n"),
+        output: ended.stdout.replace("\r\n", "\n"),
         screen,
         stderr: ended.stderr,
     }
@@ -534,6 +536,8 @@ const FRAME: &str = "[b'Sun Jul  7 17:17:58 2019']好";
 const FALLBACK: &str = "啊啊啊，【机器人】小Zurich 刚刚脑子出差了，请您再说一次~";
 /// The editor turns bracketed paste on once for each line, after it has set the terminal up.
 const READY: &str = "\u{1b}[?2004h";
+/// It ends each drawing of the whole line with this. What is typed at its end is not drawn so.
+const DRAWN: &str = "\u{1b}[?2026l";
 const ENTER: &str = "\r";
 const BACKSPACE: &str = "\u{7f}";
 const DELETE: &str = "\u{1b}[3~";

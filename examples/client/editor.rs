@@ -105,29 +105,36 @@ fn is_left_out(c: char) -> bool {
 
 #[cfg(unix)]
 mod signals {
-    use std::io::{self, Write};
+    use std::io;
     use std::thread;
 
-    use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
-    use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
+    use rustix::process::getpgrp;
+    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     use signal_hook::iterator::Signals;
     use signal_hook::low_level::emulate_default_handler;
 
     /// Has the terminal be as it is now when a signal ends the program in the middle of a line.
-    /// The editor itself does so for Ctrl-C.
+    /// (While a line is edited, Ctrl-C is a key and no signal.)
     pub(crate) fn restore_the_terminal() -> io::Result<()> {
         let before = tcgetattr(io::stdin())?;
-        let mut signals = Signals::new([SIGHUP, SIGQUIT, SIGTERM])?;
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
         thread::spawn(move || {
             for signal in signals.forever() {
-                let _ = tcsetattr(io::stdin(), OptionalActions::Now, &before);
-                let mut terminal = io::stdout().lock();
-                let _ = terminal.write_all(BRACKETED_PASTE_OFF);
-                let _ = terminal.flush();
-                drop(terminal);
+                let _ = restore(&before);
                 let _ = emulate_default_handler(signal);
             }
         });
+        Ok(())
+    }
+
+    fn restore(before: &Termios) -> rustix::io::Result<()> {
+        let is_editing = tcgetattr(io::stdin())?.local_modes != before.local_modes;
+        // A program in the background has no business with the terminal.
+        if is_editing && tcgetpgrp(io::stdin())? == getpgrp() {
+            rustix::io::write(io::stdout(), BRACKETED_PASTE_OFF)?;
+            tcsetattr(io::stdin(), OptionalActions::Now, before)?;
+        }
         Ok(())
     }
 

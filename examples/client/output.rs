@@ -32,9 +32,18 @@ use crate::program::complain;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Output {
     pub(crate) json: bool,
-    pub(crate) text: bool,
-    pub(crate) time: bool,
+    pub(crate) shape: Shape,
     pub(crate) round_trip: bool,
+}
+
+/// What is shown of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// All of it, as it came.
+    #[default]
+    Frame,
+    Text,
+    TimeAndText,
 }
 
 /// An answer, and when it came.
@@ -84,16 +93,15 @@ impl Output {
             });
         }
         let mut out = io::stdout().lock();
-        if self.time {
+        if self.shape == Shape::TimeAndText {
             write!(out, "{time} ({})  ", signed(answer.ahead_s))?;
         }
         if self.round_trip {
             write!(out, "{:.3} ms  ", answer.round_trip.as_secs_f64() * 1e3)?;
         }
-        let shown = if self.text || self.time {
-            &answer.text
-        } else {
-            &answer.frame
+        let shown = match self.shape {
+            Shape::Frame => &answer.frame,
+            Shape::Text | Shape::TimeAndText => &answer.text,
         };
         writeln!(out, "{}", Escaped(shown))
     }
