@@ -12,9 +12,11 @@
 //! | `round_trip_us` | integer | microseconds from the question to the answer, with all that was sent again |
 //! | `error` | object | why there is no answer; then the last four are not there |
 //!
-//! An `error` has a `kind`, a word for programs that stays the same, and a `message` for people.
-//! One that concerns no single message (the server's name has no address, standard input cannot be
-//! read) has neither `message` nor `server` beside it.
+//! An `error` has a `kind`, a word for programs that stays the same, and a `message` for people. The
+//! kinds are `timed_out`, `malformed_answer`, `nobody_listening`, `unreachable`, `cannot_connect`,
+//! `not_sent`, `message_not_utf8`, `message_not_allowed`, `message_too_long`, `too_many_unanswered`
+//! and `other`. Two concern no single message, and have neither `message` nor `server` beside them:
+//! `no_address` (of the server's name) and `io` (standard input cannot be read, for example).
 
 use std::borrow::Cow;
 use std::io::{self, Write};
