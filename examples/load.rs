@@ -25,7 +25,7 @@ mod run;
 mod summary;
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,12 +36,10 @@ use answers::{Judge, Message};
 use askers::{Peers, Sockets};
 use numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
 use options::Options;
-use plot::{Curve, shown};
+use plot::Curve;
 use program::{Failure, chain, command, complain, reachable, resolve, say};
 use progress::Progress;
-use rejoinder::{
-    ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait,
-};
+use rejoinder::{ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use summary::{Summary, grouped};
 use terminal_size::{Width, terminal_size_of};
@@ -58,7 +56,7 @@ Arguments:
 How much:
   -d, --duration TIME      how long to measure: 10 or 10s, 250ms, 2m. Default: 10s
   -w, --warmup TIME        for how long to ask before that, without measuring. Default: 1s
-  -p, --peers NUMBER       how many sockets to ask from. Default: 4
+  -p, --peers NUMBER       how many sockets to ask from. Default: 16
   -n, --in-flight NUMBER   how many requests each of them has in flight at most. Default: 32;
                            with --rate, 16384 by all together
   -r, --rate NUMBER        how many requests to send per second, in all and evenly. Default: a
@@ -104,7 +102,10 @@ fn run() -> Result<ExitCode, Failure> {
     let Some(options) = Options::parse()? else {
         return Ok(program::help(HELP));
     };
-    let targets: Vec<SocketAddr> = resolve(&options.target)?.into_iter().map(reachable).collect();
+    let targets: Vec<SocketAddr> = resolve(&options.target)?
+        .into_iter()
+        .map(reachable)
+        .collect();
     if let Some(target) = targets.iter().find(|target| target.port() == 0) {
         return Err(Failure::Usage(format!("nobody can be asked at {target}")));
     }
@@ -117,9 +118,10 @@ fn run() -> Result<ExitCode, Failure> {
     }
     // Whoever cannot write a plot had better know before than after.
     let svg = match &options.svg {
-        Some(path) => Some(File::create(path).map_err(|error| {
-            Failure::Usage(format!("--svg {}: {error}", path.display()))
-        })?),
+        Some(path) => Some(
+            File::create(path)
+                .map_err(|error| Failure::Usage(format!("--svg {}: {error}", path.display())))?,
+        ),
         None => None,
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -212,7 +214,8 @@ fn probe(
 ) -> Result<(SocketAddr, bool), Failure> {
     let mut result = Err(Failure::Usage("no address to ask".into()));
     for &target in targets {
-        result = probe_one(target, messages, any_answer, numbers).map(|repeated| (target, repeated));
+        result =
+            probe_one(target, messages, any_answer, numbers).map(|repeated| (target, repeated));
         if result.is_ok() {
             break;
         }
@@ -254,8 +257,8 @@ fn probe_one(
                 "{target} does not speak the ctime protocol: {error}"
             ))
         })?;
-        repeated &= message.text.contains(PLACEHOLDER)
-            && number_in(frame.text.as_bytes()).is_some();
+        repeated &=
+            message.text.contains(PLACEHOLDER) && number_in(frame.text.as_bytes()).is_some();
         if !any_answer {
             message.learn(frame.text);
         }

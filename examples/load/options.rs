@@ -40,7 +40,7 @@ impl Options {
                 duration: Duration::from_secs(10),
                 rate: None,
             },
-            peers: 4,
+            peers: PEERS,
             in_flight: None,
             timeout: Duration::from_secs(1),
             messages: Vec::new(),
@@ -206,7 +206,9 @@ fn message(text: &str) -> Result<Message, String> {
     if text.is_empty() {
         Err("an empty message is never answered".into())
     } else if !stands_apart(text) {
-        Err(format!("{PLACEHOLDER} cannot stand next to a letter or another {PLACEHOLDER}"))
+        Err(format!(
+            "{PLACEHOLDER} cannot stand next to a letter or another {PLACEHOLDER}"
+        ))
     } else {
         Ok(Message::new(text))
     }
@@ -214,7 +216,8 @@ fn message(text: &str) -> Result<Message, String> {
 
 /// One message a line; after a tab, the answer that is expected.
 fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
-    let fail = |problem: String| Failure::Usage(format!("--messages {}: {problem}", path.display()));
+    let fail =
+        |problem: String| Failure::Usage(format!("--messages {}: {problem}", path.display()));
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
@@ -232,7 +235,8 @@ fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
         if line.is_empty() {
             continue;
         }
-        let mut message = message(asked).map_err(|problem| fail(format!("line {number}: {problem}")))?;
+        let mut message =
+            message(asked).map_err(|problem| fail(format!("line {number}: {problem}")))?;
         if let Some(expected) = expected {
             message.expect(expected);
         }
@@ -246,7 +250,9 @@ fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
 
 /// What the robot answers with a compliment to.
 const DEFAULT_MESSAGE: &str = "你{n}吗？";
-/// In a closed loop.
+/// With so many peers and requests in flight each, a closed loop takes a server all it can do.
+const PEERS: usize = 16;
+/// See above.
 const IN_FLIGHT: usize = 32;
 /// In an open loop, of all peers together: more are only in flight if the target is in trouble.
 const OPEN_LOOP: usize = 16_384;

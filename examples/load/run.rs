@@ -64,17 +64,17 @@ pub(crate) fn run(
     let mut tally = Tally::new();
     let (mut message, messages) = (0, judge.messages().len());
     let mut looked = begins;
+    let mut over = false;
     loop {
         let now = Now::system();
         let time = now.monotonic;
         if stop.load(Ordering::Relaxed) {
             ends = ends.min(time);
         }
-        let mut full = !asker.has_place();
+        let mut full = over || !asker.has_place();
         while !full
             && let Some(due) = schedule.due(time)
             && due < ends
-            && time < ends
         {
             let counts = due >= counts_from;
             let asked = Asked {
@@ -91,11 +91,13 @@ pub(crate) fn run(
                 full = true;
             }
         }
-        if time >= ends && asker.in_flight() == 0 {
+        // What was due before the end has had its chance.
+        over = time >= ends;
+        if over && asker.in_flight() == 0 {
             break;
         }
         let mut wait = LONG;
-        if time < ends {
+        if !over {
             wait = wait.min(ends - time);
             if !full {
                 wait = wait.min(schedule.next_due(time).saturating_sub(time + SLACK));

@@ -151,12 +151,19 @@ impl Summary<'_> {
             some(self.peers, "peer", "peers")
         };
         match self.plan.rate {
-            Some(rate) => format!("{} a second, {sockets}", some(rate as usize, "request", "requests")),
+            Some(rate) => format!(
+                "{} a second, {sockets}",
+                some(rate as usize, "request", "requests")
+            ),
             None if self.own_sockets => format!(
                 "{} in flight, {sockets}",
                 some(self.peers * self.in_flight, "request", "requests")
             ),
-            None => format!("{sockets}, {} in flight each", self.in_flight),
+            None => format!(
+                "{sockets}, {} in flight{}",
+                some(self.in_flight, "request", "requests"),
+                if self.peers == 1 { "" } else { " each" }
+            ),
         }
     }
 }
