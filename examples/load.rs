@@ -229,7 +229,7 @@ fn probe_one(
     any_answer: bool,
     numbers: &Numbers,
 ) -> Result<bool, Failure> {
-    let mut client = ClientBuilder::new(Numbered::new(false, numbers.clone()))
+    let mut client = ClientBuilder::new(Numbered::new(false, numbers.fork()))
         .fail_when_unreachable(true)
         .timeout(PROBE)
         .window(PROBES)

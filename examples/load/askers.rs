@@ -78,7 +78,7 @@ impl Peers {
         numbers: &Numbers,
     ) -> io::Result<Self> {
         let core = |_| {
-            ClientBuilder::new(Numbered::new(true, numbers.clone()))
+            ClientBuilder::new(Numbered::new(true, numbers.fork()))
                 .timeout(timeout)
                 .retry(Retry::never())
                 .window(in_flight)
@@ -91,7 +91,7 @@ impl Peers {
             asked: vec![Vec::new(); peers],
             places: (0..in_flight).flat_map(|_| 0..peers).collect(),
             in_flight: 0,
-            numbers: numbers.clone(),
+            numbers: numbers.fork(),
             ready: Vec::with_capacity(peers),
             inbox: Inbox::new(INBOX, MAX_DATAGRAM_BYTES),
             outbox: Outbox::new(OUTBOX, MAX_DATAGRAM_BYTES),
@@ -239,7 +239,7 @@ impl Sockets {
         timeout: Duration,
         numbers: &Numbers,
     ) -> Self {
-        let client = ClientBuilder::new(Numbered::new(false, numbers.clone()))
+        let client = ClientBuilder::new(Numbered::new(false, numbers.fork()))
             .timeout(timeout)
             .retry(Retry::never())
             .window(in_flight)

@@ -19,7 +19,7 @@ pub(crate) const PLACEHOLDER: &str = "{n}";
 ///
 /// A response is the datagram as it came: to take it apart is the work of whoever
 /// [judges](crate::answers::Judge) it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Numbered {
     ctime: Ctime,
     repeated: bool,
@@ -160,12 +160,17 @@ fn letters(number: u64) -> [u8; LETTERS] {
 }
 
 /// Random numbers from a seed (`SplitMix64`): the same seed sends the same requests.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Numbers(Cell<u64>);
 
 impl Numbers {
     pub(crate) fn new(seed: u64) -> Self {
         Self(Cell::new(seed))
+    }
+
+    /// Others, from a seed that is the next of these.
+    pub(crate) fn fork(&self) -> Self {
+        Self::new(self.next())
     }
 
     pub(crate) fn next(&self) -> u64 {
