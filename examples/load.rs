@@ -36,7 +36,7 @@ use answers::{Judge, Message};
 use askers::{Peers, Sockets};
 use numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
 use options::Options;
-use plot::Curve;
+use plot::{Curve, float};
 use program::{Failure, chain, command, complain, reachable, resolve, say};
 use progress::Progress;
 use rejoinder::{ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait};
@@ -169,9 +169,9 @@ fn run() -> Result<ExitCode, Failure> {
         let subtitle = format!(
             "{} answers a second; sent {}, wrong {}, lost {}",
             grouped(summary.answers_per_second()),
-            tally.sent,
-            tally.wrong,
-            tally.lost
+            grouped(float(tally.sent)),
+            grouped(float(tally.wrong)),
+            grouped(float(tally.lost))
         );
         file.write_all(curve.svg(&title, &subtitle).as_bytes())?;
     }

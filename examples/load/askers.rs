@@ -135,7 +135,8 @@ impl Peers {
         }
     }
 
-    fn receive(&mut self, peer: usize, wait: Wait) {
+    /// Takes what has come for a peer, and tells its results.
+    fn receive(&mut self, peer: usize, wait: Wait, tell: &mut impl FnMut(Outcome<'_>)) {
         let (core, socket) = (&mut self.cores[peer], &mut self.sockets[peer]);
         let received = socket.recv(&mut self.inbox, wait);
         let now = socket.now();
@@ -150,6 +151,7 @@ impl Peers {
         while let Some(datagram) = self.inbox.pop() {
             core.receive(now, 0, datagram);
         }
+        self.tell_results(peer, now.monotonic, tell);
     }
 
     fn tell_results(&mut self, peer: usize, at: Duration, tell: &mut impl FnMut(Outcome<'_>)) {
@@ -206,8 +208,7 @@ impl Asker for Peers {
         let wait = until.saturating_sub(now.monotonic);
         if self.sockets.len() == 1 && wait >= LONG {
             // To wait on one socket takes one system call less, but not to the microsecond.
-            self.receive(0, Wait::For(LONG));
-            self.tell_results(0, Now::system().monotonic, tell);
+            self.receive(0, Wait::For(LONG), tell);
             return;
         }
         let sockets: Vec<_> = self.sockets.iter().collect();
@@ -218,8 +219,7 @@ impl Asker for Peers {
         }
         for at in 0..self.ready.len() {
             let peer = self.ready[at];
-            self.receive(peer, Wait::No);
-            self.tell_results(peer, Now::system().monotonic, tell);
+            self.receive(peer, Wait::No, tell);
         }
     }
 }

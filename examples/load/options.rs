@@ -1,8 +1,10 @@
 //! What stands on the command line.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -113,27 +115,32 @@ impl Options {
         if let Some(target) = target {
             options.target = target;
         }
-        if options.peers.saturating_mul(options.in_flight()) > MOST {
+        options.check(expected.as_deref()).map(Some)
+    }
+
+    /// What concerns several options.
+    fn check(mut self, expected: Option<&str>) -> Result<Self, Failure> {
+        if self.peers.saturating_mul(self.in_flight()) > MOST {
             return Err(Failure::Usage(format!(
                 "--peers {} times --in-flight {} are more than {MOST} requests at once",
-                options.peers,
-                options.in_flight()
+                self.peers,
+                self.in_flight()
             )));
         }
-        if options.messages.is_empty() {
-            options.messages.push(Message::new(DEFAULT_MESSAGE));
+        if self.any_answer && expected.is_some() {
+            return Err(Failure::Usage(
+                "--expect and --any-answer contradict each other".into(),
+            ));
+        }
+        if self.messages.is_empty() {
+            self.messages.push(Message::new(DEFAULT_MESSAGE));
         }
         if let Some(expected) = expected {
-            if options.any_answer {
-                return Err(Failure::Usage(
-                    "--expect and --any-answer contradict each other".into(),
-                ));
-            }
-            for message in &mut options.messages {
-                message.expect(&expected);
+            for message in &mut self.messages {
+                message.expect(expected);
             }
         }
-        Ok(Some(options))
+        Ok(self)
     }
 
     /// How many requests each peer may have in flight.
@@ -161,11 +168,11 @@ impl Arguments {
 
 fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
 where
-    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+    T: FromStr + PartialOrd + Copy + Display,
 {
     text.parse()
         .ok()
-        .filter(|number| (&least..=&most).contains(&number))
+        .filter(|&number| least <= number && number <= most)
         .ok_or_else(|| format!("not a whole number from {least} to {most}"))
 }
 

@@ -21,10 +21,10 @@ impl<'a> Curve<'a> {
         if latency.is_empty() {
             return None;
         }
-        let (least, most) = (nanos(latency.min().max(1)), nanos(latency.max().max(1)));
+        let (least, most) = (float(latency.min().max(1)), float(latency.max().max(1)));
         Some(Self {
             latency,
-            nines: nanos(latency.len()).log10().clamp(1.0, MOST_NINES),
+            nines: float(latency.len()).log10().clamp(1.0, MOST_NINES),
             least: least * 0.9,
             most: (most * 1.1).max(least * 2.0),
         })
@@ -33,7 +33,7 @@ impl<'a> Curve<'a> {
     /// The height, from 0 to 1, at a place along the axis of percentiles, from 0 to 1.
     fn at(&self, place: f64) -> f64 {
         let quantile = 1.0 - 10_f64.powf(-place * self.nines);
-        self.height(nanos(self.latency.value_at_quantile(quantile)))
+        self.height(float(self.latency.value_at_quantile(quantile)))
     }
 
     fn height(&self, nanos: f64) -> f64 {
@@ -64,8 +64,8 @@ impl<'a> Curve<'a> {
         let width = columns.clamp(LABEL + 12, 110) - LABEL - 2;
         let heights: Vec<usize> = (0..2 * width)
             .map(|dot| {
-                let height = self.at(nanos(dot as u64) / nanos(2 * width as u64 - 1));
-                (height * nanos(4 * ROWS as u64)).round() as usize
+                let height = self.at(float(dot as u64) / float(2 * width as u64 - 1));
+                (height * float(4 * ROWS as u64)).round() as usize
             })
             .collect();
         let mut text = String::new();
@@ -88,7 +88,7 @@ impl<'a> Curve<'a> {
         let _ = writeln!(text, "{:LABEL$} +{}", "", "-".repeat(width));
         let mut axis = String::new();
         for (name, place) in self.marks() {
-            let at = (place * nanos(width as u64 - 1)).round() as usize;
+            let at = (place * float(width as u64 - 1)).round() as usize;
             let start = at.min(width.saturating_sub(name.len()));
             if axis.is_empty() || axis.len() < start {
                 let _ = write!(axis, "{:1$}{name}", "", start - axis.len());
@@ -178,7 +178,7 @@ pub(crate) fn shown(nanos: f64) -> String {
 
 /// Numbers of nanoseconds, of requests and of columns, none of which needs more than 53 bits.
 #[expect(clippy::cast_precision_loss, reason = "see above")]
-pub(crate) fn nanos(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }
 

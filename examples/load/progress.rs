@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use terminal_size::{Width, terminal_size_of};
 
-use crate::plot::{nanos, shown};
+use crate::plot::{float, shown};
 use crate::run::{Plan, Tally, Watch};
 use crate::summary::grouped;
 
@@ -30,8 +30,8 @@ impl Progress {
     fn draw(&mut self, time: Duration, tally: &Tally) {
         let columns = terminal_size_of(io::stderr()).map_or(80, |(Width(width), _)| width.into());
         let all = self.plan.warmup + self.plan.duration;
-        let seconds = (time - self.last.0).as_secs_f64();
-        let rate = nanos(tally.answered - self.last.1) / seconds;
+        let seconds = time.saturating_sub(self.last.0).as_secs_f64();
+        let rate = float(tally.answered - self.last.1) / seconds;
         let mut parts = vec![format!(
             "{:.1} of {:.1} s",
             time.min(all).as_secs_f64(),
@@ -41,12 +41,12 @@ impl Progress {
             parts.push("warming up".into());
         } else {
             parts.push(format!("{}/s", grouped(rate)));
-            parts.push(format!("lost {}", grouped(nanos(tally.lost))));
+            parts.push(format!("lost {}", grouped(float(tally.lost))));
             if tally.wrong > 0 {
-                parts.push(format!("wrong {}", grouped(nanos(tally.wrong))));
+                parts.push(format!("wrong {}", grouped(float(tally.wrong))));
             }
             let p99 = tally.latency.value_at_quantile(0.99);
-            parts.push(format!("99 % in {}", shown(nanos(p99))));
+            parts.push(format!("99 % in {}", shown(float(p99))));
         }
         let line = line(columns, time.as_secs_f64() / all.as_secs_f64(), &parts);
         // What cannot be shown is not missed.
@@ -71,10 +71,10 @@ impl Drop for Progress {
     }
 }
 
-/// As much as fits beside a bar, which gets the rest. The last column stays free: some terminals
-/// begin a new line after it.
+/// As much as fits beside a bar, which gets the rest. Some columns stay free: for the `^C` that a
+/// terminal adds, and for those that begin a new line after the last one.
 fn line(columns: usize, done: f64, parts: &[String]) -> String {
-    let room = columns.saturating_sub(1);
+    let room = columns.saturating_sub(3);
     let mut text = String::new();
     for part in parts {
         if text.chars().count() + 2 + part.chars().count() + LEAST_BAR <= room {
@@ -83,7 +83,7 @@ fn line(columns: usize, done: f64, parts: &[String]) -> String {
     }
     let bar = room.saturating_sub(text.chars().count() + 2).min(MOST_BAR);
     let full = (0..bar)
-        .take_while(|&at| nanos(at as u64) < done * nanos(bar as u64))
+        .take_while(|&at| float(at as u64) < done * float(bar as u64))
         .count();
     format!("[{}{}]{text}", "#".repeat(full), ".".repeat(bar - full))
 }

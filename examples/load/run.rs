@@ -77,12 +77,12 @@ pub(crate) fn run(
             && due < ends
         {
             let counts = due >= counts_from;
-            let asked = Asked {
+            let note = Asked {
                 due,
                 message,
                 counts,
             };
-            if asker.ask(now, &judge.messages()[message].text, asked)? {
+            if asker.ask(now, &judge.messages()[message].text, note)? {
                 tally.sent += u64::from(counts);
                 schedule.next += 1;
                 message = (message + 1) % messages;
@@ -98,15 +98,15 @@ pub(crate) fn run(
         }
         let mut wait = LONG;
         if !over {
-            wait = wait.min(ends - time);
+            wait = wait.min(ends.saturating_sub(time));
             if !full {
                 wait = wait.min(schedule.next_due(time).saturating_sub(time + SLACK));
             }
         }
         asker.exchange(wait, &mut |outcome| tally.note(outcome, judge));
-        if time - looked >= LONG {
+        if time >= looked + LONG {
             looked = time;
-            watch.look(time - begins, &tally);
+            watch.look(time.saturating_sub(begins), &tally);
         }
     }
     tally.time = ends.saturating_sub(counts_from);

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::plot::{nanos, shown};
+use crate::plot::{float, shown};
 use crate::run::{Plan, Tally};
 
 /// A run that is over.
@@ -31,14 +31,14 @@ impl Summary<'_> {
     pub(crate) fn answers_per_second(&self) -> f64 {
         let seconds = self.tally.time.as_secs_f64();
         if seconds > 0.0 {
-            nanos(self.tally.answered) / seconds
+            float(self.tally.answered) / seconds
         } else {
             0.0
         }
     }
 
     pub(crate) fn loss_percent(&self) -> f64 {
-        100.0 * nanos(self.tally.lost) / nanos(self.tally.sent.max(1))
+        100.0 * float(self.tally.lost) / float(self.tally.sent.max(1))
     }
 
     /// The latencies, in nanoseconds, by the name of the percentile.
@@ -68,8 +68,8 @@ impl Summary<'_> {
         if tally.answered == 0 {
             missed.push("no right answer came".into());
         } else if let Some(most) = thresholds.max_p99 {
-            let most = nanos(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX));
-            let p99 = nanos(tally.latency.value_at_quantile(0.99));
+            let most = float(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX));
+            let p99 = float(tally.latency.value_at_quantile(0.99));
             if p99 > most {
                 missed.push(format!(
                     "the 99th percentile is {}, by {} more than --max-p99 {}",
@@ -90,7 +90,7 @@ impl Summary<'_> {
             }
         }
         if let Some(rate) = self.plan.rate
-            && nanos(tally.unsent) > TOLERATED * nanos(tally.sent + tally.unsent)
+            && float(tally.unsent) > TOLERATED * float(tally.sent + tally.unsent)
         {
             missed.push(format!(
                 "the rate of {rate} a second was not reached: {} of {} requests never left",
@@ -126,7 +126,7 @@ impl Summary<'_> {
         );
         for (_, key, latency) in self.percentiles() {
             if tally.answered > 0 {
-                let _ = write!(json, "\"{key}\":{:.3},", nanos(latency) / 1e3);
+                let _ = write!(json, "\"{key}\":{:.3},", float(latency) / 1e3);
             } else {
                 let _ = write!(json, "\"{key}\":null,");
             }
@@ -141,7 +141,7 @@ impl Summary<'_> {
         let some = |number: usize, one: &str, many: &str| {
             format!(
                 "{} {}",
-                grouped(nanos(number as u64)),
+                grouped(float(number as u64)),
                 if number == 1 { one } else { many }
             )
         };
@@ -172,10 +172,10 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tally = self.tally;
         let mut count = |name: &str, number: u64, more: &str| {
-            writeln!(f, "{name:<9}{:>14}{more}", grouped(nanos(number)))
+            writeln!(f, "{name:<9}{:>12}{more}", grouped(float(number)))
         };
         count("sent", tally.sent, "")?;
-        let rate = format!("  {} a second", grouped(self.answers_per_second()));
+        let rate = format!("  {}/s", grouped(self.answers_per_second()));
         count("answered", tally.answered, &rate)?;
         count("wrong", tally.wrong, "")?;
         let loss = format!("  {} %", Percent(self.loss_percent()));
@@ -189,8 +189,8 @@ impl fmt::Display for Summary<'_> {
         if tally.answered > 0 {
             for (at, (name, _, latency)) in self.percentiles().enumerate() {
                 let title = if at == 0 { "latency" } else { "" };
-                let latency = shown(nanos(latency));
-                writeln!(f, "{title:<9}{name:<6}{latency:>10}")?;
+                let latency = shown(float(latency));
+                writeln!(f, "{title:<9}{name:<6}{latency:>9}")?;
             }
         }
         Ok(())
