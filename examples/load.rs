@@ -84,6 +84,9 @@ nothing else tells late answers from others. That is slower.
 
 A right answer is the one expected. Unless that is said, it is the first one to the same message.
 
+What a peer has in flight may travel in one piece, where the system segments datagrams (Linux), and
+is then cheap on both sides. Many clients with a question each are --peers 128 --in-flight 1.
+
 In a closed loop, a server that pauses is asked less, and so the times hide what others would have
 waited. With --rate, time counts from when a request was due, even if it left late (what Gil Tene
 calls coordinated omission is thus avoided).

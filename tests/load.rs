@@ -213,6 +213,15 @@ fn the_right_answer_can_be_told() {
         with(&["--message", "a {n}", "--expect", "hello, b {n}!"], ""),
         Some(1)
     );
+    // Not a part of it.
+    assert_eq!(
+        with(&["--message", "a {n}", "--expect", "hello, a {n}"], ""),
+        Some(1)
+    );
+    assert_eq!(
+        with(&["--message", "b", "--expect", "hello, b"], ""),
+        Some(1)
+    );
     assert_eq!(with(&[], "a {n}\thello, a {n}!\n\nb {n}\r\n"), Some(0));
     assert_eq!(with(&[], "a {n}\nb {n}\thello, a {n}!\n"), Some(1));
     // Answers with and without a number.
