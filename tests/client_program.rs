@@ -504,7 +504,7 @@ fn ask(server: SocketAddr, options: &[&str], messages: &[&str]) -> Ended {
 fn ask_for_json(command: &mut Command, server: SocketAddr, messages: &[&str]) -> Value {
     let server = server.to_string();
     let ended = run(command
-        .args(["--json", "--server", &server, "--"])
+        .args(["--json", "--timeout", "60", "--server", &server, "--"])
         .args(messages));
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
     objects(&ended.stdout).pop().unwrap()
