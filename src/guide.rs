@@ -2,3 +2,7 @@
 
 #[doc = include_str!("guide/bad_network.md")]
 pub mod bad_network {}
+
+#[cfg(feature = "rules")]
+#[doc = include_str!("guide/rules.md")]
+pub mod rules {}
