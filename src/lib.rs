@@ -46,13 +46,13 @@
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
 //!   ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`guide::bad_network`].
-//! - Rules for a robot: [`Robot`].
+//! - Rules for a robot: [`Robot`], [`Rule`].
 //!
 //! # Features
 //!
 //! All are off by default.
 //!
-//! - `rules`: rule sets of robots from files.
+//! - `rules`: rule sets of robots from files, in TOML.
 //! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
 //! - `tracing`: the server logs what it meets.
 //!

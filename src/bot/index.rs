@@ -71,6 +71,7 @@ impl Index {
     }
 
     /// The first result that a rule gives, in order, of those that can match the text.
+    #[inline(never)]
     pub(super) fn find<T>(&self, text: &str, mut ask: impl FnMut(usize) -> Option<T>) -> Option<T> {
         let mut scratch = SCRATCH.take();
         scratch.clear();

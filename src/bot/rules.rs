@@ -74,22 +74,22 @@ impl Robot {
     /// # Ok::<(), rejoinder::RuleError>(())
     /// ```
     pub fn answer<'a>(&'a self, request: &'a str) -> Answer<'a> {
-        let ask = |rule: usize| {
-            let (start, end) = self.rules[rule].pattern.find(request)?;
-            Some(Match { rule, start, end })
-        };
+        let ask = |rule| Match::of(rule, request);
         let matched = match &self.index {
-            Some(index) => index.find(request, ask),
-            None => (0..self.rules.len()).find_map(ask),
+            Some(index) => index.find(request, |rule| ask(&self.rules[rule])),
+            None => self.rules.iter().find_map(ask),
         };
         let templates = match &matched {
-            Some(matched) => &self.rules[matched.rule].templates,
+            Some(matched) => &matched.rule.templates,
             None => &self.fallbacks,
         };
         Answer {
             robot: self,
             request,
-            template: chosen(templates, request),
+            template: match templates.as_slice() {
+                [only] => only,
+                several => chosen(several, request),
+            },
             matched,
         }
     }
@@ -111,10 +111,8 @@ impl Robot {
 }
 
 /// One of several, by a hash of the request that is the same everywhere and for ever.
+#[inline(never)]
 fn chosen<'a>(templates: &'a [Template], request: &str) -> &'a Template {
-    if let [only] = templates {
-        return only;
-    }
     let hash = SipHasher24::new().hash(request.as_bytes());
     let number = hash % templates.len() as u64;
     &templates[usize::try_from(number).expect("it is below a length")]
@@ -150,16 +148,22 @@ pub struct Answer<'a> {
     robot: &'a Robot,
     request: &'a str,
     template: &'a Template,
-    matched: Option<Match>,
+    matched: Option<Match<'a>>,
 }
 
 /// Which rule matches, and what.
 #[derive(Clone, Copy, Debug)]
-struct Match {
-    /// The index of the rule.
-    rule: usize,
+struct Match<'a> {
+    rule: &'a CompiledRule,
     start: usize,
     end: usize,
+}
+
+impl<'a> Match<'a> {
+    fn of(rule: &'a CompiledRule, request: &str) -> Option<Self> {
+        let (start, end) = rule.pattern.find(request)?;
+        Some(Self { rule, start, end })
+    }
 }
 
 impl Answer<'_> {
@@ -171,7 +175,7 @@ impl Answer<'_> {
     /// assert_eq!(zurich.answer("你好！").rule(), None);
     /// ```
     pub fn rule(&self) -> Option<usize> {
-        self.matched.map(|matched| matched.rule + 1)
+        self.matched.map(|matched| matched.rule.number)
     }
 
     /// The answer as it was before the substitutions.
@@ -221,7 +225,7 @@ impl Answer<'_> {
         let Some(Match { rule, start, end }) = self.matched else {
             return "";
         };
-        let pattern = &self.robot.rules[rule].pattern;
+        let pattern = &rule.pattern;
         match pattern.margins(group) {
             Some(margins) => margins.within(&self.request[start..end]),
             None => groups
@@ -443,6 +447,8 @@ impl RobotBuilder {
 
 #[derive(Clone, Debug)]
 struct CompiledRule {
+    /// From 1.
+    number: usize,
     pattern: Pattern,
     /// At least one.
     templates: Vec<Template>,
@@ -474,7 +480,12 @@ impl CompiledRule {
             )
         });
         let templates = templates.collect::<Result<_, _>>()?;
-        Ok((Self { pattern, templates }, hir))
+        let compiled = Self {
+            number,
+            pattern,
+            templates,
+        };
+        Ok((compiled, hir))
     }
 }
 
