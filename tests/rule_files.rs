@@ -1,5 +1,6 @@
 //! Rule sets from files: the same robots as the builder's, and errors that tell the place.
 
+#![cfg(feature = "rules")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::fmt::Write as _;
