@@ -93,6 +93,18 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
             assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
         }
     }
+    // It may have several addresses.
+    let both = ["192.0.2.1:7777", "192.0.2.2:9999"].map(|own| own.parse().unwrap());
+    let mut core = both
+        .into_iter()
+        .fold(ServerCore::new(Text, echo), ServerCore::local_addr);
+    for own in both {
+        assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
+    }
+    assert_eq!(core.stats().dropped(DropReason::SourceOwn), 2);
+    let neighbour = Meta::new("192.0.2.1:9999".parse().unwrap());
+    assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
+
     // On one address it knows which is its own, and another may have the same port.
     let mut core = ServerCore::new(Text, echo).local_addr("127.0.0.3:9999".parse().unwrap());
     let neighbour = Meta::new("127.0.0.2:9999".parse().unwrap());

@@ -98,11 +98,11 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         self
     }
 
-    /// The address that the server is bound to: what claims to come from there is dropped. Default:
-    /// not known.
+    /// The address that the server is bound to: what claims to come from there is dropped. A server
+    /// with several addresses says each of them. Default: none is known.
     #[must_use]
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
-        self.sources.set_own(addr);
+        self.sources.add_own(addr);
         self
     }
 
