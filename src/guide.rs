@@ -2,3 +2,6 @@
 
 #[doc = include_str!("guide/bad_network.md")]
 pub mod bad_network {}
+
+#[doc = include_str!("guide/production.md")]
+pub mod production {}
