@@ -50,8 +50,9 @@
 //!
 //! # Features
 //!
-//! Both are off by default.
+//! All are off by default.
 //!
+//! - `rules`: rule sets of robots from files.
 //! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
 //! - `tracing`: the server logs what it meets.
 //!
@@ -81,7 +82,9 @@ mod server;
 pub mod testing;
 mod transport;
 
-pub use bot::{Answer, Robot, RobotBuilder, RuleError, zurich};
+pub use bot::{Answer, Robot, RobotBuilder, Rule, RuleError, zurich};
+#[cfg(feature = "rules")]
+pub use bot::{RuleFileError, RuleFileProblem};
 pub use client::{Client, ClientBuilder, ClientCore, RequestError, Retry, Ticket};
 pub use clock::Now;
 pub use codec::{
