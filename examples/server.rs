@@ -97,6 +97,9 @@ fn run() -> Result<ExitCode, Failure> {
     say(format_args!("{status} (end with Ctrl-C)"));
     let client = command("client", "--server ", reachable(addresses[0]));
     say(format_args!("start the client with: {client}"));
+    if let Some(rules) = &rules {
+        say(Escaped(&format!("answering by {rules}")));
+    }
     if let Some(answers) = limit {
         say(format_args!(
             "answering any one network at most {answers} times a second (change it with --limit)"

@@ -4,7 +4,7 @@
 mod imp {
     use sd_notify::NotifyState::{self, MonotonicUsec, Ready, Reloading, Status, Stopping};
 
-    use crate::program::complain;
+    use super::super::program::complain;
 
     pub(crate) fn ready(status: &str) {
         tell(&[Ready, Status(status)]);

@@ -7,8 +7,6 @@ use std::path::PathBuf;
 
 use rejoinder::Robot;
 
-use crate::program::chain;
-
 /// A file of rules, which can be read as often as it is changed.
 pub(crate) struct RulesFile(PathBuf);
 
@@ -24,10 +22,11 @@ impl RulesFile {
             let (line, column) = place(&bytes, error.valid_up_to());
             format!("{self}: line {line}, column {column}: not UTF-8")
         })?;
-        {
-            let _ = (text, chain);
-            Ok(rejoinder::zurich())
-        } // XXX
+        if text.trim().is_empty() {
+            // A robot without rules is one, but nobody means it: this is a file half written.
+            return Err(format!("{self}: line 1, column 1: it is empty"));
+        }
+        Robot::from_toml(text).map_err(|error| format!("{self}: {error}"))
     }
 }
 
@@ -41,5 +40,7 @@ impl fmt::Display for RulesFile {
 fn place(text: &[u8], at: usize) -> (usize, usize) {
     let before = String::from_utf8_lossy(&text[..at]);
     let line = before.rsplit('\n').next().unwrap_or_default();
+    // A byte order mark is no character.
+    let line = line.trim_start_matches('\u{feff}');
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }

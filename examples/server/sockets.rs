@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use rejoinder::UdpOptions;
 use rejoinder::{Codec, Gate, Server, ServerBuilder, Transport, UdpTransport};
 
-use crate::program::{DEFAULT, Failure, chain, resolve};
+use super::program::{DEFAULT, Failure, chain, resolve};
 
 /// What the server is to listen on.
 pub(crate) enum Sockets {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rejoinder::{Context, Ctime, Escaped, Handler, Reply, ReplyError, Robot};
 
-use crate::program::complain;
+use super::program::complain;
 
 /// Clones are one and the same.
 #[derive(Clone)]
