@@ -129,6 +129,8 @@ impl Program {
     pub(crate) fn wait_for_stderr_again(&mut self, prefix: &str, nth: usize) -> String {
         let started = Instant::now();
         loop {
+            // Asked first, so that what it wrote last is seen.
+            let is_over = self.stderr.is_over();
             let stderr = self.stderr.so_far();
             let complete = stderr.rfind('\n').map_or("", |end| &stderr[..end]);
             let mut rests = complete
@@ -137,10 +139,10 @@ impl Program {
             if let Some(rest) = rests.nth(nth - 1) {
                 return rest.to_owned();
             }
-            let ended = self.child.try_wait().unwrap();
             assert!(
-                ended.is_none() && started.elapsed() < PATIENCE,
-                "waiting for `{prefix}`: {ended:?}, {stderr}"
+                !is_over && started.elapsed() < PATIENCE,
+                "waiting for `{prefix}`: {:?}, {stderr}",
+                self.child.try_wait()
             );
             thread::sleep(POLL);
         }
@@ -221,6 +223,11 @@ impl Captured {
             bytes,
             reader: Some(reader),
         }
+    }
+
+    /// Whether nothing more will come.
+    fn is_over(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn so_far(&self) -> String {
