@@ -46,6 +46,7 @@
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
 //!   ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`guide::bad_network`].
+//! - A server that is left alone, with what its counters mean: [`guide::production`].
 //! - Rules for a robot: [`Robot`].
 //!
 //! # Features

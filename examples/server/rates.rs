@@ -52,7 +52,7 @@ pub(crate) fn line(before: &Stats, after: &Stats, elapsed: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "nobody reads sixteen digits")]
     let rate = |before: u64, after: u64| Rate((after - before) as f64 / elapsed.as_secs_f64());
     let mut line = format!(
-        "per second: received {}, replied {}",
+        "per s: received {}, replied {}",
         rate(before.received, after.received),
         rate(before.replied, after.replied)
     );
@@ -96,16 +96,18 @@ struct Rate(f64);
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = |rate: f64| match rate {
-            // Whole numbers, and those that round to three digits without a point.
-            rate if rate >= 99.95 || rate.fract() == 0.0 => 0,
+        let (rate, unit) = match self.0 {
+            rate if rate < 9_999.5 => (rate, ""),
+            rate if rate < 999_950.0 => (rate / 1e3, "k"),
+            rate => (rate / 1e6, "M"),
+        };
+        let decimals = match rate {
+            rate if rate >= 99.95 => 0,
             rate if rate >= 0.1 => 1,
             _ => 3,
         };
-        match self.0 {
-            rate if rate < 9_999.5 => write!(f, "{rate:.*}", digits(rate)),
-            rate if rate < 999_950.0 => write!(f, "{:.*}k", digits(rate / 1e3), rate / 1e3),
-            rate => write!(f, "{:.*}M", digits(rate / 1e6), rate / 1e6),
-        }
+        let digits = format!("{rate:.decimals$}");
+        let whole = digits.trim_end_matches('0').strip_suffix('.');
+        write!(f, "{}{unit}", whole.unwrap_or(&digits))
     }
 }
