@@ -15,7 +15,7 @@ use std::str;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use program::{DEFAULT, Failure, chain, command, complain, reachable, resolve, seconds, value};
+use program::{DEFAULT, Failure, chain, command, complain, reachable, resolve};
 use rejoinder::{Client, ClientBuilder, Ctime, Escaped, RequestError, UdpOptions};
 
 const HELP: &str = "\
@@ -51,11 +51,7 @@ fn run() -> Result<ExitCode, Failure> {
         match arg {
             Short('h') | Long("help") => return Ok(program::help(HELP)),
             Short('s') | Long("server") => server = args.value()?.string()?,
-            Short('t') | Long("timeout") => {
-                timeout = value(&mut args, "--timeout", |text| {
-                    seconds(text, Duration::from_nanos(1))
-                })?;
-            }
+            Short('t') | Long("timeout") => timeout = args.value()?.parse_with(seconds)?,
             Value(message) => messages.push(message),
             _ => return Err(arg.unexpected().into()),
         }
@@ -166,4 +162,12 @@ impl Session {
             }
         }
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| (Duration::from_nanos(1)..=Duration::from_secs(86_400)).contains(timeout))
+        .ok_or("not a number of seconds above 0 and up to 86400")
 }

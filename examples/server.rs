@@ -30,7 +30,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
-use program::{Failure, chain, command, complain, reachable, say, seconds, value};
+use program::{Failure, chain, command, complain, reachable, say, value};
 use rates::Rates;
 use rejoinder::{Ctime, Escaped, RateLimit, ServerBuilder, zurich};
 use rules::RulesFile;
@@ -181,15 +181,14 @@ impl Options {
                 Short('h') | Long("help") => return Ok(None),
                 Short('q') | Long("quiet") => options.quiet = true,
                 Short('w') | Long("workers") => {
-                    options.workers = Some(value(&mut args, "--workers", workers)?);
+                    options.workers = Some(value("--workers", &mut args, workers)?);
                 }
                 Short('r') | Long("rules") => options.rules = Some(args.value()?),
                 Short('l') | Long("limit") => {
-                    options.limit = value(&mut args, "--limit", limit)?;
+                    options.limit = value("--limit", &mut args, limit)?;
                 }
                 Short('s') | Long("stats") => {
-                    let every = |text: &str| seconds(text, SHORTEST_STATS);
-                    options.stats = Some(value(&mut args, "--stats", every)?);
+                    options.stats = Some(value("--stats", &mut args, interval)?);
                 }
                 Value(value) if options.address.is_none() => {
                     options.address = Some(value.string()?);
@@ -290,6 +289,14 @@ fn workers(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("not a number from 1 to {MAX_WORKERS}"))
 }
 
+fn interval(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(time))
+        .ok_or("not a number of seconds from 0.1 to 86400")
+}
+
 fn limit(text: &str) -> Result<Limit, &'static str> {
     match text.parse() {
         Ok(answers) if answers > 0 => Ok(Limit::Answers(answers)),
@@ -310,7 +317,8 @@ fn rate_limit(answers: u32) -> Result<RateLimit, Failure> {
 const DEFAULT_LIMIT: u32 = 100;
 /// Far more than there are processors. Each takes some megabytes.
 const MAX_WORKERS: usize = 1_024;
-const SHORTEST_STATS: Duration = Duration::from_millis(100);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(86_400);
 /// How often the program looks whether a signal came.
 const SIGNAL_CHECK: Duration = Duration::from_millis(100);
 /// How long the server may take to answer what it has received, once it was asked to end.

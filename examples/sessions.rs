@@ -187,11 +187,7 @@ fn main() -> ExitCode {
                 .parse()
                 .ok()
                 .filter(|&number| number > 0)
-                .ok_or_else(|| {
-                    Failure::Usage(format!(
-                        "--{option} cannot be `{text}`: not a number from 1"
-                    ))
-                }),
+                .ok_or_else(|| Failure::Usage(format!("--{option} `{text}`: not a number from 1"))),
         };
         let peers = number("peers", 10_000)?;
         let lifetime = number("lifetime", 600)?;

@@ -445,7 +445,7 @@ fn the_program_tells_its_rates_every_so_often() {
         ask(address, "hi");
     }
     let told = |nth| server.wait_for_stderr_again("per s: received ", nth);
-    assert!((1..).map(told).any(|rates| !rates.starts_with("0, ")));
+    assert!((1..1_000).map(told).any(|rates| !rates.starts_with("0, ")));
     server.signal("INT");
     let ended = server.finish();
     assert_eq!((ended.code(), ended.stdout.as_str()), (Some(0), ""));
@@ -553,13 +553,13 @@ fn what_cannot_be_served_of_a_service_manager_is_told_in_one_line() {
             &["udp:127.0.0.1"],
             &["--workers", "2"],
             2,
-            "--workers cannot be `2`: the service manager has opened 1 socket, and",
+            "--workers `2`: the service manager has opened 1 socket, and",
         ),
         (
             &["udp:127.0.0.1", "udp:127.0.0.1"],
             &["--workers", "1"],
             2,
-            "--workers cannot be `1`: the service manager has opened 2 sockets, and",
+            "--workers `1`: the service manager has opened 2 sockets, and",
         ),
     ] {
         one_line(&run(&mut activated(sockets, args)), code, problem);

@@ -422,7 +422,7 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "server",
             &["--limit", "abc"],
-            "--limit cannot be `abc`: not a number of answers",
+            "--limit `abc`: not a number of answers",
         ),
         ("server", &["--limit", "0"], "not a number of answers"),
         ("server", &["--limit", "-1"], "not a number of answers"),
@@ -430,21 +430,17 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "server",
             &["-w", "0"],
-            "--workers cannot be `0`: not a number from 1 to 1024",
+            "--workers `0`: not a number from 1 to 1024",
         ),
         ("server", &["--workers", "1025"], "not a number from 1 to"),
         ("server", &["--workers=two"], "not a number from 1 to"),
         (
             "server",
             &["--stats", "now"],
-            "--stats cannot be `now`: not a number of seconds from 0.1 up to 86400",
+            "--stats `now`: not a number of seconds from 0.1 to 86400",
         ),
         ("server", &["-s", "0.09"], "not a number of seconds from"),
-        (
-            "server",
-            &["-s", "\u{1b}[J"],
-            r"--stats cannot be `\u{1b}[J`",
-        ),
+        ("server", &["-s", "\u{1b}[J"], r"--stats `\u{1b}[J`"),
         (
             "server",
             &["--rules"],
@@ -469,7 +465,7 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "client",
             &["--timeout", "soon", "hi"],
-            "--timeout cannot be `soon`: not a number of seconds above 0 and up to 86400",
+            "not a number of seconds",
         ),
         (
             "client",

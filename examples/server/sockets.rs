@@ -42,7 +42,7 @@ impl Sockets {
             && workers != count
         {
             return Err(Failure::Usage(format!(
-                "--workers cannot be `{workers}`: the service manager has opened {count} \
+                "--workers `{workers}`: the service manager has opened {count} \
                  socket{plural}, and each has one worker"
             )));
         }

@@ -5,7 +5,6 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use rejoinder::Escaped;
 
@@ -26,27 +25,22 @@ impl From<lexopt::Error> for Failure {
     }
 }
 
-/// The value of an option, and an error that names the option if the value will not do.
-pub(crate) fn value<T, E: Display>(
-    args: &mut lexopt::Parser,
-    option: &str,
-    parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, Failure> {
-    let value = args.value()?;
-    let parsed = match value.to_str() {
-        Some(text) => parse(text).map_err(|problem| problem.to_string()),
-        None => Err("not UTF-8".to_owned()),
-    };
-    parsed.map_err(|problem| {
-        let value = value.display();
-        Failure::Usage(format!("{option} cannot be `{value}`: {problem}"))
-    })
-}
-
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::RunTime(chain(&error))
     }
+}
+
+/// The value of an option. If it cannot be read, the message names the option.
+#[allow(dead_code, reason = "not every program has such an option")]
+pub(crate) fn value<T, E: Display>(
+    option: &str,
+    args: &mut lexopt::Parser,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Failure> {
+    let value = args.value()?;
+    let text = value.to_string_lossy();
+    read(&text).map_err(|problem| Failure::Usage(format!("{option} `{text}`: {problem}")))
 }
 
 /// Ends a program: at most one line about why.
@@ -91,21 +85,6 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
-}
-
-/// What an option that takes a number of seconds takes.
-pub(crate) fn seconds(text: &str, least: Duration) -> Result<Duration, String> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|time| (least..=Duration::from_secs(86_400)).contains(time))
-        .ok_or_else(|| {
-            let from = match least.as_secs_f64() {
-                seconds if seconds < 1e-6 => "above 0 and".to_owned(),
-                seconds => format!("from {seconds}"),
-            };
-            format!("not a number of seconds {from} up to 86400")
-        })
 }
 
 /// The addresses that `HOST:PORT`, `HOST` or `PORT` stands for; at least one.
