@@ -739,3 +739,33 @@ fn the_unit_calls_the_server_as_it_can_be_called() {
     let ended = server.finish();
     assert_eq!((ended.code(), ended.stdout.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn a_value_that_will_not_do_is_told_with_the_option() {
+    for (args, problem) in [
+        (
+            &["--limit", "abc"][..],
+            "--limit `abc`: not a number of answers per second",
+        ),
+        (&["-l0"], "--limit `0`: not a number of answers per second"),
+        (&["-w", "0"], "--workers `0`: not a number from 1 to 1024"),
+        (
+            &["--workers=1025"],
+            "--workers `1025`: not a number from 1 to 1024",
+        ),
+        (&["--workers", "two"], "--workers `two`: "),
+        (
+            &["--stats", "now"],
+            "--stats `now`: not a number of seconds from 0.1 to 86400",
+        ),
+        (&["-s", "0.09"], "--stats `0.09`: "),
+        (&["-s", "86401"], "--stats `86401`: "),
+        (&["-s", "nan"], "--stats `nan`: "),
+        (&["-s", "\u{1b}[J"], r"--stats `\u{1b}[J`: "),
+        (&["--rules"], "missing argument for option '--rules'"),
+    ] {
+        let ended = run(example("server").args(args));
+        one_line(&ended, 2, problem);
+        assert!(ended.stderr.ends_with("; see --help\n"), "{}", ended.stderr);
+    }
+}

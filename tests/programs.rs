@@ -419,33 +419,9 @@ fn a_wrong_call_is_told_in_one_line() {
             &["line\nbreak:port"],
             r"bad address `line\nbreak:port`",
         ),
-        (
-            "server",
-            &["--limit", "abc"],
-            "--limit `abc`: not a number of answers",
-        ),
         ("server", &["--limit", "0"], "not a number of answers"),
         ("server", &["--limit", "-1"], "not a number of answers"),
         ("server", &["--limit"], "missing argument for option"),
-        (
-            "server",
-            &["-w", "0"],
-            "--workers `0`: not a number from 1 to 1024",
-        ),
-        ("server", &["--workers", "1025"], "not a number from 1 to"),
-        ("server", &["--workers=two"], "not a number from 1 to"),
-        (
-            "server",
-            &["--stats", "now"],
-            "--stats `now`: not a number of seconds from 0.1 to 86400",
-        ),
-        ("server", &["-s", "0.09"], "not a number of seconds from"),
-        ("server", &["-s", "\u{1b}[J"], r"--stats `\u{1b}[J`"),
-        (
-            "server",
-            &["--rules"],
-            "missing argument for option '--rules'",
-        ),
         ("client", &["--loud"], "invalid option '--loud'"),
         (
             "client",
