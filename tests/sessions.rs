@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+#[cfg(unix)]
 #[allow(dead_code, reason = "this file uses a part of it")]
 #[path = "support/process.rs"]
 mod process;
@@ -13,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use allocation_counter::measure;
+#[cfg(unix)]
 use process::{Program, example, start_server};
 use proptest::prelude::*;
 use rejoinder::{
