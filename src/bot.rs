@@ -3,6 +3,7 @@
 mod error;
 #[cfg(feature = "rules")]
 mod file;
+mod index;
 mod pattern;
 mod reflection;
 mod rule;

@@ -6,6 +6,8 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, PatternID, meta};
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
 
+use super::index::Needed;
+
 /// A regular expression that matches at the very beginning, or anywhere.
 #[derive(Clone)]
 pub(super) struct Pattern {
@@ -19,12 +21,24 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn new(source: &str, anywhere: bool) -> Result<Self, PatternError> {
+    /// Together with what a request must contain to match.
+    pub(super) fn new(
+        source: &str,
+        anywhere: bool,
+        limits: Limits,
+    ) -> Result<(Self, Vec<Needed>), PatternError> {
         // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
         // alternation in it can reach beyond it.
         let hir = regex_syntax::parse(source)?;
+        // A lazy automaton knows the borders of words in ASCII only, and allocates to tell that it gives
+        // up on others.
+        let looks = hir.properties().look_set();
+        let config = meta::Config::new()
+            .nfa_size_limit(Some(limits.automaton_bytes))
+            .hybrid(!looks.contains_word_unicode())
+            .hybrid_cache_capacity(limits.cache_bytes);
         let regex = meta::Builder::new()
-            .configure(meta::Config::new().nfa_size_limit(Some(MAX_NFA_BYTES)))
+            .configure(config)
             .build_from_hir(&hir)
             .map_err(|error| PatternError {
                 offset: 0,
@@ -34,7 +48,7 @@ impl Pattern {
                 },
             })?;
         let known = fixed_margins(&hir);
-        Ok(Self {
+        let pattern = Self {
             source: source.into(),
             anywhere,
             run: Run::new(&hir).filter(|_| !anywhere),
@@ -43,7 +57,13 @@ impl Pattern {
                 .map(|group| known.get(&group).copied())
                 .collect(),
             regex,
-        })
+        };
+        Ok((pattern, Needed::by(&hir, anywhere)))
+    }
+
+    /// The memory that the automaton takes for good.
+    pub(super) fn automaton_bytes(&self) -> usize {
+        self.regex.memory_usage()
     }
 
     pub(super) fn has_group(&self, group: usize) -> bool {
@@ -99,6 +119,14 @@ impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.source).finish()
     }
+}
+
+/// How much memory a pattern may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) automaton_bytes: usize,
+    /// For each direction of search, and each thread that searches at the same time.
+    pub(super) cache_bytes: usize,
 }
 
 /// What is wrong with a pattern, and where, in bytes.
@@ -317,7 +345,5 @@ fn fixed_margins(hir: &Hir) -> HashMap<usize, Margins> {
     groups.chain([(0, Margins::default())]).collect()
 }
 
-/// As much as the `regex` crate allows by default.
-const MAX_NFA_BYTES: usize = 10 << 20;
 /// For so many groups, finding them allocates nothing.
 const FEW_GROUPS: usize = 16;

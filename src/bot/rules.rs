@@ -4,7 +4,8 @@ use std::fmt;
 use siphasher::sip::SipHasher24;
 
 use super::error::RuleError;
-use super::pattern::{Groups, Pattern};
+use super::index::{Index, Needed};
+use super::pattern::{Groups, Limits, Pattern};
 use super::reflection::Reflection;
 use super::rule::Rule;
 use super::substitution::{Substituting, Substitutions};
@@ -39,6 +40,8 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 #[derive(Clone, Debug)]
 pub struct Robot {
     rules: Vec<CompiledRule>,
+    /// `None` for few rules.
+    index: Option<Index>,
     /// At least one.
     fallbacks: Vec<Template>,
     reflection: Option<Reflection>,
@@ -65,14 +68,14 @@ impl Robot {
     /// # Ok::<(), rejoinder::RuleError>(())
     /// ```
     pub fn answer<'a>(&'a self, request: &'a str) -> Answer<'a> {
-        let matched = self.rules.iter().enumerate().find_map(|(index, rule)| {
-            let (start, end) = rule.pattern.find(request)?;
-            Some(Match {
-                rule: index,
-                start,
-                end,
-            })
-        });
+        let ask = |rule: usize| {
+            let (start, end) = self.rules[rule].pattern.find(request)?;
+            Some(Match { rule, start, end })
+        };
+        let matched = match &self.index {
+            Some(index) => index.find(request, ask),
+            None => (0..self.rules.len()).find_map(ask),
+        };
         let templates = match &matched {
             Some(matched) => &self.rules[matched.rule].templates,
             None => &self.fallbacks,
@@ -386,11 +389,23 @@ impl RobotBuilder {
     /// ```
     pub fn build(self) -> Result<Robot, RuleError> {
         let reflection = Reflection::new(&self.reflections)?;
-        let rules = self.rules.iter().zip(1..);
+        let mut rules = Vec::with_capacity(self.rules.len());
+        let mut needed = Vec::with_capacity(self.rules.len());
+        let mut bytes_left = MAX_RULES_BYTES;
+        for (rule, number) in self.rules.iter().zip(1..) {
+            let limits = Limits {
+                automaton_bytes: bytes_left.min(MAX_RULE_BYTES),
+                cache_bytes: (MAX_CACHES_BYTES / self.rules.len())
+                    .clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES),
+            };
+            let (rule, needs) = CompiledRule::new(number, rule, limits, reflection.is_some())?;
+            bytes_left = bytes_left.saturating_sub(rule.pattern.automaton_bytes());
+            rules.push(rule);
+            needed.push(needs);
+        }
         let mut robot = Robot {
-            rules: rules
-                .map(|(rule, number)| CompiledRule::new(number, rule, reflection.is_some()))
-                .collect::<Result<_, _>>()?,
+            rules,
+            index: Index::new(&needed),
             fallbacks: match self.fallbacks.as_slice() {
                 [] => vec![Template::literal("")],
                 answers => answers.iter().map(|text| Template::literal(text)).collect(),
@@ -423,31 +438,46 @@ struct CompiledRule {
 }
 
 impl CompiledRule {
-    fn new(number: usize, rule: &Rule, has_reflections: bool) -> Result<Self, RuleError> {
-        let pattern =
-            Pattern::new(&rule.pattern, rule.anywhere).map_err(|error| RuleError::Pattern {
-                rule: number,
-                offset: error.offset,
-                problem: error.problem,
+    fn new(
+        number: usize,
+        rule: &Rule,
+        limits: Limits,
+        has_reflections: bool,
+    ) -> Result<(Self, Vec<Needed>), RuleError> {
+        let (pattern, needed) =
+            Pattern::new(&rule.pattern, rule.anywhere, limits).map_err(|error| {
+                RuleError::Pattern {
+                    rule: number,
+                    offset: error.offset,
+                    problem: error.problem,
+                }
             })?;
-        let templates = rule.templates.iter().zip(1..);
-        Ok(Self {
-            templates: templates
-                .map(|(text, template)| {
-                    Template::parse(text, &pattern, has_reflections).map_err(
-                        |TemplateError { offset, problem }| RuleError::Template {
-                            rule: number,
-                            template,
-                            offset,
-                            problem,
-                        },
-                    )
-                })
-                .collect::<Result<_, _>>()?,
-            pattern,
-        })
+        let templates = rule.templates.iter().zip(1..).map(|(text, template)| {
+            Template::parse(text, &pattern, has_reflections).map_err(
+                |TemplateError { offset, problem }| RuleError::Template {
+                    rule: number,
+                    template,
+                    offset,
+                    problem,
+                },
+            )
+        });
+        let templates = templates.collect::<Result<_, _>>()?;
+        Ok((Self { pattern, templates }, needed))
     }
 }
+
+/// What the automaton of one rule may take: as much as the `regex` crate allows by default.
+const MAX_RULE_BYTES: usize = 10 << 20;
+/// What those of all rules may take together.
+const MAX_RULES_BYTES: usize = 64 << 20;
+/// What is kept of automata that are built while they run, by a thread, for all rules together ...
+const MAX_CACHES_BYTES: usize = 32 << 20;
+/// ... and for one: as much as the `regex` crate takes by default ...
+const MAX_CACHE_BYTES: usize = 2 << 20;
+/// ... and, where there are very many, enough for a pattern of the usual size. A pattern for which it
+/// is not enough is searched by a slower automaton, in linear time too.
+const MIN_CACHE_BYTES: usize = 32 << 10;
 
 thread_local! {
     /// Where answers are put together that cannot be written piece by piece. It is kept, so that a
