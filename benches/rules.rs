@@ -142,9 +142,9 @@ fn request(name: &str) -> (String, Option<usize>) {
         "no rule, 12 bytes" => ("你好吗？".into(), None),
         "no rule, 36 bytes" => ("你觉得我是最帅最帅的吗？".into(), None),
         "no rule, 600 bytes" => ("觉得今天的天气是不是很好呢".repeat(15) + "谢谢", None),
-        // Each text that a rule needs, in a word where it matches none.
+        // Texts that rules need, in words where they match none.
         _ => {
-            let topics = NOUNS.iter().flat_map(|noun| {
+            let topics = NOUNS.iter().step_by(5).flat_map(|noun| {
                 let topic = move |adjective: &(&str, &str)| format!("_{} {}_", adjective.0, noun.0);
                 ADJECTIVES.iter().map(topic)
             });
@@ -229,10 +229,10 @@ mod first_of_1000 {
     }
 }
 
-/// The same with 15 kB made to hurt: every rule has a reason to look closer, and an automaton for all
-/// of them has ever new states to build.
+/// The same with 3 kB made to hurt: many rules are asked in vain, and an automaton for all of them has
+/// ever new states to build.
 #[divan::bench_group(sample_count = 3, sample_size = 1)]
-mod hostile_15_kb {
+mod hostile_3_kb {
     use super::*;
 
     #[divan::bench]

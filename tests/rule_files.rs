@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use proptest::collection::{btree_map, vec};
@@ -127,7 +128,7 @@ fn toml_string(text: &str, style: u8) -> String {
                 '"' | '\\' => written.extend(['\\', c]),
                 // Some are written by number though they need not be.
                 c if c.is_control() || index % 5 == 4 => {
-                    written += &format!("\\U{:08x}", u32::from(c))
+                    write!(written, "\\U{:08x}", u32::from(c)).unwrap();
                 }
                 c => written.push(c),
             }
@@ -196,17 +197,18 @@ proptest! {
         let mut file = String::new();
         let mut builder = Robot::builder();
         if !fallbacks.is_empty() {
-            file += &format!("fallback = {}\n", strings(&fallbacks));
+            writeln!(file, "fallback = {}", strings(&fallbacks)).unwrap();
         }
         for answer in fallbacks {
             builder = builder.fallback(answer);
         }
         for (pattern, templates, anywhere) in rules {
-            file += &format!("[[rule]]\npattern = {}\nanswer = {}\n", strings(&[pattern]), strings(&templates));
+            let (pattern_string, answer) = (strings(&[pattern]), strings(&templates));
+            writeln!(file, "[[rule]]\npattern = {pattern_string}\nanswer = {answer}").unwrap();
             let first = Rule::new(pattern, templates[0]);
             let mut rule = templates[1..].iter().fold(first, |rule, template| rule.or(*template));
             if let Some(anywhere) = anywhere {
-                file += &format!("anywhere = {anywhere}\n");
+                writeln!(file, "anywhere = {anywhere}").unwrap();
                 rule = if anywhere { rule.anywhere() } else { rule };
             }
             builder = builder.rules([rule]);
@@ -214,12 +216,12 @@ proptest! {
         // A key is never written over several lines.
         file += "[reflect]\n";
         for (from, to) in &reflections {
-            file += &format!("{} = {}\n", toml_string(from, 3), strings(&[to]));
+            writeln!(file, "{} = {}", toml_string(from, 3), strings(&[to])).unwrap();
             builder = builder.reflect(*from, *to);
         }
         file += "[substitute]\n";
         for (from, to) in &substitutions {
-            file += &format!("{} = {}\n", toml_string(from, 0), strings(&[to]));
+            writeln!(file, "{} = {}", toml_string(from, 0), strings(&[to])).unwrap();
             builder = builder.substitute(*from, *to);
         }
         if crlf {
@@ -246,9 +248,32 @@ proptest! {
     }
 }
 
+/// `|` marks the place of the error, and is taken out. Without a message, any error will do: TOML's
+/// parser has its own idea of the place.
+fn check_error(marked: &str, message: &str) {
+    let (before, after) = marked.split_once('|').unwrap();
+    let error = Robot::from_toml(&format!("{before}{after}")).unwrap_err();
+    if message.is_empty() {
+        return;
+    }
+    let line = before.matches('\n').count() + 1;
+    let last = before.rsplit('\n').next().unwrap();
+    let column = last.trim_start_matches('\u{feff}').chars().count() + 1;
+    assert_eq!(
+        (error.line, error.column),
+        (line, column),
+        "{marked}: {error}"
+    );
+    let shown = error.to_string();
+    assert!(
+        shown.starts_with(&format!("line {line}, column {column}: {message}")),
+        "{marked}: {shown}"
+    );
+    assert!(!shown.contains('\n'), "{shown}");
+}
+
 #[test]
-fn an_error_tells_line_column_and_rule() {
-    // (`|` marks the place, and is taken out.)
+fn an_error_of_the_format_tells_line_column_and_rule() {
     for (marked, message) in [
         // TOML's syntax.
         ("fallback = |", "string values must be quoted"),
@@ -304,7 +329,14 @@ fn an_error_tells_line_column_and_rule() {
         ),
         ("[reflect]\n'我' = |1", "invalid type: integer `1`"),
         ("'a\\n|", ""),
-        // The rules themselves.
+    ] {
+        check_error(marked, message);
+    }
+}
+
+#[test]
+fn an_error_of_a_rule_tells_line_column_and_rule() {
+    for (marked, message) in [
         (
             "[[rule]]\npattern = '你好|('\nanswer = ''",
             "rule 1: bad pattern at byte 6: unclosed group",
@@ -355,31 +387,7 @@ fn an_error_tells_line_column_and_rule() {
         ),
         ("[reflect]\n|my = 'a'\nMy = 'b'", "bad reflection of `my`"),
     ] {
-        let (before, after) = marked.split_once('|').unwrap();
-        if message.is_empty() {
-            // Only that it is an error: TOML's parser has its own idea of the place.
-            Robot::from_toml(&format!("{before}{after}")).unwrap_err();
-            continue;
-        }
-        let error = Robot::from_toml(&format!("{before}{after}")).unwrap_err();
-        let line = before.matches('\n').count() + 1;
-        let last = before
-            .rsplit('\n')
-            .next()
-            .unwrap()
-            .trim_start_matches('\u{feff}');
-        let column = last.chars().count() + 1;
-        assert_eq!(
-            (error.line, error.column),
-            (line, column),
-            "{marked}: {error}"
-        );
-        let shown = error.to_string();
-        assert!(
-            shown.starts_with(&format!("line {line}, column {column}: {message}")),
-            "{marked}: {shown}"
-        );
-        assert!(!shown.contains('\n'), "{shown}");
+        check_error(marked, message);
     }
 }
 

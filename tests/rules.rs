@@ -613,7 +613,7 @@ fn an_answer_that_is_too_long_is_replaced_by_the_first_fallback() {
     let mut outbox = Outbox::new(1, 16);
     for request in ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"] {
         outbox.clear();
-        let mut reply = Reply::new(&Text, request.as_bytes(), context, &mut outbox);
+        let mut reply = Reply::new(&Text, request.as_bytes(), &context, &mut outbox);
         Handler::<Text>::handle(&robot, request, &context, &mut reply).unwrap();
         let replies: Vec<_> = outbox.iter().map(|reply| reply.bytes.to_vec()).collect();
         assert_eq!(replies, [b"first"]);

@@ -36,11 +36,8 @@ pub(super) struct Needed {
 }
 
 impl Index {
-    /// An index of the rules that need one of each of these; `None` if asking each is as good.
+    /// An index of the rules that need one of each of these; `None` if there are too many texts.
     pub(super) fn new(rules: &[Vec<Needed>]) -> Option<Self> {
-        if rules.len() < FEW_RULES {
-            return None;
-        }
         let mut sharing = HashMap::<&[u8], usize>::new();
         for needed in rules {
             for literal in distinct_literals(needed) {
@@ -219,8 +216,6 @@ fn is_set(words: &[u64], bit: usize) -> bool {
     words[bit / 64] & 1 << (bit % 64) != 0
 }
 
-/// So many rules are asked as quickly without an index.
-const FEW_RULES: usize = 8;
 /// Spellings of a text without case, or alternatives: more are cut short.
 const MAX_LITERALS: usize = 32;
 /// Parts of a pattern that are looked at; each look takes time in proportion to the pattern.

@@ -6,8 +6,6 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, PatternID, meta};
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
 
-use super::index::Needed;
-
 /// A regular expression that matches at the very beginning, or anywhere.
 #[derive(Clone)]
 pub(super) struct Pattern {
@@ -21,12 +19,12 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// Together with what a request must contain to match.
+    /// Together with its syntax tree.
     pub(super) fn new(
         source: &str,
         anywhere: bool,
         limits: Limits,
-    ) -> Result<(Self, Vec<Needed>), PatternError> {
+    ) -> Result<(Self, Hir), PatternError> {
         // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
         // alternation in it can reach beyond it.
         let hir = regex_syntax::parse(source)?;
@@ -58,7 +56,7 @@ impl Pattern {
                 .collect(),
             regex,
         };
-        Ok((pattern, Needed::by(&hir, anywhere)))
+        Ok((pattern, hir))
     }
 
     /// The memory that the automaton takes for good.

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use regex_syntax::hir::Hir;
 use siphasher::sip::SipHasher24;
 
 use super::error::RuleError;
@@ -398,14 +399,17 @@ impl RobotBuilder {
                 cache_bytes: (MAX_CACHES_BYTES / self.rules.len())
                     .clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES),
             };
-            let (rule, needs) = CompiledRule::new(number, rule, limits, reflection.is_some())?;
-            bytes_left = bytes_left.saturating_sub(rule.pattern.automaton_bytes());
-            rules.push(rule);
-            needed.push(needs);
+            let has_reflections = reflection.is_some();
+            let (compiled, hir) = CompiledRule::new(number, rule, limits, has_reflections)?;
+            bytes_left = bytes_left.saturating_sub(compiled.pattern.automaton_bytes());
+            rules.push(compiled);
+            if self.rules.len() >= MANY_RULES {
+                needed.push(Needed::by(&hir, rule.anywhere));
+            }
         }
         let mut robot = Robot {
             rules,
-            index: Index::new(&needed),
+            index: (!needed.is_empty()).then(|| Index::new(&needed)).flatten(),
             fallbacks: match self.fallbacks.as_slice() {
                 [] => vec![Template::literal("")],
                 answers => answers.iter().map(|text| Template::literal(text)).collect(),
@@ -443,8 +447,8 @@ impl CompiledRule {
         rule: &Rule,
         limits: Limits,
         has_reflections: bool,
-    ) -> Result<(Self, Vec<Needed>), RuleError> {
-        let (pattern, needed) =
+    ) -> Result<(Self, Hir), RuleError> {
+        let (pattern, hir) =
             Pattern::new(&rule.pattern, rule.anywhere, limits).map_err(|error| {
                 RuleError::Pattern {
                     rule: number,
@@ -463,10 +467,12 @@ impl CompiledRule {
             )
         });
         let templates = templates.collect::<Result<_, _>>()?;
-        Ok((Self { pattern, templates }, needed))
+        Ok((Self { pattern, templates }, hir))
     }
 }
 
+/// From so many rules on, an index is worth its while.
+const MANY_RULES: usize = 8;
 /// What the automaton of one rule may take: as much as the `regex` crate allows by default.
 const MAX_RULE_BYTES: usize = 10 << 20;
 /// What those of all rules may take together.
