@@ -5,3 +5,7 @@ pub mod bad_network {}
 
 #[doc = include_str!("guide/production.md")]
 pub mod production {}
+
+#[cfg(feature = "rules")]
+#[doc = include_str!("guide/rules.md")]
+pub mod rules {}

@@ -291,3 +291,39 @@ fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
     held(10);
     assert_eq!(held(10_000), 0, "each request came from somebody else");
 }
+
+#[test]
+fn invariant_9_a_robot_holds_no_more_memory_than_stated_whatever_it_is_asked() {
+    // A state for each way in which the last 16 letters can be: more than fit into any cache.
+    let patterns = (0..20).map(|number| format!("(?:[ab{number}]*a[ab]{{16}})+c"));
+    let one_rule = Robot::builder().rules(
+        patterns
+            .clone()
+            .take(1)
+            .map(|pattern| Rule::new(pattern, "")),
+    );
+    let twenty_rules = Robot::builder().rules(patterns.map(|pattern| Rule::new(pattern, "")));
+    for (robot, caches) in [(one_rule, 2 << 20), (twenty_rules, 32 << 20)] {
+        let robot = robot.build().unwrap();
+        let mut dice = 1_u64;
+        let mut letter = || {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            if dice.is_multiple_of(2) { 'a' } else { 'b' }
+        };
+        let mut held = 0;
+        let mut ask = |requests| {
+            for _ in 0..requests {
+                let request: String = (0..8_000).map(|_| letter()).collect();
+                let info = measure(|| assert_eq!(robot.answer(&request).rule(), None));
+                held += info.bytes_current;
+            }
+            held
+        };
+        let full = ask(40);
+        assert!(full > caches / 4, "the caches are used: {full}");
+        let more = ask(40);
+        assert!(more <= caches, "{more}");
+    }
+}

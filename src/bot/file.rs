@@ -77,7 +77,10 @@ impl fmt::Display for InRule {
 }
 
 impl Robot {
-    /// Builds a robot from a rule set in TOML.
+    /// Builds a robot from a rule set in TOML, as [a page of the guide](crate::guide::rules) describes
+    /// it. What is wrong with the text or the rules is told with its place; there is no robot then.
+    ///
+    /// Needs the feature `rules`.
     ///
     /// ```
     /// use rejoinder::Robot;

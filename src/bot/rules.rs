@@ -24,7 +24,12 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 /// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer: the
 /// first fallback, if the answer would be longer than a datagram may be.
 ///
-/// The same request always gets the same answer.
+/// The same request always gets the same answer, in time proportional to its length, whatever the
+/// patterns. Each thread that answers keeps what the search for each rule needs: space in proportion
+/// to the pattern, and a cache with a bound (2 MiB in each direction for one rule, for more than 16 an
+/// equal part of 32 MiB, but at least 64 KiB). Answering allocates nothing once it is warm, unless a
+/// template uses a group with a number above 15. Some patterns, though not 小Zurich's, add to the cache
+/// when a text leads them where none has led before.
 ///
 /// ```
 /// use rejoinder::Robot;
@@ -384,6 +389,8 @@ impl RobotBuilder {
 
     /// Compiles the rules.
     ///
+    /// The automaton of one pattern may take 10 MiB, those of all together 64 MiB.
+    ///
     /// ```
     /// let builder = rejoinder::Robot::builder().rule("(?<a>.)", "{b}");
     /// assert!(builder.build().is_err());
@@ -478,11 +485,12 @@ const MAX_RULE_BYTES: usize = 10 << 20;
 /// What those of all rules may take together.
 const MAX_RULES_BYTES: usize = 64 << 20;
 /// What is kept of automata that are built while they run, by a thread, for all rules together ...
-const MAX_CACHES_BYTES: usize = 32 << 20;
-/// ... and for one: as much as the `regex` crate takes by default ...
-const MAX_CACHE_BYTES: usize = 2 << 20;
+const MAX_CACHES_BYTES: usize = 16 << 20;
+/// ... and for one ...
+const MAX_CACHE_BYTES: usize = 1 << 20;
 /// ... and, where there are very many, enough for a pattern of the usual size. A pattern for which it
-/// is not enough is searched by a slower automaton, in linear time too.
+/// is not enough is searched by a slower automaton, in linear time too. Vectors that grow by doubling
+/// take up to twice as much, which is what the documentation tells.
 const MIN_CACHE_BYTES: usize = 32 << 10;
 
 thread_local! {
