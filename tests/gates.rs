@@ -480,6 +480,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_gate_goes_in_with_one_line_of_the_builder() {
     let server = rejoinder::ServerBuilder::new(Text)
         .gate(RateLimit::default())

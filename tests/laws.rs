@@ -16,6 +16,7 @@ use rejoinder::{
 };
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv4_keeps_the_laws() {
     transport_laws(|| {
         Pair::new(
@@ -27,6 +28,7 @@ fn udp_over_ipv4_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_by_the_portable_path_keeps_the_laws() {
     let portable = UdpOptions::new().portable();
     transport_laws(|| Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("127.0.0.1:0")?))
@@ -39,6 +41,7 @@ fn udp_by_the_portable_path_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv6_keeps_the_laws() {
     transport_laws(|| {
         let v6 = UdpOptions::new().only_v6(true);
@@ -48,6 +51,7 @@ fn udp_over_ipv6_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_a_dual_stack_socket_keeps_the_laws() {
     transport_laws(|| {
         let dual = UdpTransport::bind("[::]:0")?;

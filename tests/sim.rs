@@ -88,6 +88,7 @@ fn an_endpoint_needs_an_address_of_its_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes 16,384 ports")]
 fn port_0_is_any_free_port_and_all_of_them_can_be_used() {
     let net = SimNet::new();
     // RFC 6335 §6: 49152 to 65535. One of them is taken already.
@@ -355,6 +356,7 @@ fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn the_same_handler_gives_the_same_transcript_in_memory_and_over_udp() {
     let requests = [
         "one",
@@ -385,6 +387,7 @@ proptest! {
     #![proptest_config(config(20))]
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a socket")]
     fn the_robot_gives_the_same_transcript_in_memory_and_over_udp(
         requests in prop::collection::vec("你?[我\\PC]{0,12}(吗？)?", 1..20),
     ) {
