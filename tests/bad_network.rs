@@ -183,11 +183,13 @@ where
         + Send
         + 'static,
 {
-    let net = SimNet::new();
-    let wire = net.clone();
+    let net = Arc::new(SimNet::new());
+    // A server that had a handle of its own would keep the network, and the network the server.
+    let wire = Arc::downgrade(&net);
     net.host(
         SERVER,
         move |now: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+            let wire = wire.upgrade().unwrap();
             let peer = question.meta.peer;
             let wrong_address = SocketAddr::new(IpAddr::from([10, 0, 0, 66]), SERVER.port());
             let wrong_port = SocketAddr::new(SERVER.ip(), 66);
@@ -198,22 +200,22 @@ where
         },
     )
     .unwrap();
-    let mut client = Client::new(net, codec, SERVER);
+    let mut client = Client::new(SimNet::clone(&net), codec, SERVER);
     assert_eq!(client.request("who are you?").unwrap(), "real");
     assert_eq!(client.ignored(), 2);
 }
 
 #[test]
 fn an_answer_with_a_guessed_id_is_ignored() {
-    let net = SimNet::seeded(5);
-    let wire = net.clone();
+    let net = Arc::new(SimNet::seeded(5));
+    let wire = Arc::downgrade(&net);
     net.host(
         SERVER,
         move |now: Now, question: Datagram<'_>, outbox: &mut Outbox| {
             let mut guess = question.bytes.to_vec();
             guess[8] ^= 1;
             let codec = Tagged(Text);
-            wire.inject(
+            wire.upgrade().unwrap().inject(
                 SERVER,
                 question.meta.peer,
                 &encode(&codec, now, &guess, "guessed"),
@@ -226,7 +228,7 @@ fn an_answer_with_a_guessed_id_is_ignored() {
         },
     )
     .unwrap();
-    let mut client = Client::new(net, Tagged(Text), SERVER);
+    let mut client = Client::new(SimNet::clone(&net), Tagged(Text), SERVER);
     assert_eq!(client.request("who are you?").unwrap(), "real");
     assert_eq!(client.ignored(), 1);
 }
@@ -253,8 +255,8 @@ where
 {
     let mut failure = None;
     for answered in [true, false] {
-        let net = SimNet::seeded(2);
-        let wire = net.clone();
+        let net = Arc::new(SimNet::seeded(2));
+        let wire = Arc::downgrade(&net);
         net.set_link_between(
             SERVER.ip(),
             CLIENT,
@@ -266,6 +268,7 @@ where
             SERVER,
             move |_: Now, question: Datagram<'_>, outbox: &mut Outbox| {
                 if std::mem::take(&mut first) {
+                    let wire = wire.upgrade().unwrap();
                     for number in 0..JUNK {
                         wire.inject(SERVER, question.meta.peer, &number.to_be_bytes());
                     }
@@ -280,7 +283,7 @@ where
             },
         )
         .unwrap();
-        let mut client = ClientBuilder::new(codec.clone()).on(net.clone(), SERVER);
+        let mut client = ClientBuilder::new(codec.clone()).on(SimNet::clone(&net), SERVER);
         let result = client.request("hard to hear?").map(&text);
         if answered {
             assert_eq!(result.unwrap(), "at last");
