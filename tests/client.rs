@@ -1,6 +1,9 @@
 //! The client: its core driven purely, then over a network in memory and over UDP.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/robot.rs"]
+mod robot;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;
@@ -12,7 +15,7 @@ use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
     MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
-    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer, zurich,
+    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -522,8 +525,7 @@ proptest! {
 
 fn sim_server(net: &SimNet) -> SocketAddr {
     let addr = "10.0.0.1:8888".parse().unwrap();
-    net.host(addr, ServerCore::new(Ctime::utc(), zurich()))
-        .unwrap();
+    net.host(addr, robot::core()).unwrap();
     addr
 }
 

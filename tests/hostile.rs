@@ -334,7 +334,7 @@ fn errors_of_the_system_cost_the_replies_that_they_hit_and_nothing_else() {
         let of_class = format!("receive_errors_{class}");
         let moved = [("receive_errors", failures), (&of_class, 3)];
         victim.attack_and_count(name, &moved, |victim| {
-            victim.fail(Failing::Receive, 3, code)
+            victim.fail(Failing::Receive, 3, code);
         });
 
         let of_class = format!("send_errors_{class}");
