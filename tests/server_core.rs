@@ -860,6 +860,7 @@ fn invariant_9_the_batches_never_grow() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "searches nearly 64 KiB")]
 fn a_robot_whose_answer_is_too_long_gives_the_fallback() {
     // Each 我 becomes 自己: a request that fits has an answer that does not.
     let request = format!("你{}吗？", "我".repeat(21_830));
