@@ -171,7 +171,7 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 30 } else { 4_000 }))]
 
     #[test]
     fn a_frame_tells_the_second_and_the_text(second in second(), nanos in 0..1_000_000_000_u32, text in text()) {

@@ -1,6 +1,9 @@
 //! What a server drops before it parses anything, and what it does not let out.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/robot.rs"]
+mod robot;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +15,7 @@ use proptest::prelude::*;
 use rejoinder::{
     AmplificationLimit, Codec, Context, Ctime, Datagram, DropReason, Gate, Handler, Inbox,
     MAX_REPLIES, Meta, Now, Outbox, REFLECTOR_PORTS, RateLimit, Replies, Reply, ReplyError,
-    ServerCore, SimNet, Stats, Text, Transport, Wait, zurich,
+    ServerCore, SimNet, Stats, Text, Transport, Wait,
 };
 
 fn at(millis: u64) -> Now {
@@ -153,14 +156,14 @@ fn checks_come_in_the_order_that_the_documentation_says() {
             DropReason::Gate("no"),
         ),
     ] {
-        let mut core = ServerCore::new(Ctime::utc(), zurich())
+        let mut core = robot::core()
             .local_addr("192.0.2.7:9999".parse().unwrap())
             .max_age(Duration::from_secs(1))
             .gate(|_: &Datagram<'_>| Err("no"));
         assert!(ask(&mut core, at(0), bytes, meta).is_empty());
         assert_eq!(only_drop(&core.stats()), reason);
     }
-    let mut core = ServerCore::new(Ctime::utc(), zurich());
+    let mut core = robot::core();
     assert!(ask(&mut core, at(0), b"\xff", Meta::new(client())).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Malformed);
 }
@@ -304,7 +307,7 @@ fn a_rate_limited_network_gets_its_budget_and_others_do_not_notice() {
         .key([1; 16])
         .build()
         .unwrap();
-    let mut core = ServerCore::new(Ctime::utc(), zurich()).gate(limit);
+    let mut core = robot::core().gate(limit);
     let noisy = |host: u8| Meta::new(SocketAddr::from(([192, 0, 2, host], 50_000)));
     let answered = (0..100)
         .filter(|&host| !ask(&mut core, at(0), b"?", noisy(host)).is_empty())
@@ -498,6 +501,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_gate_goes_in_with_one_line_of_the_builder() {
     let server = rejoinder::ServerBuilder::new(Text)
         .gate(RateLimit::default())

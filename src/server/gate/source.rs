@@ -185,6 +185,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks for every port there is")]
     fn exactly_the_listed_ports_are_blocked() {
         let blocked = |check: &SourceCheck| {
             (1..=u16::MAX)
