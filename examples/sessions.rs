@@ -191,7 +191,8 @@ fn main() -> ExitCode {
         };
         let peers = number("peers", 10_000)?;
         let lifetime = number("lifetime", 600)?;
-        let peers = usize::try_from(peers)?;
+        let peers = usize::try_from(peers)
+            .map_err(|_| Failure::Usage(format!("--peers `{peers}`: too many for this machine")))?;
         let robot = Acquaintance::new(peers, Duration::from_secs(lifetime));
         let server = ServerBuilder::new(Conversation).max_request_bytes(1_200);
         let robot = robot.once(peers);

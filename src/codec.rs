@@ -162,7 +162,9 @@ pub enum Correlation {
     /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
     /// socket, so that the port tells, and a late answer finds nobody.
     Socket,
-    /// Each request carries an id which the response repeats. Many can be in flight on one socket.
+    /// Each request carries an id which the response repeats. Many can be in flight on one socket,
+    /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
+    /// replies to one request keep theirs.
     Id {
         /// How many bits the id has, 1 to 64.
         bits: u32,

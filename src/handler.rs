@@ -188,6 +188,10 @@ impl<'a, C: Codec> Reply<'a, C> {
                 out.finish().map_err(ReplyError::TooLong)
             })?;
         self.sent += 1;
+        if self.sent > 1 {
+            // An id says which request is answered, not which of several replies comes first.
+            self.outbox.keep_order();
+        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 #[path = "support/settings.rs"]
 mod settings;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rejoinder::{
     Codec, Ctime, DropReason, Handler, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, Raw, Sent,
-    ServeError, Server, ServerBuilder, ServerHandle, Stats, Text, Transport, UdpOptions,
+    ServeError, Server, ServerBuilder, ServerHandle, Stats, Tagged, Text, Transport, UdpOptions,
     UdpTransport, Wait, zurich,
 };
 
@@ -188,6 +189,54 @@ fn requests_of_up_to_65507_bytes_are_answered() {
             (stats.received, stats.replied, stats.replies_sent),
             (4, 4, 4)
         );
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
+fn replies_with_ids_come_in_some_order_but_those_to_one_request_in_theirs() {
+    in_every_setting(|setting| {
+        let server = bind(setting, Tagged(Text));
+        let asker = asker(server.local_addr().unwrap());
+        // They wait before the server begins, so they are one batch.
+        for id in 0..4 {
+            let text = "x".repeat(id);
+            asker
+                .send(format!("?0000000{id}{text}").as_bytes())
+                .unwrap();
+        }
+        let server = Running::start(server, |text: &str| Some(format!("one{text}")));
+        let mut answers = [(); 4].map(|()| receive(&asker));
+        if cfg!(target_os = "linux") && !setting.portable {
+            assert!(answers.is_sorted_by_key(|answer| Reverse(answer.len())));
+        }
+        answers.sort_unstable();
+        assert_eq!(
+            answers.map(|answer| String::from_utf8(answer).unwrap()),
+            [
+                "!00000000one",
+                "!00000001onex",
+                "!00000002onexx",
+                "!00000003onexxx"
+            ]
+        );
+        server.stop();
+
+        let server = bind(setting, Tagged(Text));
+        let server = Running::start(server, |text: &str| {
+            [1, 2, 3].map(|times| text.repeat(times))
+        });
+        let asker = server.asker();
+        for id in 0..4 {
+            asker.send(format!("?0000000{id}z").as_bytes()).unwrap();
+        }
+        let answers: Vec<Vec<u8>> = [(); 12].map(|()| receive(&asker)).to_vec();
+        for id in "0123".bytes() {
+            let own = answers.iter().filter(|answer| answer[8] == id);
+            let lens: Vec<usize> = own.map(|answer| answer.len() - 9).collect();
+            assert_eq!(lens, [1, 2, 3]);
+        }
+        server.stop();
     });
 }
 

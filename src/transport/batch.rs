@@ -242,6 +242,9 @@ pub struct Outbox {
     max_datagram_bytes: usize,
     datagrams: Vec<Queued>,
     max_datagrams: usize,
+    any_order: bool,
+    /// Whether this batch has datagrams whose order tells something.
+    keeps_order: bool,
 }
 
 /// A datagram in the arena.
@@ -274,7 +277,23 @@ impl Outbox {
             max_datagram_bytes,
             datagrams: Vec::with_capacity(datagrams),
             max_datagrams: datagrams,
+            any_order: false,
+            keeps_order: false,
         }
+    }
+
+    /// The same, for datagrams that carry ids: those to one peer may leave in any order, if fewer
+    /// messages can be made of them then.
+    #[must_use]
+    pub(crate) fn in_any_order(mut self) -> Self {
+        self.any_order = true;
+        self
+    }
+
+    /// Has this batch leave in order nevertheless.
+    #[inline]
+    pub(crate) fn keep_order(&mut self) {
+        self.keeps_order = true;
     }
 
     /// The longest datagram that can be queued.
@@ -346,6 +365,13 @@ impl Outbox {
     /// Takes back all datagrams.
     pub fn clear(&mut self) {
         self.truncate(0);
+        self.keeps_order = false;
+    }
+
+    /// Whether the datagrams to one peer may leave in any order.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_in_any_order(&self) -> bool {
+        self.any_order && !self.keeps_order
     }
 
     /// How many bytes the datagrams from index `first` on have together.
