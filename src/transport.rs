@@ -199,3 +199,17 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
         IpAddr::V6(_) => addr,
     }
 }
+
+/// Whether two canonical addresses are those of one peer. The flow label says nothing, and a scope
+/// matters only where both tell one: zero tells none (RFC 4007 §6), and systems leave it out where
+/// the address needs none.
+pub(crate) fn same_peer(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
+            let scopes = [one.scope_id(), other.scope_id()];
+            (one.ip(), one.port()) == (other.ip(), other.port())
+                && (scopes[0] == scopes[1] || scopes.contains(&0))
+        }
+        _ => one == other,
+    }
+}

@@ -1,17 +1,17 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ids::{Ids, NoId};
 use super::timers::Timers;
 use super::{Options, RequestError};
 use crate::clock::Now;
 use crate::codec::{Codec, Correlation, Writer};
-use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical};
+use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_peer};
 
 /// The client without its surroundings: no socket, no clock, no dice. It holds any number of
 /// exchanges with one peer, each one request on its way to one result.
@@ -49,8 +49,8 @@ pub struct ClientCore<C> {
     codec: C,
     peer: SocketAddr,
     options: Options,
-    /// How many bits an id has, if there are ids.
-    id_bits: Option<u32>,
+    /// If the protocol has them.
+    ids: Option<Ids>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     in_flight: usize,
@@ -60,11 +60,6 @@ pub struct ClientCore<C> {
     parked: VecDeque<usize>,
     /// How many places for retransmissions are taken.
     retransmissions: usize,
-    /// Which slot waits for which id.
-    waiting: HashMap<u64, usize, BuildHasherDefault<IdHasher>>,
-    /// Ids that may not be used yet, the oldest first, with the time until when.
-    resting: VecDeque<(Duration, u64)>,
-    resting_ids: HashSet<u64, BuildHasherDefault<IdHasher>>,
     /// Slots with a result, in the order in which they got it.
     done: VecDeque<usize>,
     /// The slot whose result was given out last: what it holds may still be borrowed.
@@ -130,27 +125,21 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If the codec's ids do not have 1 to 64 bits.
     pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
-        let id_bits = match codec.correlation() {
+        let ids = match codec.correlation() {
             Correlation::Socket => None,
-            Correlation::Id { bits } => {
-                assert!((1..=64).contains(&bits), "an id has 1 to 64 bits");
-                Some(bits)
-            }
+            Correlation::Id { bits } => Some(Ids::new(bits, options.quarantine)),
         };
         Self {
             codec,
             peer: canonical(peer),
             options,
-            id_bits,
+            ids,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             timers: Timers::new(),
             parked: VecDeque::new(),
             retransmissions: 0,
-            waiting: HashMap::default(),
-            resting: VecDeque::new(),
-            resting_ids: HashSet::default(),
             done: VecDeque::new(),
             taken: None,
             tickets: 0,
@@ -172,10 +161,16 @@ impl<C: Codec> ClientCore<C> {
     ) -> Result<Ticket, RequestError> {
         self.free_taken();
         if !self.has_room() {
-            return Err(self.window_full(self.resting.len()));
+            return Err(self.window_full(self.ids.as_ref().map_or(0, Ids::resting)));
         }
         let now = now.monotonic;
-        let id = self.fresh_id(now, random)?;
+        let id = match &mut self.ids {
+            None => 0,
+            Some(ids) => ids.fresh(now, random).map_err(|error| match error {
+                NoId::Entropy(source) => RequestError::Entropy(source),
+                NoId::Resting(resting) => self.window_full(resting),
+            })?,
+        };
         let timeout = self
             .options
             .retry
@@ -212,8 +207,8 @@ impl<C: Codec> ClientCore<C> {
         };
         self.in_flight += 1;
         self.timers.set(index, now);
-        if self.id_bits.is_some() {
-            self.waiting.insert(id, index);
+        if let Some(ids) = &mut self.ids {
+            ids.take(id, index);
         }
         Ok(ticket)
     }
@@ -312,9 +307,9 @@ impl<C: Codec> ClientCore<C> {
 
     /// The slot whose answer this could be.
     fn asked_for(&self, slot: usize, bytes: &[u8]) -> Option<usize> {
-        let index = match self.id_bits {
+        let index = match &self.ids {
             None => slot,
-            Some(_) => *self.waiting.get(&self.codec.response_id(bytes)?)?,
+            Some(ids) => ids.slot_of(self.codec.response_id(bytes)?)?,
         };
         self.is_in_flight(index).then_some(index)
     }
@@ -365,7 +360,7 @@ impl<C: Codec> ClientCore<C> {
     }
 
     fn for_those_on(&mut self, slot: usize, mut act: impl FnMut(&mut Self, usize)) {
-        let slots = match self.id_bits {
+        let slots = match &self.ids {
             None => slot..slot + 1,
             Some(_) => 0..self.slots.len(),
         };
@@ -480,44 +475,6 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 
-    /// An id that nobody can predict and that no answer on its way can have (RFC 5452 §4.3, §9).
-    fn fresh_id(
-        &mut self,
-        now: Duration,
-        random: &mut dyn FnMut() -> io::Result<u64>,
-    ) -> Result<u64, RequestError> {
-        let Some(bits) = self.id_bits else {
-            return Ok(0);
-        };
-        while let Some(&(until, id)) = self.resting.front()
-            && until <= now
-        {
-            self.resting.pop_front();
-            self.resting_ids.remove(&id);
-        }
-        if self.resting.len() + self.in_flight >= MAX_RESTING {
-            return Err(self.window_full(self.resting.len()));
-        }
-        let mask = u64::MAX >> (64 - bits);
-        let mut id = 0;
-        for _ in 0..DRAWS {
-            id = random().map_err(RequestError::Entropy)? & mask;
-            if !self.is_used(id) {
-                return Ok(id);
-            }
-        }
-        // Nearly all are used, so there are few.
-        let ids = mask.min(SCANNED_IDS);
-        (0..=ids)
-            .map(|step| id.wrapping_add(step) & mask)
-            .find(|&id| !self.is_used(id))
-            .ok_or_else(|| self.window_full(self.resting.len()))
-    }
-
-    fn is_used(&self, id: u64) -> bool {
-        self.waiting.contains_key(&id) || self.resting_ids.contains(&id)
-    }
-
     fn fail(&mut self, index: usize, now: Duration) {
         let peer = self.peer;
         let slot = &mut self.slots[index];
@@ -561,14 +518,8 @@ impl<C: Codec> ClientCore<C> {
         if mem::take(&mut slot.parked) {
             self.parked.retain(|&parked| parked != index);
         }
-        if let Some(bits) = self.id_bits {
-            let id = slot.id;
-            self.waiting.remove(&id);
-            if bits < WIDE_ID_BITS {
-                let until = now.saturating_add(self.options.quarantine);
-                self.resting.push_back((until, id));
-                self.resting_ids.insert(id);
-            }
+        if let Some(ids) = &mut self.ids {
+            ids.give_back(slot.id, now);
         }
         self.in_flight -= 1;
         self.done.push_back(index);
@@ -622,45 +573,11 @@ impl Slot {
     }
 }
 
-/// Ids are random and our own choice, so they are their own hash.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // Narrow ids have no high bits, which hash tables look at.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
 /// The same error once more, for one more request.
 pub(super) fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// Whether a datagram from `actual` comes from the peer that was asked. The flow label says
-/// nothing, and a scope matters only if one was asked for.
-fn same_peer(asked: SocketAddr, actual: SocketAddr) -> bool {
-    match (asked, actual) {
-        (SocketAddr::V6(asked), SocketAddr::V6(actual)) => {
-            asked.ip() == actual.ip()
-                && asked.port() == actual.port()
-                && [0, actual.scope_id()].contains(&asked.scope_id())
-        }
-        _ => asked == actual,
     }
 }
 
@@ -672,11 +589,3 @@ fn is_refusal(error: &io::Error) -> bool {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
     )
 }
-
-/// Ids with as many bits or more need no rest: at a million requests a second, the chance that a
-/// random one repeats one of the last 202 seconds is under one in a million.
-const WIDE_ID_BITS: u32 = 48;
-const MAX_RESTING: usize = 65_536;
-/// How often a random id is tried before the free ones are looked for in order.
-const DRAWS: usize = 64;
-const SCANNED_IDS: u64 = 65_535;

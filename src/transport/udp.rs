@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use self::fast::Fast;
 pub use self::features::{UdpFeature, UdpFeatures};
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait, canonical};
+use super::{Connect, Sent, Transport, Wait, canonical, same_peer as same};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -502,16 +502,6 @@ fn wrong_peer() -> io::Error {
         ErrorKind::InvalidInput,
         "the socket is connected to another peer",
     )
-}
-
-/// Whether two canonical addresses are the same, whatever their flow labels.
-fn same(one: SocketAddr, other: SocketAddr) -> bool {
-    match (one, other) {
-        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
-            (one.ip(), one.port(), one.scope_id()) == (other.ip(), other.port(), other.scope_id())
-        }
-        _ => one == other,
-    }
 }
 
 /// Gives errors that say "this is no socket (any more)" the kind that ends the receiving loop.
