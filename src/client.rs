@@ -101,6 +101,14 @@ pub struct Client<N: Connect, C> {
 impl<C: Codec> Client<UdpOptions, C> {
     /// A client over UDP that asks the first of the addresses, with the defaults of
     /// [`ClientBuilder`]. Nothing is sent before the first request.
+    ///
+    /// ```
+    /// use rejoinder::{Client, Text};
+    ///
+    /// let client = Client::udp("127.0.0.1:9999", Text)?;
+    /// assert_eq!(client.peer().port(), 9999);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn udp(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
         ClientBuilder::new(codec).udp(peer)
     }
@@ -108,6 +116,16 @@ impl<C: Codec> Client<UdpOptions, C> {
 
 impl<N: Connect, C: Codec> Client<N, C> {
     /// A client over any transport, with the defaults of [`ClientBuilder`].
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Text};
+    ///
+    /// let net = SimNet::new();
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// assert_eq!(Client::new(net, Text, server).request("quiet")?, "QUIET");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(connector: N, codec: C, peer: SocketAddr) -> Self {
         ClientBuilder::new(codec).on(connector, peer)
     }
@@ -131,12 +149,41 @@ impl<N: Connect, C: Codec> Client<N, C> {
     }
 
     /// How many submitted requests have no result yet.
+    ///
+    /// ```
+    /// # use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    /// # let net = SimNet::new();
+    /// # let server = "10.0.0.1:9999".parse()?;
+    /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::new(net, Text, server);
+    /// client.submit("one")?;
+    /// client.submit("two")?;
+    /// assert_eq!(client.in_flight(), 2);
+    /// while client.collect(Wait::Forever).is_some() {}
+    /// assert_eq!(client.in_flight(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
     }
 
     /// How many datagrams came that answered nothing: junk, forgeries, answers that came twice or
     /// too late.
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Tagged, Text};
+    ///
+    /// // The first answer arrives twice.
+    /// let net = SimNet::scripted(0, "2 duplicate".parse()?);
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.to_owned())))?;
+    ///
+    /// let mut client = Client::new(net, Tagged(Text), server);
+    /// client.request("one")?;
+    /// client.request("two")?;
+    /// assert_eq!(client.ignored(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ignored(&self) -> u64 {
         self.core.ignored()
     }
@@ -146,6 +193,22 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// Whatever arrives that is not the answer is ignored: it neither ends the wait nor makes it
     /// longer. Other requests in flight go on meanwhile; their results wait to be
     /// [collected](Self::collect).
+    ///
+    /// ```
+    /// use rejoinder::{Client, RequestError, ServerCore, SimNet, Text};
+    ///
+    /// let net = SimNet::new();
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let shout = |line: &str| line.strip_prefix("upper ").map(str::to_uppercase);
+    /// net.host(server, ServerCore::new(Text, shout))?;
+    ///
+    /// let mut client = Client::new(net, Text, server);
+    /// assert_eq!(client.request("upper case")?, "CASE");
+    /// // Silence ends at the deadline: after 5 seconds, which take no time here.
+    /// let error = client.request("lower case").unwrap_err();
+    /// assert!(matches!(error, RequestError::TimedOut { sends: 3, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request(&mut self, request: C::Request<'_>) -> Result<C::Response<'_>, RequestError> {
         let ticket = self.submit(request)?;
         self.drive(Wait::Forever, |core| core.has_result_of(ticket));
@@ -159,6 +222,17 @@ impl<N: Connect, C: Codec> Client<N, C> {
     ///
     /// Fails at once if the request cannot be encoded or is too long, if no socket can be had, and
     /// if the [window](ClientBuilder::window) is full: then collect a result first.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    ///
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).window(1).on(SimNet::new(), server);
+    /// client.submit("one")?;
+    /// let error = client.submit("two").unwrap_err();
+    /// assert!(matches!(error, RequestError::WindowFull { in_flight: 1, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
         let Self {
             connector,
@@ -186,6 +260,20 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// Gives out the result of a submitted request, in the order in which they come about, and
     /// waits for one if need be. `None` says that no request is left without a result, or that the
     /// wait is over; [`Wait::Forever`] ends with the requests' deadlines.
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    ///
+    /// # let net = SimNet::new();
+    /// # let server = "10.0.0.1:9999".parse()?;
+    /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::new(net, Text, server);
+    /// let ticket = client.submit("quiet")?;
+    /// let (answered, answer) = client.collect(Wait::Forever).expect("one request is in flight");
+    /// assert_eq!((answered, answer?), (ticket, "QUIET"));
+    /// assert!(client.collect(Wait::Forever).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn collect(
         &mut self,
         wait: Wait,

@@ -16,7 +16,9 @@ use crate::transport::{Connect, UdpOptions};
 /// let client = ClientBuilder::new(Text)
 ///     .timeout(Duration::from_secs(1))
 ///     .retry(Retry::new().initial(Duration::from_millis(100)))
+///     .window(16)
 ///     .udp("127.0.0.1:9999")?;
+/// assert_eq!(client.in_flight(), 0);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -43,6 +45,18 @@ impl<C: Codec> ClientBuilder<C> {
 
     /// How long a request may take in all, retransmissions included. Default: 5 seconds. Zero
     /// fails every request.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    /// use std::time::Duration;
+    ///
+    /// let second = Duration::from_secs(1);
+    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).timeout(second).on(SimNet::new(), nobody);
+    /// let error = client.request("anybody?").unwrap_err();
+    /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after == second));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
@@ -50,6 +64,16 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// When a request is sent again. Default: [`Retry::new`].
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, RequestError, Retry, SimNet, Text};
+    ///
+    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).retry(Retry::never()).on(SimNet::new(), nobody);
+    /// let error = client.request("anybody?").unwrap_err();
+    /// assert!(matches!(error, RequestError::TimedOut { sends: 1, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
@@ -60,6 +84,20 @@ impl<C: Codec> ClientBuilder<C> {
     /// closed port, for example), rather than at the deadline. Default: `false`, because the
     /// message behind such a report can be forged by anybody, and a server that restarts causes it
     /// too.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, Link, RequestError, SimNet, Text};
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// net.set_link(Link::new().port_unreachable(true));
+    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).fail_when_unreachable(true).on(net.clone(), nobody);
+    /// let error = client.request("anybody?").unwrap_err();
+    /// assert!(matches!(error, RequestError::NobodyListening { .. }));
+    /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn fail_when_unreachable(mut self, fail: bool) -> Self {
         self.options.fail_when_unreachable = fail;
@@ -73,6 +111,16 @@ impl<C: Codec> ClientBuilder<C> {
     /// # Panics
     ///
     /// If it is 0.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, SimNet, Text};
+    ///
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).window(2).on(SimNet::new(), server);
+    /// assert!(client.submit("one").is_ok() && client.submit("two").is_ok());
+    /// assert!(client.submit("three").is_err());
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn window(mut self, requests: usize) -> Self {
         assert!(requests > 0, "a window for at least one request");
@@ -87,6 +135,15 @@ impl<C: Codec> ClientBuilder<C> {
     /// datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`).
     ///
     /// At most 65,536 ids rest or are in use; when that many are, the window is full.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, Text};
+    /// use std::time::Duration;
+    ///
+    /// // On a network where nothing is under way for longer than a second.
+    /// let client = ClientBuilder::new(Text).quarantine(Duration::from_secs(2)).udp("127.0.0.1:9999")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn quarantine(mut self, time: Duration) -> Self {
         self.options.quarantine = time;
@@ -105,6 +162,18 @@ impl<C: Codec> ClientBuilder<C> {
     /// # Panics
     ///
     /// If it is 0. [No rest](Self::quarantine) is another matter.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    ///
+    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).resting_sockets(1).on(SimNet::new(), nobody);
+    /// assert!(matches!(client.request("one"), Err(RequestError::TimedOut { .. })));
+    /// // An answer may still be on its way to the socket of the first.
+    /// let error = client.request("two").unwrap_err();
+    /// assert!(matches!(error, RequestError::WindowFull { resting: 1, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn resting_sockets(mut self, sockets: usize) -> Self {
         assert!(sockets > 0, "at least one socket that rests");
@@ -113,6 +182,13 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// A client over UDP that asks the first of the addresses.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, Text};
+    ///
+    /// assert!(ClientBuilder::new(Text).udp("127.0.0.1:9999").is_ok());
+    /// assert!(ClientBuilder::new(Text).udp("127.0.0.1").is_err()); // no port
+    /// ```
     pub fn udp(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
         let peer = peer
             .to_socket_addrs()?
@@ -122,6 +198,15 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// A client over any transport.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, Text, UdpOptions};
+    ///
+    /// // UDP, with options that `udp` leaves at their defaults.
+    /// let plain = UdpOptions::new().portable();
+    /// let client = ClientBuilder::new(Text).on(plain, "127.0.0.1:9999".parse()?);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn on<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
         let sockets = match self.codec.correlation() {
             Correlation::Socket => {
@@ -137,6 +222,14 @@ impl<C: Codec> ClientBuilder<C> {
     /// # Panics
     ///
     /// As [`on`](Self::on) and [`udp`](Self::udp) do, if the codec's ids do not have 1 to 64 bits.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, Text};
+    ///
+    /// let core = ClientBuilder::new(Text).core("192.0.2.1:9999".parse()?);
+    /// assert!(core.has_room() && core.next_timer().is_none());
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn core(self, peer: SocketAddr) -> ClientCore<C> {
         ClientCore::new(self.codec, peer, self.options)
     }

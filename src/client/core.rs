@@ -29,16 +29,22 @@ use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_p
 /// which is its slot's until it has a result; otherwise all have one together.
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Now, Text};
+/// use rejoinder::{ClientBuilder, Datagram, Meta, Now, Text};
 /// use std::time::{Duration, SystemTime};
 ///
 /// let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
 /// let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
 /// core.submit(at(0), "question", &mut || Ok(0))?;
-/// let (_slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
+/// let (slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
 /// assert_eq!(datagram.bytes, b"question");
 /// assert!(core.next_send(at(0)).is_none());
 /// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
+///
+/// let answer = Datagram { bytes: b"answer", meta: Meta::new(core.peer()) };
+/// core.receive(at(1), slot, answer);
+/// let (_ticket, result) = core.take().expect("it is answered");
+/// assert_eq!(result?, "answer");
+/// assert_eq!(core.in_flight(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -73,6 +79,15 @@ pub struct ClientCore<C> {
 /// Names one request of a client, from its submission to its result.
 ///
 /// Tickets are ordered as the requests were submitted.
+///
+/// ```
+/// use rejoinder::{Client, SimNet, Text};
+///
+/// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
+/// let (first, second) = (client.submit("one")?, client.submit("two")?);
+/// assert!(first < second);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     number: u64,
@@ -81,6 +96,16 @@ pub struct Ticket {
 
 impl Ticket {
     /// For drivers: the slot in which the request is until it has a result.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let ticket = core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(core.is_in_flight(ticket.slot()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn slot(self) -> usize {
         self.slot
     }
@@ -153,6 +178,18 @@ impl<C: Codec> ClientCore<C> {
     /// `random` gives numbers that nobody can predict, for the id and the jitter. Fails if it does,
     /// if the codec cannot encode the request, if that is too long, and if the
     /// [window is full](RequestError::WindowFull).
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let mut chance = || Ok(4); // by a fair die
+    /// let ticket = core.submit(at(0), "question", &mut chance)?;
+    /// assert!(!core.has_result_of(ticket));
+    /// assert_eq!(core.in_flight(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit(
         &mut self,
         now: Now,
@@ -215,6 +252,19 @@ impl<C: Codec> ClientCore<C> {
 
     /// The next datagram to be sent now, and its slot. What has passed its deadline gets its
     /// result meanwhile.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(core.next_send(at(0)).is_some());
+    /// assert!(core.next_send(at(0)).is_none());
+    /// // Nothing came for a second, so it is sent again.
+    /// assert!(core.next_send(at(1)).is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_send(&mut self, now: Now) -> Option<(usize, Outgoing<'_>)> {
         let index = self.next_due(now.monotonic)?;
         let outgoing = Outgoing {
@@ -276,12 +326,37 @@ impl<C: Codec> ClientCore<C> {
 
     /// Until when there is nothing to do but to receive, on the monotonic clock. `None` if nothing
     /// is in flight.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// assert_eq!(core.next_timer(), None);
+    /// core.submit(at(7), "question", &mut || Ok(0))?;
+    /// assert_eq!(core.next_timer(), Some(Duration::from_secs(7))); // to be sent at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_timer(&self) -> Option<Duration> {
         self.timers.first().map(|(due, _)| due)
     }
 
     /// Takes a datagram that came, on the socket of `slot` if each has its own. One that is the
     /// answer to nothing in flight changes nothing, but is counted.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// let stranger = Meta::new("192.0.2.99:7".parse()?);
+    /// core.receive(at(1), slot, Datagram { bytes: b"believe me", meta: stranger });
+    /// assert!(!core.has_result());
+    /// assert_eq!(core.ignored(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn receive(&mut self, now: Now, slot: usize, datagram: Datagram<'_>) {
         let Datagram { bytes, meta } = datagram;
         let now = now.monotonic;
@@ -317,6 +392,21 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that the system says the peer cannot be reached, on the socket of `slot` if each has
     /// its own. Anybody can forge the message that makes it say so; so unless the options want it
     /// otherwise this only decides what the error will be.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.unreachable(at(1), slot, &std::io::ErrorKind::ConnectionRefused.into());
+    /// assert!(core.is_in_flight(slot)); // until its deadline
+    /// while core.next_send(at(5)).is_some() {}
+    /// let (_, result) = core.take().expect("5 seconds are the default");
+    /// assert!(matches!(result, Err(RequestError::NobodyListening { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn unreachable(&mut self, now: Now, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             core.slots[index].unreachable = Some(copy(error));
@@ -328,6 +418,21 @@ impl<C: Codec> ClientCore<C> {
 
     /// Notes that the system refused to send a datagram that [`next_send`](Self::next_send) gave
     /// out for `slot`.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.refused(slot, std::io::ErrorKind::PermissionDenied.into());
+    /// assert!(!core.was_sent(slot));
+    /// while core.next_send(at(5)).is_some() {}
+    /// let (_, result) = core.take().expect("it is past its deadline");
+    /// assert!(matches!(result, Err(RequestError::NotSent { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refused(&mut self, slot: usize, error: io::Error) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.refusals += 1;
@@ -338,6 +443,18 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that the system refused some datagrams of a batch, and that the one that
     /// [`next_send`](Self::next_send) gave out for `slot` may be among them. It is best
     /// [sent alone](Self::is_in_doubt) from now on.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.refused_perhaps(slot);
+    /// assert!(core.is_in_doubt(slot));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refused_perhaps(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.doubtful += 1;
@@ -352,6 +469,18 @@ impl<C: Codec> ClientCore<C> {
 
     /// Fails what is in flight because there is no socket any more, on the socket of `slot` if
     /// each has its own.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.transport_gone(at(0), slot, &std::io::ErrorKind::NotConnected.into());
+    /// let (_, result) = core.take().expect("it failed at once");
+    /// assert!(matches!(result, Err(RequestError::Transport(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn transport_gone(&mut self, now: Now, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             let error = RequestError::Transport(copy(error));
@@ -379,6 +508,23 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// The result of one request, if it has one that was not taken.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let one = core.submit(at(0), "one", &mut || Ok(0))?;
+    /// let two = core.submit(at(0), "two", &mut || Ok(0))?;
+    /// let meta = Meta::new(core.peer());
+    /// for ticket in [one, two] {
+    ///     core.next_send(at(0));
+    ///     core.receive(at(1), ticket.slot(), Datagram { bytes: b"answer", meta });
+    /// }
+    /// assert_eq!(core.take_result_of(two).transpose()?, Some("answer"));
+    /// assert!(!core.has_result_of(two) && core.has_result_of(one));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn take_result_of(
         &mut self,
         ticket: Ticket,
@@ -435,6 +581,20 @@ impl<C: Codec> ClientCore<C> {
 
     /// Whether a server that does as it should may still answer the latest request in this slot,
     /// although that has its result: it was sent twice, or in vain.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// let meta = Meta::new(core.peer());
+    /// assert!(core.next_send(at(0)).is_some() && core.next_send(at(1)).is_some());
+    /// core.receive(at(2), slot, Datagram { bytes: b"answer", meta });
+    /// // The server got two questions, and gave one answer so far.
+    /// assert!(core.may_be_answered_late(slot));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn may_be_answered_late(&self, slot: usize) -> bool {
         self.slots.get(slot).is_some_and(|slot| match &slot.state {
             // The port was closed when the only one came there.
@@ -463,6 +623,19 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// Whether there is a slot for another request.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let peer = core.peer();
+    /// let mut core = ClientBuilder::new(Text).window(1).core(peer);
+    /// assert!(core.has_room());
+    /// core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(!core.has_room());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn has_room(&self) -> bool {
         !self.free.is_empty() || self.taken.is_some() || self.slots.len() < self.options.window
     }

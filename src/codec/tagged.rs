@@ -36,6 +36,16 @@ use crate::clock::Now;
 pub struct Tagged<C>(pub C);
 
 /// Why a datagram is no tagged message, or a message could not be written.
+///
+/// ```
+/// use rejoinder::{Codec, Tagged, TaggedError, Text};
+///
+/// let codec = Tagged(Text);
+/// assert_eq!(codec.decode_request(b"no mark"), Err(TaggedError::NotARequest));
+/// assert_eq!(codec.decode_response(b"!no id"), Err(TaggedError::NotAResponse));
+/// let not_utf8 = codec.decode_request(b"?\0\0\0\0\0\0\0\x07\xff");
+/// assert!(matches!(not_utf8, Err(TaggedError::Inner(_))));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaggedError<E> {

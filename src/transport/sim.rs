@@ -75,16 +75,44 @@ pub struct SimNet {
 
 impl SimNet {
     /// An empty network. Its clock begins at 2000-01-01 00:00:00 UTC.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let now = SimNet::new().now();
+    /// assert_eq!(now.monotonic, Duration::ZERO);
+    /// assert_eq!(now.wall, SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800));
+    /// ```
     pub fn new() -> Self {
         Self::seeded(0)
     }
 
     /// An empty network whose chance follows from `seed`.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    ///
+    /// // It shows itself as the code that makes it again.
+    /// assert_eq!(format!("{:?}", SimNet::seeded(7)), "SimNet::seeded(0x7)");
+    /// ```
     pub fn seeded(seed: u64) -> Self {
         Self::scripted(seed, Script::default())
     }
 
     /// An empty network that does to single datagrams what the script says.
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Text};
+    ///
+    /// let net = SimNet::scripted(0, "1 lose".parse()?);
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_owned())))?;
+    /// assert_eq!(Client::new(net.clone(), Text, server).request("again")?, "again");
+    /// // The request that was lost, the one that was not, and the answer.
+    /// assert_eq!(net.trace().total(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn scripted(seed: u64, script: Script) -> Self {
         Self {
             state: Arc::new(Mutex::new(State::new(seed, script))),
@@ -134,6 +162,16 @@ impl SimNet {
     /// Another handle of this network, whose [connections](Connect::connect) leave from the machine
     /// with this address. Without it they leave from 10.255.255.254, or from `fd00::fffe` for an
     /// IPv6 peer.
+    ///
+    /// ```
+    /// use rejoinder::{Connect, SimNet, Transport};
+    ///
+    /// let net = SimNet::new();
+    /// let home = "10.0.0.2".parse()?;
+    /// let endpoint = net.at(home).connect("10.0.0.1:9999".parse()?)?;
+    /// assert_eq!(endpoint.local_addr()?.ip(), home);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn at(&self, home: IpAddr) -> Self {
         Self {
@@ -146,11 +184,40 @@ impl SimNet {
     ///
     /// Fails if the IP address is unspecified (an endpoint lives on one machine here) or the
     /// address is taken.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    ///
+    /// let net = SimNet::new();
+    /// let addr = "10.0.0.1:9999".parse()?;
+    /// let endpoint = net.bind(addr)?;
+    /// assert!(net.bind(addr).is_err());
+    /// drop(endpoint);
+    /// assert!(net.bind(addr).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn bind(&self, addr: SocketAddr) -> io::Result<SimTransport> {
         self.open(addr, None)
     }
 
     /// Lets a node live at an address for as long as the network exists. Fails as [`bind`](Self::bind) does.
+    ///
+    /// ```
+    /// use rejoinder::{ServerCore, SimNet, Text};
+    /// use std::sync::{Arc, Mutex};
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// let core = Arc::new(Mutex::new(core)); // to look at its counters afterwards
+    /// net.host(server, Arc::clone(&core))?;
+    ///
+    /// net.inject("10.0.0.2:40000".parse()?, server, b"hello");
+    /// net.advance(Duration::from_secs(1));
+    /// assert_eq!(core.lock().map(|core| core.stats().replied).ok(), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn host(&self, addr: SocketAddr, node: impl Node + Send + 'static) -> io::Result<()> {
         let host = Box::new(Host {
             node: Box::new(node),
@@ -163,6 +230,21 @@ impl SimNet {
 
     /// Puts a datagram on the way that names whomever you like as its sender, as anybody on the
     /// Internet can.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    /// use rejoinder::{Inbox, Transport, Wait};
+    ///
+    /// let net = SimNet::new();
+    /// let mut victim = net.bind("10.0.0.1:9999".parse()?)?;
+    /// let forged = "192.0.2.66:53".parse()?;
+    /// net.inject(forged, victim.local_addr()?, b"from me, honestly");
+    ///
+    /// let mut inbox = Inbox::new(1, 512);
+    /// victim.recv(&mut inbox, Wait::Forever)?;
+    /// assert_eq!(inbox.pop().map(|datagram| datagram.meta.peer), Some(forged));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         // Whoever forges does not listen for errors.
         let _ = lock(&self.state).launch(from, to, bytes, Kind::Datagram);
@@ -170,16 +252,63 @@ impl SimNet {
 
     /// Makes every direction between two machines such a link, but for those with a
     /// [link of their own](Self::set_link_between). What is in flight already is not changed.
+    ///
+    /// ```
+    /// use rejoinder::{Link, PacketFate, SimNet};
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// net.set_link(Link::new().loss(1.0));
+    /// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"farewell");
+    /// net.advance(Duration::from_secs(1));
+    /// assert!(net.trace().events().all(|event| event.fate == PacketFate::Lost));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_link(&self, link: Link) {
         lock(&self.state).link = link;
     }
 
     /// Gives one direction between two machines a link of its own.
+    ///
+    /// ```
+    /// use rejoinder::{Client, Link, ServerCore, SimNet, Text};
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let (home, server) = ("10.0.0.2".parse()?, "10.0.0.1:9999".parse::<std::net::SocketAddr>()?);
+    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_owned())))?;
+    /// // Requests take the long way, answers the short one.
+    /// let slow = Link::new().latency(Duration::from_millis(250));
+    /// net.set_link_between(home, server.ip(), slow);
+    /// Client::new(net.at(home), Text, server).request("hello?")?;
+    /// assert_eq!(net.now().monotonic, Duration::from_millis(250));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_link_between(&self, from: IpAddr, to: IpAddr, link: Link) {
         lock(&self.state).direction(from, to).link = Some(link);
     }
 
     /// Cuts two machines off from each other, in both directions. What is in flight still arrives.
+    ///
+    /// ```
+    /// use rejoinder::{PacketFate, SimNet};
+    /// use std::net::IpAddr;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse()?, "10.0.0.2".parse()?);
+    /// let _endpoint = net.bind((other, 7).into())?;
+    /// let fate = || {
+    ///     net.inject((one, 7).into(), (other, 7).into(), b"are you there?");
+    ///     net.advance(Duration::from_secs(1));
+    ///     net.trace().events().last().map(|event| event.fate)
+    /// };
+    /// net.partition(one, other);
+    /// assert_eq!(fate(), Some(PacketFate::Partitioned));
+    /// net.heal(one, other);
+    /// assert_eq!(fate(), Some(PacketFate::Delivered));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn partition(&self, one: IpAddr, other: IpAddr) {
         self.set_partitioned(one, other, true);
     }
@@ -200,6 +329,15 @@ impl SimNet {
     ///
     /// If 250,000 datagrams arrive at one moment, because nodes answer each other without end
     /// and without latency.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// net.advance(Duration::from_secs(86_400)); // takes no time
+    /// assert_eq!(net.now().monotonic, Duration::from_secs(86_400));
+    /// ```
     pub fn advance(&self, time: Duration) {
         let end = lock(&self.state).elapsed.saturating_add(time);
         let mut storm = Storm::default();
@@ -211,6 +349,16 @@ impl SimNet {
 
     /// Sets the civil clock, forwards or back, as an administrator or NTP does. It goes on from
     /// there; the monotonic clock does not notice.
+    ///
+    /// ```
+    /// use rejoinder::SimNet;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let net = SimNet::new();
+    /// net.set_wall_clock(SystemTime::UNIX_EPOCH);
+    /// net.advance(Duration::from_secs(1));
+    /// assert_eq!(net.now().wall, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    /// ```
     pub fn set_wall_clock(&self, wall: SystemTime) {
         let mut state = lock(&self.state);
         state.wall = wall;

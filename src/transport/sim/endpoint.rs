@@ -6,6 +6,18 @@ use crate::clock::Now;
 use crate::transport::{Inbox, Outbox, Sent, Transport, Wait};
 
 /// An endpoint of a [`SimNet`]. Dropping it frees its address.
+///
+/// ```
+/// use rejoinder::{Inbox, SimNet, Transport, Wait};
+///
+/// let net = SimNet::new();
+/// let mut endpoint = net.bind("10.0.0.1:0".parse()?)?;
+/// assert_eq!(endpoint.local_addr()?, "10.0.0.1:49152".parse()?);
+/// // Nobody sends anything, so there is nothing to wait for.
+/// let error = endpoint.recv(&mut Inbox::new(1, 512), Wait::Forever).unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SimTransport {
     pub(super) net: SimNet,

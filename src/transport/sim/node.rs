@@ -9,6 +9,42 @@ use crate::transport::{Datagram, Inbox, Outbox, Sent};
 /// [`ServerCore`](crate::ServerCore) is one. So is an `Arc<Mutex<_>>` of one, for a test that looks
 /// at its counters later, and so is a closure that takes a [`Now`], a [`Datagram`] and an
 /// [`Outbox`] for what it sends.
+///
+/// ```
+/// use rejoinder::{Client, Inbox, Node, Now, Outbox, OutboxFull, Sent, SimNet, Text};
+/// use std::mem;
+///
+/// /// Keeps each datagram, and answers with the one before.
+/// #[derive(Default)]
+/// struct Mailbox {
+///     kept: Vec<u8>,
+///     answers: usize,
+/// }
+///
+/// impl Node for Mailbox {
+///     fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+///         while let Some(datagram) = inbox.pop() {
+///             let before = mem::replace(&mut self.kept, datagram.bytes.to_vec());
+///             // If the outbox is full, there is no answer, as on any network.
+///             let _ = outbox.push_with(datagram.meta.peer, None, |space| {
+///                 space[..before.len()].copy_from_slice(&before);
+///                 Ok::<_, OutboxFull>(before.len())
+///             });
+///         }
+///     }
+///     fn sent(&mut self, sent: &Sent) {
+///         self.answers += sent.datagrams;
+///     }
+/// }
+///
+/// let net = SimNet::new();
+/// let mailbox = "10.0.0.1:7".parse()?;
+/// net.host(mailbox, Mailbox::default())?;
+/// let mut client = Client::new(net, Text, mailbox);
+/// assert_eq!(client.request("for you")?, "");
+/// assert_eq!(client.request("and?")?, "for you");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Node {
     /// Takes what is in the inbox, and queues what it answers.
     ///
