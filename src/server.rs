@@ -62,6 +62,14 @@ struct Worker<T, C, G> {
 impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
+    ///
+    /// ```
+    /// use rejoinder::{Server, Text};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Text)?;
+    /// assert_ne!(server.local_addr()?.port(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn bind(addr: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
         let transport = UdpTransport::bind(addr)?;
         Ok(ServerBuilder::new(codec).on(transport))
@@ -70,11 +78,30 @@ impl<C: Codec> Server<UdpTransport, C> {
 
 impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// The address that the server can be asked at.
+    ///
+    /// ```
+    /// use rejoinder::{Server, Text};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Text)?;
+    /// println!("listening on {}", server.local_addr()?); // 127.0.0.1:40213
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.workers[0].transport.local_addr()
     }
 
     /// A handle that stops the server and reads its counters, from wherever it is.
+    ///
+    /// ```
+    /// use rejoinder::{Server, Text};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Text)?;
+    /// let handle = server.handle();
+    /// handle.stop(); // before it begins, so it only answers what has arrived
+    /// let stats = server.serve(|text: &str| Some(text.to_owned()))?;
+    /// assert_eq!(handle.stats(), stats);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn handle(&self) -> ServerHandle {
         ServerHandle {
             shared: Arc::clone(&self.shared),
@@ -101,6 +128,21 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// The handler is shared by all [workers](ServerBuilder::workers). The first of them is the
     /// calling thread. If one worker ends with an error or a panic, the others are asked to end.
+    ///
+    /// ```
+    /// use rejoinder::{Client, Server, Text};
+    /// use std::thread;
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Text)?;
+    /// let (addr, handle) = (server.local_addr()?, server.handle());
+    /// let serving = thread::spawn(move || server.serve(|text: &str| Some(text.to_uppercase())));
+    ///
+    /// assert_eq!(Client::udp(addr, Text)?.request("quiet")?, "QUIET");
+    /// handle.stop();
+    /// let stats = serving.join().expect("nothing panics there")?;
+    /// assert_eq!((stats.received, stats.replied), (1, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn serve<H>(self, handler: H) -> Result<Stats, ServeError>
     where
         T: Send,
@@ -268,6 +310,20 @@ impl Drop for EndAll<'_> {
 }
 
 /// Why a server ended without having been asked to.
+///
+/// ```
+/// use rejoinder::{ServeError, ServerBuilder, SimNet, Text};
+///
+/// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
+/// let server = ServerBuilder::new(Text).max_request_bytes(70_000).on(endpoint);
+/// match server.serve(|text: &str| Some(text.to_owned())) {
+///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
+///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {

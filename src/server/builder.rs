@@ -12,9 +12,15 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Transport, UdpFeature, UdpOptions, Ud
 /// Options of a server. Every one has a default that is right for most.
 ///
 /// ```
-/// use rejoinder::{ServerBuilder, Text};
+/// use rejoinder::{RateLimit, ServerBuilder, Text};
+/// use std::time::Duration;
 ///
-/// let server = ServerBuilder::new(Text).max_request_bytes(1200).bind("127.0.0.1:0")?;
+/// let server = ServerBuilder::new(Text)
+///     .max_request_bytes(1_200)
+///     .max_reply_bytes(1_200)
+///     .max_age(Duration::from_secs(5)) // when its clients give up
+///     .gate(RateLimit::default())
+///     .bind("127.0.0.1:0")?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -52,6 +58,16 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [always on](crate::DropReason).
     ///
     /// A server on a public address should have a [`RateLimit`](crate::RateLimit).
+    ///
+    /// ```
+    /// use rejoinder::{AmplificationLimit, RateLimit, ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text)
+    ///     .gate(AmplificationLimit::default())
+    ///     .gate(RateLimit::default())
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2)> {
         ServerBuilder {
             codec: self.codec,
@@ -65,6 +81,15 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
 
     /// The source ports that are never answered, instead of [`REFLECTOR_PORTS`]. None at all means
     /// that only port 0 is not.
+    ///
+    /// ```
+    /// use rejoinder::{REFLECTOR_PORTS, ServerBuilder, Text};
+    ///
+    /// // NTP's peers ask from port 123 (RFC 5905 §9.1).
+    /// let others = REFLECTOR_PORTS.iter().copied().filter(|&port| port != 123);
+    /// let server = ServerBuilder::new(Text).blocked_ports(others).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.blocked_ports = ports.into_iter().collect();
@@ -86,6 +111,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// Linux notes times of arrival only while a socket of the machine asks for them, and takes a
     /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    /// use std::time::Duration;
+    ///
+    /// let server = ServerBuilder::new(Text).max_age(Duration::from_secs(5)).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.limits.max_age = Some(max_age);
@@ -97,6 +130,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// IPv4. Up to 65,527, which is all over IPv6 (RFC 8200 §3); more is an error of
     /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`on`](Self::on). Zero reads
     /// empty requests only.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// assert!(ServerBuilder::new(Text).max_request_bytes(65_527).bind("127.0.0.1:0").is_ok());
+    /// let error = ServerBuilder::new(Text).max_request_bytes(65_528).bind("127.0.0.1:0").unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// ```
     #[must_use]
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_request_bytes = bytes;
@@ -106,6 +147,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// The longest reply that is sent, in bytes; a handler that tries a longer one gets
     /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507. Up to 65,527, as for
     /// [requests](Self::max_request_bytes). With zero, only empty replies are.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// // What the way to anybody carries in one piece (RFC 8200 §5): 1,280 bytes less the headers.
+    /// let server = ServerBuilder::new(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_reply_bytes = bytes;
@@ -113,6 +162,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// How the sockets of [`bind`](Self::bind) are opened.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpOptions};
+    ///
+    /// let large = UdpOptions::new().receive_buffer_bytes(16 << 20);
+    /// let server = ServerBuilder::new(Text).udp(large).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn udp(mut self, options: UdpOptions) -> Self {
         self.udp = options;
@@ -125,6 +182,15 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// More than one is for [`bind`](Self::bind) and needs Linux: there and elsewhere see
     /// [`UdpOptions::bind_group`]. Zero is an error.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// # #[cfg(target_os = "linux")]
+    /// let server = ServerBuilder::new(Text).workers(2).bind("127.0.0.1:0")?;
+    /// assert!(ServerBuilder::new(Text).workers(0).bind("127.0.0.1:0").is_err());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
@@ -134,6 +200,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Whether the server waits for requests without ever giving up the processor. It saves the
     /// time to fall asleep and wake up, several microseconds per request at low load, and costs all
     /// of one core per worker, idle or not. Default: `false`.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text).busy_poll(true).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn busy_poll(mut self, busy_poll: bool) -> Self {
         self.limits.busy_poll = busy_poll;
@@ -144,6 +217,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// A limit that is out of range is an error of the kind
     /// [`InvalidInput`](io::ErrorKind::InvalidInput).
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text).bind("127.0.0.1:0")?;
+    /// assert!(server.local_addr()?.ip().is_loopback());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
     where
         C: Clone,
@@ -169,6 +250,15 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// A server on a transport that is open already, with one worker.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    /// use std::net::UdpSocket;
+    ///
+    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// let server = ServerBuilder::new(Text).on(UdpTransport::from_socket(socket)?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn on<T: Transport>(self, transport: T) -> Server<T, C, G> {
         self.with(Vec::new(), transport)
     }

@@ -8,6 +8,22 @@ use super::core::Snapshot;
 use super::stats::Stats;
 
 /// Stops a [`Server`](super::Server) and reads its counters while it runs.
+///
+/// ```
+/// use rejoinder::{Client, Server, Text};
+/// use std::thread;
+///
+/// let server = Server::bind("127.0.0.1:0", Text)?;
+/// let (addr, handle) = (server.local_addr()?, server.handle());
+/// let serving = thread::spawn(move || server.serve(|text: &str| Some(text.to_uppercase())));
+///
+/// Client::udp(addr, Text)?.request("quiet")?;
+/// assert!(handle.last_receive_error().is_none() && handle.last_send_error().is_none());
+/// handle.stop();
+/// serving.join().expect("nothing panics there")?;
+/// assert_eq!(handle.stats().replied, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,

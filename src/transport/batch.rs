@@ -97,7 +97,7 @@ pub struct Datagram<'a> {
 /// let meta = Meta::new("192.0.2.1:7777".parse()?);
 /// inbox.push(b"one", meta);
 /// inbox.push(b"two", meta);
-/// assert_eq!(inbox.len(), 2);
+/// assert_eq!((inbox.len(), inbox.max_datagram_bytes()), (2, 512));
 /// assert!(!inbox.has_space());
 ///
 /// while let Some(datagram) = inbox.pop() {

@@ -27,6 +27,19 @@ pub struct AmplificationLimit {
 
 impl AmplificationLimit {
     /// At most `factor` bytes out for each byte in. Zero lets no reply out.
+    ///
+    /// ```
+    /// use rejoinder::{AmplificationLimit, DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    ///
+    /// // Headers count: 28 + 4 bytes came, and 28 + 100 would leave.
+    /// let long = |_: &str| Some("x".repeat(100));
+    /// let mut core = ServerCore::new(Text, long).gate(AmplificationLimit::new(3));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(b"more", Meta::new("192.0.2.1:7777".parse()?));
+    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::Amplification), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub const fn new(factor: usize) -> Self {
         Self { factor }
     }
