@@ -100,7 +100,8 @@ pub struct Client<N: Connect, C> {
 
 impl<C: Codec> Client<UdpOptions, C> {
     /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. Nothing is sent before the first request.
+    /// [`ClientBuilder`]. Fails if there is no address, because a name is not known, say. No socket
+    /// is opened and nothing is sent before the first request.
     ///
     /// ```
     /// use rejoinder::{Client, Text};
@@ -122,7 +123,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     ///
     /// let net = SimNet::new();
     /// let server = "10.0.0.1:9999".parse()?;
-    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Text, |text: &str| Some(text.to_uppercase())),
+    /// )?;
     /// assert_eq!(Client::new(net, Text, server).request("quiet")?, "QUIET");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -176,7 +180,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// // The first answer arrives twice.
     /// let net = SimNet::scripted(0, "2 duplicate".parse()?);
     /// let server = "10.0.0.1:9999".parse()?;
-    /// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.to_owned())))?;
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Tagged(Text), |text: &str| Some(text.to_owned())),
+    /// )?;
     ///
     /// let mut client = Client::new(net, Tagged(Text), server);
     /// client.request("one")?;
@@ -230,7 +237,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// let mut client = ClientBuilder::new(Text).window(1).on(SimNet::new(), server);
     /// client.submit("one")?;
     /// let error = client.submit("two").unwrap_err();
-    /// assert!(matches!(error, RequestError::WindowFull { in_flight: 1, .. }));
+    /// assert!(matches!(
+    ///     error,
+    ///     RequestError::WindowFull { in_flight: 1, .. }
+    /// ));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
@@ -269,7 +279,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
     /// let mut client = Client::new(net, Text, server);
     /// let ticket = client.submit("quiet")?;
-    /// let (answered, answer) = client.collect(Wait::Forever).expect("one request is in flight");
+    /// let (answered, answer) = client
+    ///     .collect(Wait::Forever)
+    ///     .expect("one request is in flight");
     /// assert_eq!((answered, answer?), (ticket, "QUIET"));
     /// assert!(client.collect(Wait::Forever).is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -152,7 +152,10 @@ pub trait Codec {
     /// ```
     /// use rejoinder::{Codec, Tagged, Text};
     ///
-    /// assert_eq!(Tagged(Text).response_id(b"!\0\0\0\0\0\0\0\x07seven"), Some(7));
+    /// assert_eq!(
+    ///     Tagged(Text).response_id(b"!\0\0\0\0\0\0\0\x07seven"),
+    ///     Some(7)
+    /// );
     /// assert_eq!(Tagged(Text).response_id(b"?\0\0\0\0\0\0\0\x07seven"), None); // a request
     /// ```
     fn response_id(&self, response: &[u8]) -> Option<u64> {
@@ -265,8 +268,14 @@ impl fmt::Write for Writer<'_> {
 /// ```
 /// use rejoinder::TooLong;
 ///
-/// let error = TooLong { bytes: 70_000, limit: 65_507 };
-/// assert_eq!(error.to_string(), "70000 bytes do not fit into a datagram of at most 65507");
+/// let error = TooLong {
+///     bytes: 70_000,
+///     limit: 65_507,
+/// };
+/// assert_eq!(
+///     error.to_string(),
+///     "70000 bytes do not fit into a datagram of at most 65507"
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{bytes} bytes do not fit into a datagram of at most {limit}")]

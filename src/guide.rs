@@ -17,8 +17,14 @@
 //!
 //! let net = SimNet::new();
 //! let bot = "10.0.0.1:9999".parse()?;
-//! net.host(bot, ServerCore::new(Text, |line: &str| line.strip_suffix('?').map(str::to_owned)))?;
-//! assert_eq!(Client::new(net, Text, bot).request("is anybody there?")?, "is anybody there");
+//! net.host(
+//!     bot,
+//!     ServerCore::new(Text, |line: &str| line.strip_suffix('?').map(str::to_owned)),
+//! )?;
+//! assert_eq!(
+//!     Client::new(net, Text, bot).request("is anybody there?")?,
+//!     "is anybody there"
+//! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

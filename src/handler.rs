@@ -37,7 +37,9 @@ use crate::transport::{Meta, Outbox, OutboxFull};
 /// ```
 /// use rejoinder::{ServerCore, Text};
 ///
-/// ServerCore::new(Text, |line: &str| line.strip_prefix("upper ").map(str::to_uppercase));
+/// ServerCore::new(Text, |line: &str| {
+///     line.strip_prefix("upper ").map(str::to_uppercase)
+/// });
 /// ```
 ///
 /// # A minimal implementation
@@ -123,7 +125,12 @@ pub const MAX_REPLIES: usize = 16;
 /// struct WhoAmI;
 ///
 /// impl Handler<Text> for WhoAmI {
-///     fn handle(&self, _: &str, context: &Context, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+///     fn handle(
+///         &self,
+///         _: &str,
+///         context: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
 ///         reply.send(&context.peer)
 ///     }
 /// }
@@ -146,7 +153,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of a datagram.
+    /// The context of a datagram: for drivers, and for tests of a handler on its own.
     ///
     /// ```
     /// use rejoinder::{Context, Meta, Now};
@@ -174,7 +181,12 @@ impl Context {
 /// struct Greeter;
 ///
 /// impl Handler<Text> for Greeter {
-///     fn handle(&self, name: &str, _: &Context, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+///     fn handle(
+///         &self,
+///         name: &str,
+///         _: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
 ///         if name.is_empty() {
 ///             return Ok(()); // silence
 ///         }
@@ -283,7 +295,12 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// struct Shown<H>(H);
     ///
     /// impl<C: Codec, H: Handler<C>> Handler<C> for Shown<H> {
-    ///     fn handle(&self, request: C::Request<'_>, context: &Context, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+    ///     fn handle(
+    ///         &self,
+    ///         request: C::Request<'_>,
+    ///         context: &Context,
+    ///         reply: &mut Reply<'_, C>,
+    ///     ) -> Result<(), ReplyError> {
     ///         self.0.handle(request, context, reply)?;
     ///         for datagram in reply.sent() {
     ///             println!("to {}: {} bytes", context.peer, datagram.len());

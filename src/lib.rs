@@ -12,7 +12,10 @@
 //! let mut client = Client::new(net, Ctime::utc(), server);
 //! let frame = client.request("你好吗？")?;
 //! assert_eq!(frame.text, "【机器人】小Zurich 好!");
-//! assert_eq!(frame.to_string(), "[b'Sat Jan  1 00:00:00 2000']【机器人】小Zurich 好!");
+//! assert_eq!(
+//!     frame.to_string(),
+//!     "[b'Sat Jan  1 00:00:00 2000']【机器人】小Zurich 好!"
+//! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -36,9 +36,11 @@ use crate::transport::{ErrorClass, Inbox, Outbox, Transport, UdpTransport, Wait}
 /// ```no_run
 /// use rejoinder::{Server, Text};
 ///
-/// Server::bind("127.0.0.1:9999", Text)?.serve(|line: &str| match line.strip_prefix("upper ") {
-///     Some(rest) => Some(rest.to_uppercase()),
-///     None => None, // silence is a valid answer
+/// Server::bind("127.0.0.1:9999", Text)?.serve(|line: &str| {
+///     match line.strip_prefix("upper ") {
+///         Some(rest) => Some(rest.to_uppercase()),
+///         None => None, // silence is a valid answer
+///     }
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -84,6 +86,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// let server = Server::bind("127.0.0.1:0", Text)?;
     /// println!("listening on {}", server.local_addr()?); // 127.0.0.1:40213
+    ///     
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -315,7 +318,9 @@ impl Drop for EndAll<'_> {
 /// use rejoinder::{ServeError, ServerBuilder, SimNet, Text};
 ///
 /// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
-/// let server = ServerBuilder::new(Text).max_request_bytes(70_000).on(endpoint);
+/// let server = ServerBuilder::new(Text)
+///     .max_request_bytes(70_000)
+///     .on(endpoint);
 /// match server.serve(|text: &str| Some(text.to_owned())) {
 ///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
 ///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));

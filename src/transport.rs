@@ -68,15 +68,21 @@ use crate::clock::Now;
 ///     fn recv(&mut self, inbox: &mut Inbox, _: Wait) -> io::Result<usize> {
 ///         let mut received = 0;
 ///         while inbox.has_space() {
-///             let Some(bytes) = self.queue.pop_front() else { break };
+///             let Some(bytes) = self.queue.pop_front() else {
+///                 break;
+///             };
 ///             inbox.push(&bytes, Meta::new(self.addr));
 ///             received += 1;
 ///         }
 ///         Ok(received)
 ///     }
 ///     fn send(&mut self, outbox: &Outbox) -> Sent {
-///         self.queue.extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
-///         Sent { datagrams: outbox.len(), ..Sent::default() }
+///         self.queue
+///             .extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
+///         Sent {
+///             datagrams: outbox.len(),
+///             ..Sent::default()
+///         }
 ///     }
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
 ///         Ok(self.addr)
@@ -122,7 +128,10 @@ pub trait Transport {
     /// let endpoint = net.bind("10.0.0.1:0".parse()?)?;
     /// let before = endpoint.now();
     /// net.advance(Duration::from_secs(3));
-    /// assert_eq!(endpoint.now().monotonic - before.monotonic, Duration::from_secs(3));
+    /// assert_eq!(
+    ///     endpoint.now().monotonic - before.monotonic,
+    ///     Duration::from_secs(3)
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     fn now(&self) -> Now {
@@ -158,14 +167,22 @@ pub trait Transport {
 ///     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
 ///         self.0.entropy(bytes)
 ///     }
-///     fn wait_any(&self, all: &[&N::Transport], wait: Wait, ready: &mut Vec<usize>) -> io::Result<()> {
+///     fn wait_any(
+///         &self,
+///         all: &[&N::Transport],
+///         wait: Wait,
+///         ready: &mut Vec<usize>,
+///     ) -> io::Result<()> {
 ///         self.0.wait_any(all, wait, ready)
 ///     }
 /// }
 ///
 /// let net = SimNet::new();
 /// let server = "10.0.0.1:9999".parse()?;
-/// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.len().to_string())))?;
+/// net.host(
+///     server,
+///     ServerCore::new(Tagged(Text), |text: &str| Some(text.len().to_string())),
+/// )?;
 /// let opened = Arc::new(AtomicUsize::new(0));
 /// let mut client = Client::new(Counted(net, Arc::clone(&opened)), Tagged(Text), server);
 /// for question in ["a", "bc", "def"] {
@@ -227,7 +244,10 @@ pub trait Connect {
 /// let mut inbox = Inbox::new(1, 512);
 /// assert_eq!(endpoint.recv(&mut inbox, Wait::No)?, 0);
 /// assert_eq!(net.now().monotonic, Duration::ZERO);
-/// assert_eq!(endpoint.recv(&mut inbox, Wait::For(Duration::from_secs(5)))?, 0);
+/// assert_eq!(
+///     endpoint.recv(&mut inbox, Wait::For(Duration::from_secs(5)))?,
+///     0
+/// );
 /// assert_eq!(net.now().monotonic, Duration::from_secs(5));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -253,7 +273,10 @@ pub enum Wait {
 /// use std::io;
 ///
 /// // Two datagrams left, and the system refused a third.
-/// let mut sent = Sent { datagrams: 2, ..Sent::default() };
+/// let mut sent = Sent {
+///     datagrams: 2,
+///     ..Sent::default()
+/// };
 /// sent.fail(io::Error::from(io::ErrorKind::HostUnreachable));
 /// assert_eq!((sent.datagrams, sent.failed), (2, 1));
 /// assert_eq!(sent.errors.of(ErrorClass::Peer), 1);

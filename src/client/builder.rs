@@ -69,7 +69,9 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::{ClientBuilder, RequestError, Retry, SimNet, Text};
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).retry(Retry::never()).on(SimNet::new(), nobody);
+    /// let mut client = ClientBuilder::new(Text)
+    ///     .retry(Retry::never())
+    ///     .on(SimNet::new(), nobody);
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { sends: 1, .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -92,10 +94,13 @@ impl<C: Codec> ClientBuilder<C> {
     /// let net = SimNet::new();
     /// net.set_link(Link::new().port_unreachable(true));
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).fail_when_unreachable(true).on(net.clone(), nobody);
+    /// let mut client = ClientBuilder::new(Text)
+    ///     .fail_when_unreachable(true)
+    ///     .on(net.clone(), nobody);
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::NobodyListening { .. }));
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
+    ///     
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -129,10 +134,13 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// How long an id rests after its request has a result, because an old answer that carries it
-    /// may still arrive; and where there are no ids, how long the [socket](Client#whose-answer-it-is)
-    /// rests, for the sake of its port. Zero means no rest. Ids of 48 bits or more need none: that a random one comes again so soon
-    /// is less likely than that a forger guesses it. Default: 202 seconds, the longest that a
-    /// datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`).
+    /// may still arrive; and where there are no ids, how long the
+    /// [socket](Client#whose-answer-it-is) rests, for the sake of its port. Default: 202 seconds,
+    /// the longest that a datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`). Zero means
+    /// no rest.
+    ///
+    /// Ids of 48 bits or more need none: that a random one comes again so soon is less likely than
+    /// that a forger guesses it.
     ///
     /// At most 65,536 ids rest or are in use; when that many are, the window is full.
     ///
@@ -141,7 +149,9 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// // On a network where nothing is under way for longer than a second.
-    /// let client = ClientBuilder::new(Text).quarantine(Duration::from_secs(2)).udp("127.0.0.1:9999")?;
+    /// let client = ClientBuilder::new(Text)
+    ///     .quarantine(Duration::from_secs(2))
+    ///     .udp("127.0.0.1:9999")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -167,8 +177,13 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).resting_sockets(1).on(SimNet::new(), nobody);
-    /// assert!(matches!(client.request("one"), Err(RequestError::TimedOut { .. })));
+    /// let mut client = ClientBuilder::new(Text)
+    ///     .resting_sockets(1)
+    ///     .on(SimNet::new(), nobody);
+    /// assert!(matches!(
+    ///     client.request("one"),
+    ///     Err(RequestError::TimedOut { .. })
+    /// ));
     /// // An answer may still be on its way to the socket of the first.
     /// let error = client.request("two").unwrap_err();
     /// assert!(matches!(error, RequestError::WindowFull { resting: 1, .. }));
@@ -181,7 +196,9 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// A client over UDP that asks the first of the addresses.
+    /// A client over UDP that asks the first of the addresses. Fails if there is none, because a
+    /// name is not known, say. Sockets are opened for requests, with the defaults of
+    /// [`UdpOptions`].
     ///
     /// ```
     /// use rejoinder::{ClientBuilder, Text};
@@ -197,7 +214,7 @@ impl<C: Codec> ClientBuilder<C> {
         Ok(self.on(UdpOptions::new(), peer))
     }
 
-    /// A client over any transport.
+    /// A client over any transport, or over UDP with [options](UdpOptions) of your own.
     ///
     /// ```
     /// use rejoinder::{ClientBuilder, Text, UdpOptions};

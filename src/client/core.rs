@@ -40,7 +40,10 @@ use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_p
 /// assert!(core.next_send(at(0)).is_none());
 /// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
 ///
-/// let answer = Datagram { bytes: b"answer", meta: Meta::new(core.peer()) };
+/// let answer = Datagram {
+///     bytes: b"answer",
+///     meta: Meta::new(core.peer()),
+/// };
 /// core.receive(at(1), slot, answer);
 /// let (_ticket, result) = core.take().expect("it is answered");
 /// assert_eq!(result?, "answer");
@@ -335,6 +338,7 @@ impl<C: Codec> ClientCore<C> {
     /// assert_eq!(core.next_timer(), None);
     /// core.submit(at(7), "question", &mut || Ok(0))?;
     /// assert_eq!(core.next_timer(), Some(Duration::from_secs(7))); // to be sent at once
+    ///     
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn next_timer(&self) -> Option<Duration> {
@@ -352,7 +356,14 @@ impl<C: Codec> ClientCore<C> {
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.next_send(at(0));
     /// let stranger = Meta::new("192.0.2.99:7".parse()?);
-    /// core.receive(at(1), slot, Datagram { bytes: b"believe me", meta: stranger });
+    /// core.receive(
+    ///     at(1),
+    ///     slot,
+    ///     Datagram {
+    ///         bytes: b"believe me",
+    ///         meta: stranger,
+    ///     },
+    /// );
     /// assert!(!core.has_result());
     /// assert_eq!(core.ignored(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -519,7 +530,14 @@ impl<C: Codec> ClientCore<C> {
     /// let meta = Meta::new(core.peer());
     /// for ticket in [one, two] {
     ///     core.next_send(at(0));
-    ///     core.receive(at(1), ticket.slot(), Datagram { bytes: b"answer", meta });
+    ///     core.receive(
+    ///         at(1),
+    ///         ticket.slot(),
+    ///         Datagram {
+    ///             bytes: b"answer",
+    ///             meta,
+    ///         },
+    ///     );
     /// }
     /// assert_eq!(core.take_result_of(two).transpose()?, Some("answer"));
     /// assert!(!core.has_result_of(two) && core.has_result_of(one));
@@ -590,7 +608,14 @@ impl<C: Codec> ClientCore<C> {
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// let meta = Meta::new(core.peer());
     /// assert!(core.next_send(at(0)).is_some() && core.next_send(at(1)).is_some());
-    /// core.receive(at(2), slot, Datagram { bytes: b"answer", meta });
+    /// core.receive(
+    ///     at(2),
+    ///     slot,
+    ///     Datagram {
+    ///         bytes: b"answer",
+    ///         meta,
+    ///     },
+    /// );
     /// // The server got two questions, and gave one answer so far.
     /// assert!(core.may_be_answered_late(slot));
     /// # Ok::<(), Box<dyn std::error::Error>>(())

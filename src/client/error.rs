@@ -12,8 +12,13 @@ use crate::codec::TooLong;
 /// use rejoinder::{Client, RequestError, SimNet, Text};
 ///
 /// let nobody = "10.0.0.1:9999".parse()?;
-/// let error = Client::new(SimNet::new(), Text, nobody).request("anybody?").unwrap_err();
-/// assert_eq!(error.to_string(), "no answer from 10.0.0.1:9999 after 5s (sent 3, ignored 0 datagrams)");
+/// let error = Client::new(SimNet::new(), Text, nobody)
+///     .request("anybody?")
+///     .unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "no answer from 10.0.0.1:9999 after 5s (sent 3, ignored 0 datagrams)"
+/// );
 /// match error {
 ///     RequestError::TimedOut { sends, .. } => assert_eq!(sends, 3),
 ///     other => return Err(other.into()),

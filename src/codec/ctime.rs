@@ -27,7 +27,10 @@ use crate::clock::Now;
 /// use rejoinder::{Codec, Ctime};
 ///
 /// let frame = Ctime::local().decode_response("[b'Sun Jul  7 17:17:58 2019']好".as_bytes())?;
-/// assert_eq!((frame.time.year(), frame.time.day(), frame.text), (2019, 7, "好"));
+/// assert_eq!(
+///     (frame.time.year(), frame.time.day(), frame.text),
+///     (2019, 7, "好")
+/// );
 /// # Ok::<(), rejoinder::CtimeError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -273,8 +276,13 @@ impl fmt::Display for CivilTime {
 ///
 /// let ctime = Ctime::utc();
 /// assert_eq!(ctime.decode_request(b""), Err(CtimeError::EmptyRequest));
-/// let error = ctime.decode_response(b"[b'Sun Jul 32 17:17:58 2019']").unwrap_err();
-/// assert!(matches!(error, CtimeError::NotAResponse { offset: 11, .. }), "{error}");
+/// let error = ctime
+///     .decode_response(b"[b'Sun Jul 32 17:17:58 2019']")
+///     .unwrap_err();
+/// assert!(
+///     matches!(error, CtimeError::NotAResponse { offset: 11, .. }),
+///     "{error}"
+/// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

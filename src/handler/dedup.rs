@@ -26,7 +26,12 @@ use crate::codec::Codec;
 ///
 /// // A request is an id, a space, and something that costs money.
 /// let bought = AtomicU32::new(0);
-/// let shop = move |_: &str| Some(format!("bought {}", bought.fetch_add(1, Ordering::Relaxed) + 1));
+/// let shop = move |_: &str| {
+///     Some(format!(
+///         "bought {}",
+///         bought.fetch_add(1, Ordering::Relaxed) + 1
+///     ))
+/// };
 /// let id = |request: &&str| request.split_once(' ')?.0.parse::<u32>().ok();
 /// let once = Dedup::new(shop, id)
 ///     .capacity(1_024)
@@ -77,7 +82,10 @@ impl<H, F, K> Dedup<H, F, K> {
     /// use rejoinder::{Dedup, ServerCore, Text};
     ///
     /// // Every request of a peer is its own key: the same text is the same request.
-    /// let once = Dedup::new(|text: &str| Some(text.len().to_string()), |text: &&str| Some((*text).to_owned()));
+    /// let once = Dedup::new(
+    ///     |text: &str| Some(text.len().to_string()),
+    ///     |text: &&str| Some((*text).to_owned()),
+    /// );
     /// ServerCore::new(Text, once);
     /// ```
     pub fn new(handler: H, key: F) -> Self {

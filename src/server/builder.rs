@@ -87,7 +87,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// // NTP's peers ask from port 123 (RFC 5905 §9.1).
     /// let others = REFLECTOR_PORTS.iter().copied().filter(|&port| port != 123);
-    /// let server = ServerBuilder::new(Text).blocked_ports(others).bind("127.0.0.1:0")?;
+    /// let server = ServerBuilder::new(Text)
+    ///     .blocked_ports(others)
+    ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -116,7 +118,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// use rejoinder::{ServerBuilder, Text};
     /// use std::time::Duration;
     ///
-    /// let server = ServerBuilder::new(Text).max_age(Duration::from_secs(5)).bind("127.0.0.1:0")?;
+    /// let server = ServerBuilder::new(Text)
+    ///     .max_age(Duration::from_secs(5))
+    ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -134,8 +138,16 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     /// use rejoinder::{ServerBuilder, Text};
     ///
-    /// assert!(ServerBuilder::new(Text).max_request_bytes(65_527).bind("127.0.0.1:0").is_ok());
-    /// let error = ServerBuilder::new(Text).max_request_bytes(65_528).bind("127.0.0.1:0").unwrap_err();
+    /// assert!(
+    ///     ServerBuilder::new(Text)
+    ///         .max_request_bytes(65_527)
+    ///         .bind("127.0.0.1:0")
+    ///         .is_ok()
+    /// );
+    /// let error = ServerBuilder::new(Text)
+    ///     .max_request_bytes(65_528)
+    ///     .bind("127.0.0.1:0")
+    ///     .unwrap_err();
     /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     /// ```
     #[must_use]
@@ -161,7 +173,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// How the sockets of [`bind`](Self::bind) are opened.
+    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
+    /// nothing to [`on`](Self::on), whose transport is open already.
     ///
     /// ```
     /// use rejoinder::{ServerBuilder, Text, UdpOptions};
@@ -188,7 +201,12 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// # #[cfg(target_os = "linux")]
     /// let server = ServerBuilder::new(Text).workers(2).bind("127.0.0.1:0")?;
-    /// assert!(ServerBuilder::new(Text).workers(0).bind("127.0.0.1:0").is_err());
+    /// assert!(
+    ///     ServerBuilder::new(Text)
+    ///         .workers(0)
+    ///         .bind("127.0.0.1:0")
+    ///         .is_err()
+    /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -204,7 +222,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     /// use rejoinder::{ServerBuilder, Text};
     ///
-    /// let server = ServerBuilder::new(Text).busy_poll(true).bind("127.0.0.1:0")?;
+    /// let server = ServerBuilder::new(Text)
+    ///     .busy_poll(true)
+    ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -213,10 +233,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// A server on UDP sockets of its own.
+    /// A server on UDP sockets of its own, bound to the first of the addresses that can be had; the
+    /// error is the last one's.
     ///
     /// A limit that is out of range is an error of the kind
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput).
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), and so are no workers. More workers than one
+    /// where the system cannot spread the peers are one of the kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported).
     ///
     /// ```
     /// use rejoinder::{ServerBuilder, Text};

@@ -29,7 +29,10 @@ use crate::transport::{Datagram, Inbox, Node, Outbox, Sent};
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// inbox.push(b"quiet", Meta::new("192.0.2.1:7777".parse()?));
 /// core.handle(Now::system(), &mut inbox, &mut outbox);
-/// assert_eq!(outbox.iter().next().map(|reply| reply.bytes), Some(&b"QUIET"[..]));
+/// assert_eq!(
+///     outbox.iter().next().map(|reply| reply.bytes),
+///     Some(&b"QUIET"[..])
+/// );
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub struct ServerCore<C, H, G = ()> {
@@ -355,10 +358,16 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// use rejoinder::{Sent, ServerCore, Text};
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// let mut sent = Sent { datagrams: 2, ..Sent::default() };
+    /// let mut sent = Sent {
+    ///     datagrams: 2,
+    ///     ..Sent::default()
+    /// };
     /// sent.fail(std::io::ErrorKind::HostUnreachable.into());
     /// core.sent(&sent);
-    /// assert_eq!((core.stats().replies_sent, core.stats().replies_failed), (2, 1));
+    /// assert_eq!(
+    ///     (core.stats().replies_sent, core.stats().replies_failed),
+    ///     (2, 1)
+    /// );
     /// ```
     pub fn sent(&mut self, sent: &Sent) {
         self.stats.count_sent(sent);
@@ -375,7 +384,10 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// use std::io;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// core.receive_failed(Now::system(), &io::Error::from(io::ErrorKind::ConnectionRefused));
+    /// core.receive_failed(
+    ///     Now::system(),
+    ///     &io::Error::from(io::ErrorKind::ConnectionRefused),
+    /// );
     /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Peer), 1);
     /// ```
     pub fn receive_failed(&mut self, now: Now, error: &io::Error) {

@@ -63,7 +63,9 @@ use crate::transport::{Datagram, Meta};
 /// impl Gate for OnlyFrom {
 ///     fn admit(&mut self, _: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
 ///         let known = datagram.meta.peer.ip() == self.0;
-///         known.then_some(()).ok_or(DropReason::Gate("not the known address"))
+///         known
+///             .then_some(())
+///             .ok_or(DropReason::Gate("not the known address"))
 ///     }
 /// }
 ///
@@ -88,7 +90,12 @@ pub trait Gate {
     ///     fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
     ///         Ok(())
     ///     }
-    ///     fn release(&mut self, _: Now, _: &Datagram<'_>, replies: Replies) -> Result<(), DropReason> {
+    ///     fn release(
+    ///         &mut self,
+    ///         _: Now,
+    ///         _: &Datagram<'_>,
+    ///         replies: Replies,
+    ///     ) -> Result<(), DropReason> {
     ///         let left = self.0.checked_sub(replies.bytes);
     ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
     ///         Ok(())

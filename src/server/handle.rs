@@ -31,8 +31,8 @@ pub struct ServerHandle {
 
 impl ServerHandle {
     /// Asks the server to end. It answers what has arrived already, the system's queue included
-    /// (at most 65,536 datagrams per worker), and returns from [`serve`](super::Server::serve): within half a second,
-    /// unless a handler keeps it longer.
+    /// (at most 65,536 datagrams per worker), and returns from [`serve`](super::Server::serve):
+    /// within half a second, unless a handler keeps it longer.
     ///
     /// All that it does is to set a flag, so a signal handler may call it.
     pub fn stop(&self) {
@@ -55,7 +55,8 @@ impl ServerHandle {
         errors.find_map(|error| error.map(Into::into))
     }
 
-    /// The latest error in sending, likewise.
+    /// The latest error in sending, whenever that was; with several workers, that of one which had
+    /// any.
     pub fn last_send_error(&self) -> Option<io::Error> {
         let mut errors = self.shared.snapshots().map(|worker| worker.last_send_error);
         errors.find_map(|error| error.map(Into::into))

@@ -21,10 +21,17 @@ use crate::transport::{ErrorClass, ErrorCounts, Sent};
 /// core.handle(Now::system(), &mut inbox, &mut outbox);
 ///
 /// let stats = core.stats();
-/// assert_eq!((stats.received, stats.replied, stats.dropped_total()), (2, 1, 1));
+/// assert_eq!(
+///     (stats.received, stats.replied, stats.dropped_total()),
+///     (2, 1, 1)
+/// );
 /// assert_eq!(stats.dropped(DropReason::Malformed), 1);
 /// assert!(stats.is_conserved());
-/// assert!(stats.to_string().starts_with("received 2: replied 1, silent 0, dropped 1 (malformed 1)"));
+/// assert!(
+///     stats
+///         .to_string()
+///         .starts_with("received 2: replied 1, silent 0, dropped 1 (malformed 1)")
+/// );
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

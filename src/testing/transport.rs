@@ -15,7 +15,10 @@ use crate::transport::{
 /// use rejoinder::testing::Pair;
 ///
 /// let net = SimNet::new();
-/// let pair = Pair::new(net.bind("10.0.0.1:0".parse()?)?, net.bind("10.0.0.2:0".parse()?)?)?;
+/// let pair = Pair::new(
+///     net.bind("10.0.0.1:0".parse()?)?,
+///     net.bind("10.0.0.2:0".parse()?)?,
+/// )?;
 /// assert_eq!(pair.other_addr, "10.0.0.2:49152".parse()?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -69,6 +69,7 @@ impl Meta {
 /// inbox.push(b"too long", Meta::new("192.0.2.1:7777".parse()?));
 /// let datagram = inbox.pop().expect("it was pushed");
 /// assert!(datagram.meta.truncated); // so what is in `bytes` is no message
+///     
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
@@ -218,14 +219,23 @@ impl Inbox {
     /// use rejoinder::{Inbox, Meta};
     /// use std::net::UdpSocket;
     ///
-    /// let (one, other) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// let (one, other) = (
+    ///     UdpSocket::bind("127.0.0.1:0")?,
+    ///     UdpSocket::bind("127.0.0.1:0")?,
+    /// );
     /// one.send_to(b"hello", other.local_addr()?)?;
     ///
     /// let mut inbox = Inbox::new(8, 512);
-    /// let buffer = inbox.spare().next().expect("an empty inbox has spare buffers");
+    /// let buffer = inbox
+    ///     .spare()
+    ///     .next()
+    ///     .expect("an empty inbox has spare buffers");
     /// let (len, peer) = other.recv_from(buffer)?;
     /// inbox.fill(len, Meta::new(peer));
-    /// assert_eq!(inbox.pop().map(|datagram| datagram.bytes), Some(&b"hello"[..]));
+    /// assert_eq!(
+    ///     inbox.pop().map(|datagram| datagram.bytes),
+    ///     Some(&b"hello"[..])
+    /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[inline]
@@ -247,7 +257,10 @@ impl Inbox {
     /// use rejoinder::{Inbox, Meta};
     ///
     /// let mut inbox = Inbox::new(8, 512);
-    /// let buffer = inbox.spare().next().expect("an empty inbox has spare buffers");
+    /// let buffer = inbox
+    ///     .spare()
+    ///     .next()
+    ///     .expect("an empty inbox has spare buffers");
     /// buffer[..10].copy_from_slice(b"one-two-3.");
     /// inbox.fill_segments(10, 4, Meta::new("192.0.2.1:7777".parse()?));
     /// assert_eq!(inbox.len(), 3);

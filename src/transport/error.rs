@@ -8,7 +8,10 @@ use std::io::{self, ErrorKind};
 ///
 /// let class = |kind: ErrorKind| ErrorClass::of(&Error::from(kind));
 /// assert_eq!(class(ErrorKind::ConnectionRefused), ErrorClass::Peer);
-/// assert_eq!(class(ErrorKind::PermissionDenied), ErrorClass::Configuration);
+/// assert_eq!(
+///     class(ErrorKind::PermissionDenied),
+///     ErrorClass::Configuration
+/// );
 /// assert_eq!(class(ErrorKind::NotConnected), ErrorClass::Gone);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

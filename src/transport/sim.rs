@@ -59,7 +59,10 @@ use crate::clock::Now;
 /// let net = SimNet::seeded(7);
 /// net.set_link(Link::new().loss(0.3).latency(Duration::from_millis(20)));
 /// let server = "10.0.0.1:9999".parse()?;
-/// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+/// net.host(
+///     server,
+///     ServerCore::new(Text, |text: &str| Some(text.to_uppercase())),
+/// )?;
 ///
 /// let mut client = Client::new(net.clone(), Text, server);
 /// assert_eq!(client.request("quiet")?, "QUIET");
@@ -82,7 +85,10 @@ impl SimNet {
     ///
     /// let now = SimNet::new().now();
     /// assert_eq!(now.monotonic, Duration::ZERO);
-    /// assert_eq!(now.wall, SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800));
+    /// assert_eq!(
+    ///     now.wall,
+    ///     SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800)
+    /// );
     /// ```
     pub fn new() -> Self {
         Self::seeded(0)
@@ -107,8 +113,14 @@ impl SimNet {
     ///
     /// let net = SimNet::scripted(0, "1 lose".parse()?);
     /// let server = "10.0.0.1:9999".parse()?;
-    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_owned())))?;
-    /// assert_eq!(Client::new(net.clone(), Text, server).request("again")?, "again");
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Text, |text: &str| Some(text.to_owned())),
+    /// )?;
+    /// assert_eq!(
+    ///     Client::new(net.clone(), Text, server).request("again")?,
+    ///     "again"
+    /// );
     /// // The request that was lost, the one that was not, and the answer.
     /// assert_eq!(net.trace().total(), 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -200,7 +212,8 @@ impl SimNet {
         self.open(addr, None)
     }
 
-    /// Lets a node live at an address for as long as the network exists. Fails as [`bind`](Self::bind) does.
+    /// Lets a node live at an address for as long as the network exists. Fails as
+    /// [`bind`](Self::bind) does.
     ///
     /// ```
     /// use rejoinder::{ServerCore, SimNet, Text};
@@ -261,7 +274,11 @@ impl SimNet {
     /// net.set_link(Link::new().loss(1.0));
     /// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"farewell");
     /// net.advance(Duration::from_secs(1));
-    /// assert!(net.trace().events().all(|event| event.fate == PacketFate::Lost));
+    /// assert!(
+    ///     net.trace()
+    ///         .events()
+    ///         .all(|event| event.fate == PacketFate::Lost)
+    /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_link(&self, link: Link) {
@@ -275,8 +292,14 @@ impl SimNet {
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// let (home, server) = ("10.0.0.2".parse()?, "10.0.0.1:9999".parse::<std::net::SocketAddr>()?);
-    /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_owned())))?;
+    /// let (home, server) = (
+    ///     "10.0.0.2".parse()?,
+    ///     "10.0.0.1:9999".parse::<std::net::SocketAddr>()?,
+    /// );
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Text, |text: &str| Some(text.to_owned())),
+    /// )?;
     /// // Requests take the long way, answers the short one.
     /// let slow = Link::new().latency(Duration::from_millis(250));
     /// net.set_link_between(home, server.ip(), slow);
@@ -357,7 +380,10 @@ impl SimNet {
     /// let net = SimNet::new();
     /// net.set_wall_clock(SystemTime::UNIX_EPOCH);
     /// net.advance(Duration::from_secs(1));
-    /// assert_eq!(net.now().wall, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    /// assert_eq!(
+    ///     net.now().wall,
+    ///     SystemTime::UNIX_EPOCH + Duration::from_secs(1)
+    /// );
     /// ```
     pub fn set_wall_clock(&self, wall: SystemTime) {
         let mut state = lock(&self.state);

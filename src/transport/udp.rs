@@ -39,6 +39,7 @@ use super::{Connect, Sent, Transport, Wait, canonical, same_peer as same};
 /// let transport = UdpTransport::bind("127.0.0.1:0")?;
 /// assert_ne!(transport.local_addr()?.port(), 0);
 /// println!("by {}", transport.features()); // recvmmsg, sendmmsg, gro, gso, rxq_ovfl
+///     
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -92,8 +93,13 @@ impl UdpTransport {
     /// ```
     /// use rejoinder::UdpOptions;
     ///
-    /// let transport = UdpOptions::new().receive_buffer_bytes(65_536).bind("127.0.0.1:0")?;
-    /// println!("asked for 65,536 bytes, got {}", transport.receive_buffer_bytes()?);
+    /// let transport = UdpOptions::new()
+    ///     .receive_buffer_bytes(65_536)
+    ///     .bind("127.0.0.1:0")?;
+    /// println!(
+    ///     "asked for 65,536 bytes, got {}",
+    ///     transport.receive_buffer_bytes()?
+    /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn receive_buffer_bytes(&self) -> io::Result<usize> {
@@ -315,7 +321,12 @@ impl UdpOptions {
     /// use rejoinder::{UdpFeature, UdpOptions};
     ///
     /// let options = UdpOptions::new().without(UdpFeature::Gso);
-    /// assert!(!options.bind("127.0.0.1:0")?.features().contains(UdpFeature::Gso));
+    /// assert!(
+    ///     !options
+    ///         .bind("127.0.0.1:0")?
+    ///         .features()
+    ///         .contains(UdpFeature::Gso)
+    /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]

@@ -156,7 +156,12 @@ impl fmt::Debug for RateLimit {
 /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned())).gate(limit);
 ///
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
-/// for peer in ["192.0.2.1:7777", "192.0.2.2:7777", "192.0.2.3:7777", "10.1.2.3:7777"] {
+/// for peer in [
+///     "192.0.2.1:7777",
+///     "192.0.2.2:7777",
+///     "192.0.2.3:7777",
+///     "10.1.2.3:7777",
+/// ] {
 ///     inbox.push(b"hello", Meta::new(peer.parse()?));
 /// }
 /// let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);

@@ -14,7 +14,9 @@ use crate::transport::{Inbox, Outbox, Sent, Transport, Wait};
 /// let mut endpoint = net.bind("10.0.0.1:0".parse()?)?;
 /// assert_eq!(endpoint.local_addr()?, "10.0.0.1:49152".parse()?);
 /// // Nobody sends anything, so there is nothing to wait for.
-/// let error = endpoint.recv(&mut Inbox::new(1, 512), Wait::Forever).unwrap_err();
+/// let error = endpoint
+///     .recv(&mut Inbox::new(1, 512), Wait::Forever)
+///     .unwrap_err();
 /// assert_eq!(error.kind(), std::io::ErrorKind::Deadlock);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

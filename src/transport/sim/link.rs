@@ -12,7 +12,13 @@ use std::time::Duration;
 ///
 /// let net = SimNet::seeded(1);
 /// let ms = Duration::from_millis;
-/// net.set_link(Link::new().loss(0.3).duplication(0.2).latency(ms(20)).jitter(ms(5)));
+/// net.set_link(
+///     Link::new()
+///         .loss(0.3)
+///         .duplication(0.2)
+///         .latency(ms(20))
+///         .jitter(ms(5)),
+/// );
 ///
 /// // As a bad mobile connection: 64 kbit/s with a long queue, and things overtake each other.
 /// let mobile = Link::new()
@@ -52,10 +58,16 @@ pub struct Link {
 /// net.set_link(Link::new().mtu(1_500, AboveMtu::Lose));
 /// let (one, other) = ("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?);
 /// let _endpoint = net.bind(other)?;
-/// for (bytes, fate) in [(1_472, PacketFate::Delivered), (1_473, PacketFate::AboveMtu)] {
+/// for (bytes, fate) in [
+///     (1_472, PacketFate::Delivered),
+///     (1_473, PacketFate::AboveMtu),
+/// ] {
 ///     net.inject(one, other, &vec![0; bytes]);
 ///     net.advance(Duration::from_secs(1));
-///     assert_eq!(net.trace().events().last().map(|event| event.fate), Some(fate));
+///     assert_eq!(
+///         net.trace().events().last().map(|event| event.fate),
+///         Some(fate)
+///     );
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -94,7 +106,7 @@ impl Link {
         }
     }
 
-    /// The chance that a datagram is lost.
+    /// The chance that a datagram is lost. Default: 0, as for the other chances.
     ///
     /// # Panics
     ///
@@ -137,7 +149,7 @@ impl Link {
     }
 
     /// A random time of at most so much is added to the latency of each datagram, all lengths
-    /// equally likely. Datagrams sent closer together than that can overtake each other.
+    /// equally likely. Default: none. Datagrams sent closer together than that can overtake each other.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;

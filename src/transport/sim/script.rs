@@ -13,7 +13,10 @@ use std::time::Duration;
 /// use rejoinder::{Script, SimNet};
 ///
 /// let script: Script = "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt".parse()?;
-/// assert_eq!(script.to_string(), "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt");
+/// assert_eq!(
+///     script.to_string(),
+///     "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt"
+/// );
 /// let net = SimNet::scripted(0, script);
 /// # Ok::<(), rejoinder::ScriptError>(())
 /// ```
@@ -33,7 +36,10 @@ pub struct Script {
 /// use std::time::Duration;
 ///
 /// let late = Fault::Delay(Duration::from_millis(40));
-/// assert_eq!(Script::new([(3, late), (2, Fault::Lose)]).to_string(), "2 lose, 3 delay 40ms");
+/// assert_eq!(
+///     Script::new([(3, late), (2, Fault::Lose)]).to_string(),
+///     "2 lose, 3 delay 40ms"
+/// );
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,7 +76,10 @@ impl Script {
     /// use rejoinder::{Fault, Script};
     ///
     /// let script: Script = "5 corrupt, 2 duplicate".parse()?;
-    /// assert_eq!(script.faults(), [(2, Fault::Duplicate), (5, Fault::Corrupt)]);
+    /// assert_eq!(
+    ///     script.faults(),
+    ///     [(2, Fault::Duplicate), (5, Fault::Corrupt)]
+    /// );
     /// # Ok::<(), rejoinder::ScriptError>(())
     /// ```
     pub fn faults(&self) -> &[(u64, Fault)] {

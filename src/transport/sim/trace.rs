@@ -7,9 +7,9 @@ use super::dice::mix;
 
 /// What became of the datagrams of a [`SimNet`](crate::SimNet).
 ///
-/// It displays as one line per [`TraceEvent`], and the hash. The [hash](Self::hash) covers every event since the
-/// network began and the bytes of every datagram; of the events themselves the latest
-/// [`EVENTS`](Self::EVENTS) are kept.
+/// It displays as one line per [`TraceEvent`], and one for the [hash](Self::hash). That covers every
+/// event since the network began and the bytes of every datagram; of the events themselves the
+/// latest [`EVENTS`](Self::EVENTS) are kept.
 ///
 /// ```
 /// use rejoinder::SimNet;
@@ -153,7 +153,10 @@ impl fmt::Display for TraceEvent {
 /// net.advance(Duration::from_secs(1));
 /// let fates: Vec<_> = net.trace().events().map(|event| event.fate).collect();
 /// assert_eq!(fates, [PacketFate::NobodyThere]);
-/// assert_eq!(PacketFate::NobodyThere.to_string(), "lost, nobody was there");
+/// assert_eq!(
+///     PacketFate::NobodyThere.to_string(),
+///     "lost, nobody was there"
+/// );
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

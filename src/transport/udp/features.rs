@@ -8,7 +8,9 @@ use std::fmt;
 /// ```
 /// use rejoinder::{UdpFeature, UdpOptions};
 ///
-/// let transport = UdpOptions::new().without(UdpFeature::Gro).bind("127.0.0.1:0")?;
+/// let transport = UdpOptions::new()
+///     .without(UdpFeature::Gro)
+///     .bind("127.0.0.1:0")?;
 /// assert!(!transport.features().contains(UdpFeature::Gro));
 /// assert_eq!(UdpFeature::Gro.to_string(), "gro");
 /// # Ok::<(), std::io::Error>(())
