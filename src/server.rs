@@ -114,11 +114,11 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// Answers requests until [`ServerHandle::stop`] is called, and returns the counters.
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
-    /// counted. After an error that stays it waits before it tries again: 1 ms, and twice as long
-    /// each time up to 100 ms; errors that anybody can cause with a packet
-    /// ([`ErrorClass::Peer`]) make it wait 1 ms at the most. Nothing is tried again in sending. The
-    /// one exception is a socket that is gone. A [limit](ServeError::LimitOutOfRange) that is out of
-    /// range is told before it begins.
+    /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
+    /// receiving that stays, the server waits before it tries again: 1 ms, and twice as long each
+    /// time up to 100 ms; errors that anybody can cause with a packet ([`ErrorClass::Peer`]) make it
+    /// wait 1 ms at the most. A reply that the system refuses is not tried again. A
+    /// [limit](ServeError::LimitOutOfRange) that is out of range is told before it begins.
     ///
     /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
     /// program. And the panic hook runs for each, also for those that are survived: the default one

@@ -187,8 +187,8 @@ impl<C: Codec> ClientCore<C> {
     /// # use std::time::{Duration, SystemTime};
     /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
     /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
-    /// let mut chance = || Ok(4); // by a fair die
-    /// let ticket = core.submit(at(0), "question", &mut chance)?;
+    /// let mut random = || Ok(4); // good enough for a test alone
+    /// let ticket = core.submit(at(0), "question", &mut random)?;
     /// assert!(!core.has_result_of(ticket));
     /// assert_eq!(core.in_flight(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
