@@ -198,7 +198,7 @@ impl Context {
 pub struct Reply<'a, C> {
     codec: &'a C,
     request: &'a [u8],
-    context: Context,
+    context: &'a Context,
     outbox: &'a mut Outbox,
     sent: usize,
 }
@@ -213,13 +213,18 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// let handler = |name: &str| [format!("hello, {name}"), format!("and bye, {name}")];
     /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
     /// let mut outbox = Outbox::new(16, 512);
-    /// let mut reply = Reply::new(&Text, b"Ada", context, &mut outbox);
+    /// let mut reply = Reply::new(&Text, b"Ada", &context, &mut outbox);
     /// handler.handle("Ada", &context, &mut reply)?;
     /// let sent: Vec<_> = reply.sent().collect();
     /// assert_eq!(sent, [&b"hello, Ada"[..], b"and bye, Ada"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn new(codec: &'a C, request: &'a [u8], context: Context, outbox: &'a mut Outbox) -> Self {
+    pub fn new(
+        codec: &'a C,
+        request: &'a [u8],
+        context: &'a Context,
+        outbox: &'a mut Outbox,
+    ) -> Self {
         Self {
             codec,
             request,
@@ -251,7 +256,7 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// # let mut outbox = rejoinder::Outbox::new(16, 20);
     /// # for (said, heard) in [("hello", "you said: hello"), ("hello, hello", "you said too much")] {
     /// #     outbox.clear();
-    /// #     Echo.handle(said, &context, &mut Reply::new(&Text, b"", context, &mut outbox))?;
+    /// #     Echo.handle(said, &context, &mut Reply::new(&Text, b"", &context, &mut outbox))?;
     /// #     assert_eq!(outbox.iter().next().map(|reply| reply.bytes), Some(heard.as_bytes()));
     /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -273,7 +278,7 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// # let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
     /// # let mut outbox = Outbox::new(16, 512);
     /// let kept = b"what was sent the first time";
-    /// let mut reply = Reply::new(&Text, b"again?", context, &mut outbox);
+    /// let mut reply = Reply::new(&Text, b"again?", &context, &mut outbox);
     /// reply.send_encoded(kept)?;
     /// assert_eq!(reply.sent().next(), Some(&kept[..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -440,7 +445,7 @@ bytes_reply!(Vec<u8>, &'static [u8]);
 ///
 /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
 /// let mut outbox = Outbox::new(16, 4);
-/// let mut reply = Reply::new(&Text, b"?", context, &mut outbox);
+/// let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
 /// let too_long = TooLong { bytes: 5, limit: 4 };
 /// assert!(matches!(reply.send(&"12345"), Err(ReplyError::TooLong(error)) if error == too_long));
 /// assert!(reply.send(&"1234").is_ok());

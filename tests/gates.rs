@@ -437,8 +437,14 @@ fn a_slow_handler_does_not_hold_back_finished_answers() {
 #[test]
 fn a_fast_batch_costs_few_readings_of_the_clock() {
     let (readings, batches) = timed(&[0; 300], |_| true);
-    assert_eq!(readings, [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]);
+    assert_eq!(readings, [1, 8, 64, 128, 192, 256]);
     assert_eq!(batches, [300]);
+    // A pace of 10 ms for every 16 requests is no longer fast: every doubling is looked at.
+    let (readings, _) = timed(&[1; 7], |_| true);
+    assert_eq!(readings, [1, 2, 4]);
+    // What was fast may become slow before it is looked at again.
+    let (_, batches) = timed(&[0, 5, 5, 5, 5, 5, 5, 5], |_| true);
+    assert_eq!(batches, [8]);
 }
 
 #[test]

@@ -280,7 +280,7 @@ fn a_robot_sends_exactly_one_reply() {
     let mut outbox = Outbox::new(4, 128);
     for request in ["你好吗？", "", "什么"] {
         outbox.clear();
-        let mut reply = Reply::new(&Text, request.as_bytes(), context, &mut outbox);
+        let mut reply = Reply::new(&Text, request.as_bytes(), &context, &mut outbox);
         Handler::<Text>::handle(&*ZURICH, request, &context, &mut reply).unwrap();
         let replies: Vec<_> = outbox.iter().map(|reply| reply.bytes.to_vec()).collect();
         assert_eq!(replies, [by_the_rules(request).1.into_bytes()]);

@@ -86,9 +86,10 @@ where
         reply: &mut Reply<'_, C>,
     ) -> Result<(), ReplyError> {
         match reply.send(&self.answer(request)) {
+            Ok(()) => Ok(()),
             // What is repeated and substituted can be longer than the request was.
             Err(ReplyError::TooLong(_)) => reply.send(&self.fallback()),
-            result => result,
+            Err(error) => Err(error),
         }
     }
 }

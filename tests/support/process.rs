@@ -52,6 +52,7 @@ pub(crate) fn start_server(address: &str, command: &mut Command) -> (Program, So
 }
 
 /// Python 3 with a script below `tests/`.
+#[allow(dead_code, reason = "not every test that uses this file has one")]
 pub(crate) fn python(script: &str) -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
