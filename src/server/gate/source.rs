@@ -45,6 +45,13 @@ use crate::transport::Meta;
 /// Port 0 is none that could be answered, and is never answered whatever is set here. Discard
 /// (port 9, RFC 863) is not in the list: it never says anything. Nor are the ports of games and of
 /// file sharing in TA14-017A, which lie where clients' ports do.
+///
+/// ```
+/// use rejoinder::REFLECTOR_PORTS;
+///
+/// assert!(REFLECTOR_PORTS.contains(&7)); // echo, RFC 862
+/// assert!(!REFLECTOR_PORTS.contains(&9999));
+/// ```
 pub const REFLECTOR_PORTS: [u16; 21] = [
     7, 11, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 389, 500, 520, 1900, 3702, 5353, 5355,
     11_211,
