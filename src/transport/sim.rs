@@ -195,6 +195,9 @@ impl SimNet {
     }
 
     /// Lets a node live at an address for as long as the network exists. Fails as [`bind`](Self::bind) does.
+    ///
+    /// A node that owns a handle of the network would keep it for ever, and the network the node: let it
+    /// have a [`Weak`](std::sync::Weak) of an `Arc<SimNet>`.
     pub fn host(&self, addr: SocketAddr, node: impl Node + Send + 'static) -> io::Result<()> {
         let host = Box::new(Host {
             node: Box::new(node),
