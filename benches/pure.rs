@@ -195,7 +195,7 @@ mod batch_of_64 {
     #[divan::bench(args = REQUESTS, sample_size = 20)]
     fn server_core(bencher: Bencher<'_, '_>, name: &str) {
         let request = request(name);
-        let meta = Meta::new("192.0.2.1:9999".parse().unwrap());
+        let meta = Meta::new("192.0.2.1:49999".parse().unwrap());
         let mut core = ServerCore::new(Ctime::local(), zurich());
         let mut inbox = Inbox::new(BATCH, MAX_DATAGRAM_BYTES);
         // Large enough that it is not emptied in between.

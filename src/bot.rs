@@ -1,11 +1,20 @@
 //! Robots: handlers made of rules.
 
 mod error;
+#[cfg(feature = "rules")]
+mod file;
+mod index;
 mod pattern;
+mod reflection;
+mod rule;
 mod rules;
+mod substitution;
 mod template;
 mod zurich;
 
 pub use self::error::RuleError;
+#[cfg(feature = "rules")]
+pub use self::file::{RuleFileError, RuleFileProblem};
+pub use self::rule::Rule;
 pub use self::rules::{Answer, Robot, RobotBuilder};
 pub use self::zurich::zurich;

@@ -121,7 +121,7 @@ impl Context {
 pub struct Reply<'a, C> {
     codec: &'a C,
     request: &'a [u8],
-    context: Context,
+    context: &'a Context,
     outbox: &'a mut Outbox,
     sent: usize,
 }
@@ -129,7 +129,12 @@ pub struct Reply<'a, C> {
 impl<'a, C: Codec> Reply<'a, C> {
     /// A way back that leads into `outbox`, for the sender of `request`, a whole datagram: for
     /// drivers, and for tests of a handler on its own.
-    pub fn new(codec: &'a C, request: &'a [u8], context: Context, outbox: &'a mut Outbox) -> Self {
+    pub fn new(
+        codec: &'a C,
+        request: &'a [u8],
+        context: &'a Context,
+        outbox: &'a mut Outbox,
+    ) -> Self {
         Self {
             codec,
             request,

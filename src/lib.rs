@@ -46,12 +46,14 @@
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
 //!   ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`guide::bad_network`].
+//! - A server that is left alone, with what its counters mean: [`guide::production`].
 //! - Rules for a robot: [`Robot`].
 //!
 //! # Features
 //!
-//! Both are off by default.
+//! All are off by default.
 //!
+//! - `rules`: rule sets of robots from files.
 //! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
 //! - `tracing`: the server logs what it meets.
 //!
@@ -81,7 +83,9 @@ mod server;
 pub mod testing;
 mod transport;
 
-pub use bot::{Answer, Robot, RobotBuilder, RuleError, zurich};
+pub use bot::{Answer, Robot, RobotBuilder, Rule, RuleError, zurich};
+#[cfg(feature = "rules")]
+pub use bot::{RuleFileError, RuleFileProblem};
 pub use client::{Client, ClientBuilder, ClientCore, RequestError, Retry, Ticket};
 pub use clock::Now;
 pub use codec::{

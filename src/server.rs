@@ -42,7 +42,7 @@ use crate::transport::{
 /// ```
 #[derive(Debug)]
 pub struct Server<T, C, G = ()> {
-    /// One at least, all on the same address.
+    /// One at least.
     workers: Vec<Worker<T, C, G>>,
     limits: Limits,
     blocked_ports: Vec<u16>,
@@ -67,7 +67,8 @@ impl<C: Codec> Server<UdpTransport, C> {
 }
 
 impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
-    /// The address that the server can be asked at.
+    /// The address that the server can be asked at; that of its first transport, if they
+    /// [differ](ServerBuilder::on_all).
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.workers[0].transport.local_addr()
     }
@@ -115,10 +116,23 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
             shared,
         } = self;
         let handler = Arc::new(handler);
+        // Two workers that face each other must go quiet too.
+        let own: Vec<_> = workers
+            .iter()
+            .filter_map(|worker| worker.transport.local_addr().ok())
+            .collect();
         let work = |worker, index| {
             let end_all = EndAll(&shared);
             let handler = Arc::clone(&handler);
-            let ended = work(worker, handler, limits, &blocked_ports, &shared, index);
+            let ended = work(
+                worker,
+                handler,
+                limits,
+                &blocked_ports,
+                &own,
+                &shared,
+                index,
+            );
             if ended.gone.is_none() {
                 mem::forget(end_all);
             }
@@ -180,6 +194,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     handler: Arc<H>,
     limits: Limits,
     blocked_ports: &[u16],
+    own: &[SocketAddr],
     shared: &Shared,
     index: usize,
 ) -> Ended {
@@ -191,7 +206,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     let mut core = ServerCore::shared(codec, handler)
         .gate(gate)
         .blocked_ports(blocked_ports.iter().copied());
-    if let Ok(addr) = transport.local_addr() {
+    for &addr in own {
         core = core.local_addr(addr);
     }
     if let Some(max_age) = limits.max_age {
@@ -379,7 +394,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// codec and of the gates, and the one handler. The system spreads peers among the sockets, so
     /// the requests of one peer are answered by one worker, in order. Default: 1.
     ///
-    /// More than one is for [`bind`](Self::bind) and needs Linux: there and elsewhere see
+    /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
     /// [`UdpOptions::bind_group`]. Zero is an error.
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
@@ -413,20 +428,55 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         };
         let mut group = udp.bind_group(addr, self.workers)?;
         let last = group.pop().expect("a group has a socket");
-        let workers = group
-            .into_iter()
-            .map(|transport| Worker {
-                transport,
-                codec: self.codec.clone(),
-                gate: self.gate.clone(),
-            })
-            .collect();
-        Ok(self.with(workers, last))
+        Ok(self.with_all(group, last))
     }
 
     /// A server on a transport that is open already, with one worker.
     pub fn on<T: Transport>(self, transport: T) -> Server<T, C, G> {
         self.with(Vec::new(), transport)
+    }
+
+    /// A server on several transports that are open already, with a worker for each: on sockets that
+    /// a service manager passes, say. They may have different addresses.
+    ///
+    /// The requests of one peer are answered in order if they all arrive at the same transport, as
+    /// they do in a [group](UdpOptions::bind_group). None at all is an error of the kind
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput).
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    ///
+    /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
+    /// let server = ServerBuilder::new(Text).on_all(transports)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_all<T: Transport>(
+        self,
+        transports: impl IntoIterator<Item = T>,
+    ) -> io::Result<Server<T, C, G>>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let mut transports: Vec<_> = transports.into_iter().collect();
+        let last = transports.pop().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a server has a transport")
+        })?;
+        Ok(self.with_all(transports, last))
+    }
+
+    fn with_all<T>(self, transports: Vec<T>, last: T) -> Server<T, C, G>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let workers = transports.into_iter().map(|transport| Worker {
+            transport,
+            codec: self.codec.clone(),
+            gate: self.gate.clone(),
+        });
+        let workers = workers.collect();
+        self.with(workers, last)
     }
 
     fn with<T>(self, mut workers: Vec<Worker<T, C, G>>, transport: T) -> Server<T, C, G> {

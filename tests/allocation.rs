@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use allocation_counter::measure;
 use rejoinder::{
     Codec, Context, Ctime, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Now, Outbox, Raw,
-    Reply, ReplyError, Sent, Server, ServerCore, Text, Transport, UdpTransport, Wait, zurich,
+    Reply, ReplyError, Robot, Rule, Sent, Server, ServerCore, Text, Transport, UdpTransport, Wait,
+    zurich,
 };
 
 /// What becomes of a request, in all the ways there are without a panic.
@@ -109,6 +110,42 @@ fn invariant_7_no_allocation_in_a_warm_core() {
     );
     assert_eq!(allocations_of_core(Text, |_: &str| ()), 0);
     assert_eq!(allocations_of_core(Raw, |_: &[u8]| Some(&b"bytes"[..])), 0);
+}
+
+/// All that rules can do, in a robot with so many that an index is used, and in one without.
+#[test]
+fn invariant_7_no_allocation_in_a_warm_robot() {
+    let rules = |count: u32| {
+        let builder = Robot::builder()
+            .rules((0..count).map(|number| Rule::new(format!("never {number}"), "")))
+            .rules([
+                Rule::new("(.*)我(?<rest>(.)*)吗", "甲{~1}{~rest}{3}乙")
+                    .or("{~rest}丙")
+                    .or("{~0}丁"),
+                Rule::new("(?i)HELL(.)", "{~0} {1} {0}").anywhere(),
+                Rule::new(r"\b.*\b好\B", "{0}").anywhere(),
+            ])
+            .fallback("甲")
+            .fallback("乙")
+            .reflect("我", "你")
+            .reflect("你", "我")
+            .reflect("hello", "bye");
+        [
+            builder.clone(),
+            builder.clone().substitute("甲", "乙"),
+            builder.substitute("甲你", "乙").substitute("丙", ""),
+        ]
+    };
+    for count in [0, 200] {
+        for builder in rules(count) {
+            let robot = builder.build().unwrap();
+            assert_eq!(robot.answer("你我吗").rule(), Some(count as usize + 1));
+            assert_eq!(robot.answer("hello").rule(), Some(count as usize + 2));
+            assert_eq!(allocations_of_core(Text, robot), 0, "{count} more rules");
+        }
+    }
+    let listener = Robot::from_toml(include_str!("../rules/eliza.toml")).unwrap();
+    assert_eq!(allocations_of_core(Text, listener), 0);
 }
 
 #[test]
@@ -253,4 +290,40 @@ fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
     };
     held(10);
     assert_eq!(held(10_000), 0, "each request came from somebody else");
+}
+
+#[test]
+fn invariant_9_a_robot_holds_no_more_memory_than_stated_whatever_it_is_asked() {
+    // A state for each way in which the last 16 letters can be: more than fit into any cache.
+    let patterns = (0..20).map(|number| format!("(?:[ab{number}]*a[ab]{{16}})+c"));
+    let one_rule = Robot::builder().rules(
+        patterns
+            .clone()
+            .take(1)
+            .map(|pattern| Rule::new(pattern, "")),
+    );
+    let twenty_rules = Robot::builder().rules(patterns.map(|pattern| Rule::new(pattern, "")));
+    for (robot, caches) in [(one_rule, 2 << 20), (twenty_rules, 32 << 20)] {
+        let robot = robot.build().unwrap();
+        let mut dice = 1_u64;
+        let mut letter = || {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            if dice.is_multiple_of(2) { 'a' } else { 'b' }
+        };
+        let mut held = 0;
+        let mut ask = |requests| {
+            for _ in 0..requests {
+                let request: String = (0..8_000).map(|_| letter()).collect();
+                let info = measure(|| assert_eq!(robot.answer(&request).rule(), None));
+                held += info.bytes_current;
+            }
+            held
+        };
+        let full = ask(40);
+        assert!(full > caches / 4, "the caches are used: {full}");
+        let more = ask(40);
+        assert!(more <= caches, "{more}");
+    }
 }

@@ -96,6 +96,18 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
             assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
         }
     }
+    // It may have several addresses.
+    let both = ["192.0.2.1:7777", "192.0.2.2:9999"].map(|own| own.parse().unwrap());
+    let mut core = both
+        .into_iter()
+        .fold(ServerCore::new(Text, echo), ServerCore::local_addr);
+    for own in both {
+        assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
+    }
+    assert_eq!(core.stats().dropped(DropReason::SourceOwn), 2);
+    let neighbour = Meta::new("192.0.2.1:9999".parse().unwrap());
+    assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
+
     // On one address it knows which is its own, and another may have the same port.
     let mut core = ServerCore::new(Text, echo).local_addr("127.0.0.3:9999".parse().unwrap());
     let neighbour = Meta::new("127.0.0.2:9999".parse().unwrap());
@@ -440,8 +452,14 @@ fn a_slow_handler_does_not_hold_back_finished_answers() {
 #[test]
 fn a_fast_batch_costs_few_readings_of_the_clock() {
     let (readings, batches) = timed(&[0; 300], |_| true);
-    assert_eq!(readings, [1, 2, 4, 8, 16, 32, 64, 128, 192, 256]);
+    assert_eq!(readings, [1, 8, 64, 128, 192, 256]);
     assert_eq!(batches, [300]);
+    // A pace of 10 ms for every 16 requests is no longer fast: every doubling is looked at.
+    let (readings, _) = timed(&[1; 7], |_| true);
+    assert_eq!(readings, [1, 2, 4]);
+    // What was fast may become slow before it is looked at again.
+    let (_, batches) = timed(&[0, 5, 5, 5, 5, 5, 5, 5], |_| true);
+    assert_eq!(batches, [8]);
 }
 
 #[test]

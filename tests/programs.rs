@@ -441,42 +441,42 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "client",
             &["--timeout", "soon", "hi"],
-            "not a number of seconds",
+            "--timeout `soon`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "0", "hi"],
-            "not a number of seconds",
+            "--timeout `0`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "-1", "hi"],
-            "not a number of seconds",
+            "--timeout `-1`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "nan", "hi"],
-            "not a number of seconds",
+            "--timeout `nan`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "inf", "hi"],
-            "not a number of seconds",
+            "--timeout `inf`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "1e-10", "hi"],
-            "not a number of seconds",
+            "--timeout `1e-10`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "86401", "hi"],
-            "not a number of seconds",
+            "--timeout `86401`: not a number of seconds",
         ),
         (
             "client",
             &["--timeout", "1e300", "hi"],
-            "not a number of seconds",
+            "--timeout `1e300`: not a number of seconds",
         ),
     ];
     for &(name, args, problem) in wrong {
@@ -519,33 +519,6 @@ fn a_privileged_port_is_told_in_one_line() {
         .arg(format!("127.0.0.1:{port}")));
     assert_eq!(ended.code(), Some(1));
     assert_one_line(&ended, "that port is not for everyone");
-}
-
-#[test]
-fn on_a_terminal_the_client_prompts_until_an_empty_line_or_the_end() {
-    let (_server, address) = start_server("127.0.0.1:0", &mut example("server"));
-    let end_of_input = "\u{4}";
-    for end in ["\n", end_of_input] {
-        let client = example("client");
-        let ended = run(python("support/terminal.py")
-            .args(["【客户端】输入：", "你好吗？\n", "我\n", end, "--"])
-            .arg(client.get_program())
-            .args(["--server", &address.to_string()]));
-        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
-        let shown = ended.stdout.replace("\r\n", "\n");
-        let shown: Vec<_> = shown.split("【客户端】输入：").collect();
-        let [before, first, second, last] = shown[..] else {
-            panic!("three prompts were expected: {shown:?}");
-        };
-        assert_eq!(before, "");
-        for (shown, typed, answer) in [
-            (first, "你好吗？\n", "【机器人】小Zurich 好!"),
-            (second, "我\n", FALLBACK),
-        ] {
-            assert_eq!(texts(shown.strip_prefix(typed).unwrap()), [answer]);
-        }
-        assert_eq!(last.trim_start_matches("^D\u{8}\u{8}"), "\n");
-    }
 }
 
 /// Runs the client with messages as arguments.

@@ -280,7 +280,7 @@ fn a_robot_sends_exactly_one_reply() {
     let mut outbox = Outbox::new(4, 128);
     for request in ["你好吗？", "", "什么"] {
         outbox.clear();
-        let mut reply = Reply::new(&Text, request.as_bytes(), context, &mut outbox);
+        let mut reply = Reply::new(&Text, request.as_bytes(), &context, &mut outbox);
         Handler::<Text>::handle(&*ZURICH, request, &context, &mut reply).unwrap();
         let replies: Vec<_> = outbox.iter().map(|reply| reply.bytes.to_vec()).collect();
         assert_eq!(replies, [by_the_rules(request).1.into_bytes()]);
@@ -583,15 +583,18 @@ fn an_answer_displays_the_same_again() {
 }
 
 #[test]
-fn a_bad_pattern_is_an_error_with_its_number() {
-    for pattern in [
-        "(",
-        "*",
-        r"\？",
-        "a{1001}{1001}{1001}",
-        r"(?-u:\xff)",
-        "(?<a>.)(?<a>.)",
-        "(?=a)",
+fn a_bad_pattern_is_an_error_with_its_place() {
+    for (pattern, at) in [
+        ("(", 0),
+        ("你(", 3),
+        ("*", 0),
+        (r"a\？", 1),
+        ("a{1001}{1001}{1001}", 0),
+        (r"a(?-u:\xff)", 6),
+        ("(?<a>.)(?<a>.)", 10),
+        ("(?=a)", 0),
+        ("a\n[z-a]", 3),
+        (r"\pX", 0),
     ] {
         let error = Robot::builder()
             .rule("fine", "")
@@ -599,10 +602,13 @@ fn a_bad_pattern_is_an_error_with_its_number() {
             .build()
             .unwrap_err();
         assert!(
-            matches!(&error, RuleError::Pattern { rule: 2, problem } if !problem.is_empty()),
+            matches!(&error, RuleError::Pattern { rule: 2, offset, problem }
+                if *offset == at && !problem.is_empty()),
             "{pattern}: {error:?}"
         );
-        assert!(error.to_string().starts_with("rule 2: bad pattern: "));
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("rule 2: bad pattern at byte {at}: ")));
+        assert!(!message.contains('\n'), "{message}");
     }
 }
 

@@ -211,7 +211,7 @@ fn one_reply_too_many_is_an_error_that_takes_back_all_of_them() {
 fn one_reply_too_many_says_how_many_are_allowed() {
     let mut outbox = Outbox::new(64, 64);
     let context = Context::new(&Meta::new(peer(7_777)), now());
-    let mut reply = Reply::new(&Text, b"?", context, &mut outbox);
+    let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
     for _ in 0..MAX_REPLIES {
         reply.send(&"x").unwrap();
     }
@@ -224,7 +224,7 @@ fn one_reply_too_many_says_how_many_are_allowed() {
 fn a_reply_that_is_too_long_is_an_error_with_the_numbers_and_a_shorter_one_may_follow() {
     let mut outbox = Outbox::new(MAX_REPLIES, 8);
     let context = Context::new(&Meta::new(peer(7_777)), now());
-    let mut reply = Reply::new(&Text, b"?", context, &mut outbox);
+    let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
     let error = reply.send(&"nine byte").unwrap_err();
     let ReplyError::TooLong(too_long) = error else {
         panic!("{error:?}");

@@ -31,6 +31,18 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// The value of an option. If it cannot be read, the message names the option.
+#[allow(dead_code, reason = "not every program has such an option")]
+pub(crate) fn value<T, E: Display>(
+    option: &str,
+    args: &mut lexopt::Parser,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Failure> {
+    let value = args.value()?;
+    let text = value.to_string_lossy();
+    read(&text).map_err(|problem| Failure::Usage(format!("{option} `{text}`: {problem}")))
+}
+
 /// Ends a program: at most one line about why.
 pub(crate) fn end(result: Result<ExitCode, Failure>) -> ExitCode {
     match result {

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rejoinder::{
     AmplificationLimit, ClientBuilder, Codec, Ctime, Datagram, DropReason, Inbox, MAX_REPLIES,
-    Meta, Now, Outbox, RateLimit, Robot, ServerCore, Tagged, Writer, zurich,
+    Meta, Now, Outbox, RateLimit, Robot, Rule, ServerCore, Tagged, Writer, zurich,
 };
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
@@ -52,8 +52,15 @@ pub fn ctime(data: &[u8]) {
     }
 }
 
-/// 小Zurich answers any text, as the two rules of the original say.
+/// 小Zurich answers any text, as the two rules of the original say; the listener gives the same answer
+/// twice; and a robot of any rules answers by the first that matches, or there is an error.
 pub fn robot(data: &[u8]) {
+    zurich_answers(data);
+    any_rules_answer(data);
+    any_file_is_a_robot_or_an_error(data);
+}
+
+fn zurich_answers(data: &[u8]) {
     static ZURICH: LazyLock<Robot> = LazyLock::new(zurich);
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -70,6 +77,69 @@ pub fn robot(data: &[u8]) {
         answer.before_substitution().to_string(),
         expected_answer(text)
     );
+}
+
+/// Rules, each on a line, and behind an empty line a request. A rule is a pattern, a tab, and a template;
+/// with another tab before it, it matches anywhere. After `~`, there is a reflection, and after `=`, a
+/// substitution, of the first text by the second.
+fn any_rules_answer(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let (lines, request) = text.split_once("\n\n").unwrap_or((text, text));
+    let mut builder = Robot::builder().fallback("-");
+    let mut rules = Vec::new();
+    // Few, so that a run is short, but so many that there is an index.
+    for line in lines.lines().take(12) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        match fields.as_slice() {
+            ["~", from, to] => builder = builder.reflect(*from, *to),
+            ["=", from, to] => builder = builder.substitute(*from, *to),
+            [pattern, template] => rules.push((*pattern, *template, false)),
+            ["", pattern, template] => rules.push((*pattern, *template, true)),
+            _ => {}
+        }
+    }
+    // Patterns that take long to compile say nothing about answering.
+    if rules.iter().any(|(pattern, ..)| pattern.contains('{')) {
+        return;
+    }
+    let rule = |(pattern, template, anywhere): &(&str, &str, bool)| {
+        let rule = Rule::new(*pattern, *template);
+        if *anywhere { rule.anywhere() } else { rule }
+    };
+    let Ok(robot) = builder.rules(rules.iter().map(rule)).build() else {
+        return;
+    };
+    let answer = robot.answer(request);
+    assert_eq!(answer.to_string(), robot.answer(request).to_string());
+    // A match at the beginning is the leftmost there is.
+    let first = rules.iter().zip(1..).find(|((pattern, _, anywhere), _)| {
+        let regex = regex::Regex::new(pattern).expect("the robot has compiled it");
+        let found = regex.find(request);
+        found.is_some_and(|found| *anywhere || found.start() == 0)
+    });
+    assert_eq!(answer.rule(), first.map(|(_, number)| number));
+}
+
+/// The text is a file, and then a request to the listener.
+fn any_file_is_a_robot_or_an_error(data: &[u8]) {
+    static LISTENER: LazyLock<Robot> = LazyLock::new(|| {
+        Robot::from_toml(include_str!("../../rules/eliza.toml")).expect("its tests pass")
+    });
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Err(error) = Robot::from_toml(text) {
+        let line = text
+            .split('\n')
+            .nth(error.line - 1)
+            .expect("the line is in the text");
+        assert!((1..=line.chars().count() + 1).contains(&error.column));
+        assert!(!error.to_string().contains(char::is_control));
+    }
+    let answer = LISTENER.answer(text);
+    assert_eq!(answer.to_string(), answer.to_string());
 }
 
 /// The same robot, written as a person would without regular expressions.

@@ -6,10 +6,11 @@ use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, PatternID, meta};
 use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
 
-/// A regular expression that matches only at the very beginning.
+/// A regular expression that matches at the very beginning, or anywhere.
 #[derive(Clone)]
 pub(super) struct Pattern {
     source: String,
+    anywhere: bool,
     regex: meta::Regex,
     /// Finds the same, for a pattern that is as simple as those of robots often are.
     run: Option<Run>,
@@ -18,24 +19,49 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn new(source: &str) -> Result<Self, String> {
+    /// Together with its syntax tree.
+    pub(super) fn new(
+        source: &str,
+        anywhere: bool,
+        limits: Limits,
+    ) -> Result<(Self, Hir), PatternError> {
         // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
         // alternation in it can reach beyond it.
-        let hir = regex_syntax::parse(source).map_err(|error| error.to_string())?;
+        let hir = regex_syntax::parse(source)?;
+        // A lazy automaton knows the borders of words in ASCII only, and allocates to tell that it gives
+        // up on others.
+        let looks = hir.properties().look_set();
+        let config = meta::Config::new()
+            .nfa_size_limit(Some(limits.automaton_bytes))
+            .hybrid(!looks.contains_word_unicode())
+            .hybrid_cache_capacity(limits.cache_bytes);
         let regex = meta::Builder::new()
-            .configure(meta::Config::new().nfa_size_limit(Some(MAX_NFA_BYTES)))
+            .configure(config)
             .build_from_hir(&hir)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| PatternError {
+                offset: 0,
+                problem: match error.size_limit() {
+                    Some(limit) => format!("its automaton takes more than {limit} bytes"),
+                    None => error.to_string(),
+                },
+            })?;
         let known = fixed_margins(&hir);
-        Ok(Self {
+        let pattern = Self {
             source: source.into(),
-            run: Run::new(&hir),
+            anywhere,
+            run: Run::new(&hir).filter(|_| !anywhere),
             // `captures_len` leaves out groups that are repeated zero times, but not their numbers.
             margins: (0..regex.group_info().group_len(PatternID::ZERO))
                 .map(|group| known.get(&group).copied())
                 .collect(),
             regex,
-        })
+        };
+        Ok((pattern, hir))
+    }
+
+    /// The memory that the automaton takes for good.
+    pub(super) fn automaton_bytes(&self) -> usize {
+        self.regex.memory_usage()
     }
 
     pub(super) fn has_group(&self, group: usize) -> bool {
@@ -46,14 +72,19 @@ impl Pattern {
         self.regex.group_info().to_index(PatternID::ZERO, name)
     }
 
-    /// How much of the text matches, in bytes.
+    /// Where the match begins and ends, in bytes.
     #[inline]
-    pub(super) fn match_len(&self, text: &str) -> Option<usize> {
+    pub(super) fn find(&self, text: &str) -> Option<(usize, usize)> {
         if let Some(run) = &self.run {
-            return run.match_len(text);
+            return run.match_len(text).map(|end| (0, end));
         }
-        let input = Input::new(text).anchored(Anchored::Yes);
-        self.regex.search_half(&input).map(|end| end.offset())
+        let input = Input::new(text);
+        if self.anywhere {
+            let found = self.regex.search(&input)?;
+            return Some((found.start(), found.end()));
+        }
+        let end = self.regex.search_half(&input.anchored(Anchored::Yes))?;
+        Some((0, end.offset()))
     }
 
     /// Where a group lies in every match, if that is known.
@@ -62,8 +93,8 @@ impl Pattern {
         self.margins[group]
     }
 
-    /// Finds the groups up to number `last` in a text that matches.
-    pub(super) fn groups<'t>(&self, text: &'t str, last: usize) -> Groups<'t> {
+    /// Finds the groups up to number `last` of a match that begins at `start`.
+    pub(super) fn groups<'t>(&self, text: &'t str, start: usize, last: usize) -> Groups<'t> {
         let mut groups = Groups {
             text,
             few: [None; 2 * FEW_GROUPS],
@@ -76,8 +107,8 @@ impl Pattern {
             groups.many.resize(slots, None);
             &mut groups.many
         };
-        self.regex
-            .search_slots(&Input::new(text).anchored(Anchored::Yes), slots);
+        let input = Input::new(text).range(start..).anchored(Anchored::Yes);
+        self.regex.search_slots(&input, slots);
         groups
     }
 }
@@ -85,6 +116,36 @@ impl Pattern {
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.source).finish()
+    }
+}
+
+/// How much memory a pattern may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) automaton_bytes: usize,
+    /// For each direction of search, and each thread that searches at the same time.
+    pub(super) cache_bytes: usize,
+}
+
+/// What is wrong with a pattern, and where, in bytes.
+pub(super) struct PatternError {
+    pub(super) offset: usize,
+    pub(super) problem: String,
+}
+
+impl From<regex_syntax::Error> for PatternError {
+    fn from(error: regex_syntax::Error) -> Self {
+        let (offset, problem) = match &error {
+            regex_syntax::Error::Parse(error) => {
+                (error.span().start.offset, error.kind().to_string())
+            }
+            regex_syntax::Error::Translate(error) => {
+                (error.span().start.offset, error.kind().to_string())
+            }
+            // The message shows the pattern, in several lines.
+            _ => (0, "no regular expression".to_owned()),
+        };
+        Self { offset, problem }
     }
 }
 
@@ -282,7 +343,5 @@ fn fixed_margins(hir: &Hir) -> HashMap<usize, Margins> {
     groups.chain([(0, Margins::default())]).collect()
 }
 
-/// As much as the `regex` crate allows by default.
-const MAX_NFA_BYTES: usize = 10 << 20;
 /// For so many groups, finding them allocates nothing.
 const FEW_GROUPS: usize = 16;

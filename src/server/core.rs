@@ -98,11 +98,11 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         self
     }
 
-    /// The address that the server is bound to: what claims to come from there is dropped. Default:
-    /// not known.
+    /// The address that the server is bound to: what claims to come from there is dropped. A server
+    /// with several addresses says each of them. Default: none is known.
     #[must_use]
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
-        self.sources.set_own(addr);
+        self.sources.add_own(addr);
         self
     }
 
@@ -126,9 +126,10 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// The same, with a clock to see how long requests and replies wait for the handler: this also
     /// returns after 10 ms if there are replies, so that they leave although the handler is slow.
     ///
-    /// The clock is read after 1, 2, 4, 8, … 64 requests and then after every 64th, while there are
-    /// more: a lone request costs no reading. (After 10 ms without a reply it is read after each.) If
-    /// a [`max_age`](Self::max_age) is set, it is read before each request.
+    /// The clock is read after the first request, after twice as many, and so on (after eight times
+    /// as many, while the 10 ms are far), and at least after every 64th, while there are more: a lone
+    /// request costs no reading. (After 10 ms without a reply it is read after each.) If a
+    /// [`max_age`](Self::max_age) is set, it is read before each request.
     ///
     /// # Panics
     ///
@@ -157,12 +158,14 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
                 if handled == 0 {
                     begun = at;
                 }
-                let is_time = at.saturating_sub(begun) >= FLUSH_AFTER;
-                if is_time && !outbox.is_empty() {
+                let elapsed = at.saturating_sub(begun);
+                if elapsed >= FLUSH_AFTER && !outbox.is_empty() {
                     break;
                 }
                 next_read += match self.max_age {
-                    None if !is_time => handled.clamp(1, MAX_UNTIMED),
+                    // At the pace so far, half of the time will be over then.
+                    None if elapsed < FLUSH_AFTER / 16 => (7 * handled).clamp(1, MAX_UNTIMED),
+                    None if elapsed < FLUSH_AFTER => handled.clamp(1, MAX_UNTIMED),
                     _ => 1,
                 };
             }
@@ -239,7 +242,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
             .map_err(Refusal::Malformed)?;
         let queued = outbox.len();
         let context = Context::new(meta, now);
-        let mut reply = Reply::new(&self.codec, bytes, context, outbox);
+        let mut reply = Reply::new(&self.codec, bytes, &context, outbox);
         self.handler
             .handle(request, &context, &mut reply)
             .map_err(Refusal::Reply)?;

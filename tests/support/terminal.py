@@ -1,19 +1,36 @@
-"""Runs a program on a terminal of its own: terminal.py PROMPT INPUT... -- PROGRAM ARGUMENT...
+"""Runs a program on a terminal of its own:
+terminal.py COLUMNSxROWS READY INPUT... -- PROGRAM ARGUMENT...
 
-Each input is typed when the program prompts for it. Standard output is what the terminal has
-shown, the exit code is the program's.
+Each input is typed when the program has written READY once more; one that is the name of a signal,
+such as SIGTERM, is sent as a signal instead. Standard output is what the terminal has been sent,
+the exit code is the program's, or 128 and the signal that ended it. It is an error of its own if
+the program leaves the terminal with other settings than it found.
 """
+import fcntl
 import os
-import pty
+import signal
+import struct
+import subprocess
 import sys
+import termios
 
 separator = sys.argv.index("--")
-prompt, *inputs = (os.fsencode(argument) for argument in sys.argv[1:separator])
-program = sys.argv[separator + 1:]
+size, ready, *inputs = sys.argv[1:separator]
+columns, rows = map(int, size.split("x"))
+ready = os.fsencode(ready)
 
-child, terminal = pty.fork()
-if child == 0:
-    os.execv(program[0], program)
+terminal, its_end = os.openpty()
+fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+settings = termios.tcgetattr(its_end)
+program = subprocess.Popen(
+    sys.argv[separator + 1:],
+    stdin=its_end,
+    stdout=its_end,
+    stderr=its_end,
+    start_new_session=True,
+    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+)
+os.close(its_end)
 
 shown = b""
 typed = 0
@@ -25,10 +42,18 @@ while True:
     if not read:
         break
     shown += read
-    while typed < len(inputs) and shown.count(prompt) > typed:
-        os.write(terminal, inputs[typed])
+    while typed < len(inputs) and shown.count(ready) > typed:
+        if inputs[typed] in signal.Signals.__members__:
+            program.send_signal(signal.Signals[inputs[typed]])
+        else:
+            os.write(terminal, os.fsencode(inputs[typed]))
         typed += 1
 
+code = program.wait()
 sys.stdout.buffer.write(shown)
 sys.stdout.flush()
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+if termios.tcgetattr(terminal) != settings:
+    sys.exit("the program has left the terminal with other settings")
+if typed < len(inputs):
+    sys.exit(f"the program has ended before {inputs[typed]!r} could be typed")
+sys.exit(128 - code if code < 0 else code)

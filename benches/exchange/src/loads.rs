@@ -20,6 +20,8 @@ pub enum Load {
     One,
     /// One socket of ours, which segments too, 64 requests in flight.
     Segmenting,
+    /// The same with 256.
+    SegmentingMore,
     /// 32 sockets, four requests in a row each.
     Bursts,
     /// 32 sockets, four requests each, taking turns.
@@ -27,10 +29,11 @@ pub enum Load {
 }
 
 impl Load {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Many,
         Self::One,
         Self::Segmenting,
+        Self::SegmentingMore,
         Self::Bursts,
         Self::Interleaved,
     ];
@@ -40,6 +43,7 @@ impl Load {
             Self::Many => "many peers (256 sockets)",
             Self::One => "one plain peer, 64 in flight",
             Self::Segmenting => "our client, segmenting on both sides",
+            Self::SegmentingMore => "the same, 256 in flight",
             Self::Bursts => "32 peers × bursts of 4",
             Self::Interleaved => "32 peers × 4, interleaved",
         }
@@ -50,6 +54,7 @@ impl Load {
         match self {
             Self::Many => (0..256).collect(),
             Self::One | Self::Segmenting => vec![0; 64],
+            Self::SegmentingMore => vec![0; 256],
             Self::Bursts => (0..128).map(|number| number / 4).collect(),
             Self::Interleaved => (0..128).map(|number| number % 32).collect(),
         }
@@ -72,19 +77,21 @@ pub enum Asker {
         peer: SocketAddr,
         outbox: Outbox,
         inbox: Inbox,
+        in_flight: usize,
         next: u32,
     },
 }
 
 impl Asker {
     pub fn new(load: Load, peer: SocketAddr) -> Result<Self> {
-        if load == Load::Segmenting {
+        if let Load::Segmenting | Load::SegmentingMore = load {
             let transport = UdpOptions::new().connect(peer)?;
             return Ok(Self::Segmenting {
                 transport: Box::new(transport),
                 peer,
                 outbox: Outbox::new(256, MAX_DATAGRAM_BYTES),
                 inbox: Inbox::new(64, MAX_DATAGRAM_BYTES),
+                in_flight: load.order().len(),
                 next: 0,
             });
         }
@@ -135,7 +142,7 @@ impl Asker {
     fn size(&self) -> usize {
         match self {
             Self::Plain { order, .. } => order.len(),
-            Self::Segmenting { .. } => 64,
+            Self::Segmenting { in_flight, .. } => *in_flight,
         }
     }
 

@@ -19,7 +19,8 @@
 //!   before the server runs. It is the steadiest of the three, and does not depend on how fast the
 //!   client is.
 //! - **Throughput**: answers per second with the client on another core, which always has one half
-//!   of its window with the server. If the client is the slower of the two, it is the client's.
+//!   of its window with the server. If the client is the slower of the two, it is the client's. A
+//!   server with two workers has both cores, one of them shared with the client.
 //! - **Latency**: the median time of an exchange with one request in flight, the client on another
 //!   core; once with a client that sleeps, once with one that polls.
 //!
@@ -44,12 +45,13 @@ use self::report::{Report, Sample};
 /// Client and servers of the CPU measurements; the clients of the others.
 const CORE: usize = 0;
 const OTHER_CORE: usize = 1;
-const THROUGHPUT_PEERS: [Peer; 5] = [
+const THROUGHPUT_PEERS: [Peer; 6] = [
     Peer::Std,
     Peer::Framed,
     Peer::Bare,
     Peer::Ours,
     Peer::OursPortable,
+    Peer::OursWorkers,
 ];
 
 struct Options {
@@ -77,9 +79,10 @@ fn main() -> Result<()> {
         match argument {
             Value(word) if word == "serve" => {
                 let name = arguments.value()?.string()?;
-                let core = arguments.value()?.parse()?;
+                let cores = arguments.values()?.map(|core| core.parse());
+                let cores: Vec<usize> = cores.collect::<std::result::Result<_, _>>()?;
                 let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name);
-                return peer.ok_or("no such server")?.serve(core);
+                return peer.ok_or("no such server")?.serve(&cores);
             }
             Long("rounds") => options.rounds = arguments.value()?.parse()?,
             Long("millis") => options.time = Duration::from_millis(arguments.value()?.parse()?),
@@ -92,7 +95,7 @@ fn main() -> Result<()> {
     }
     let skips = |part: &str| options.skip.iter().any(|skip| skip == part);
     let mut report = Report::default();
-    sys::pin(CORE)?;
+    sys::pin(&[CORE])?;
     if !skips("throughput") {
         measure_throughput(&options, &mut report)?;
     }
@@ -124,7 +127,7 @@ fn loads(options: &Options) -> impl Iterator<Item = Load> {
 fn measure_cpu(options: &Options, report: &mut Report) -> Result<()> {
     let servers: Vec<_> = THROUGHPUT_PEERS
         .iter()
-        .map(|&peer| Server::start(peer, CORE))
+        .map(|&peer| Server::start(peer, &[CORE]))
         .collect::<Result<_>>()?;
     for load in loads(options) {
         let mut askers: Vec<_> = servers
@@ -160,7 +163,10 @@ fn measure_cpu(options: &Options, report: &mut Report) -> Result<()> {
 fn measure_throughput(options: &Options, report: &mut Report) -> Result<()> {
     let servers: Vec<_> = THROUGHPUT_PEERS
         .iter()
-        .map(|&peer| Server::start(peer, OTHER_CORE))
+        .map(|&peer| match peer {
+            Peer::OursWorkers => Server::start(peer, &[CORE, OTHER_CORE]),
+            _ => Server::start(peer, &[OTHER_CORE]),
+        })
         .collect::<Result<_>>()?;
     for load in loads(options) {
         let mut askers: Vec<_> = servers
@@ -193,7 +199,7 @@ fn measure_latency(options: &Options, report: &mut Report) -> Result<()> {
         for round in 0..options.rounds {
             for peer in Peer::ALL {
                 // One that polls must not run while others are measured.
-                let server = Server::start(peer, OTHER_CORE)?;
+                let server = Server::start(peer, &[OTHER_CORE])?;
                 let mut lone = Lone::new(server.addr, polls)?;
                 for _ in 0..100 {
                     lone.exchange()?;
@@ -228,9 +234,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(peer: Peer, core: usize) -> Result<Self> {
+    fn start(peer: Peer, cores: &[usize]) -> Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["serve", peer.name(), &core.to_string()])
+            .args(["serve", peer.name()])
+            .args(cores.iter().map(usize::to_string))
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -243,15 +250,15 @@ impl Server {
         })
     }
 
-    /// The time that its one thread has spent on a processor.
+    /// The time that its threads have spent on a processor.
     fn cpu(&self) -> Result<Duration> {
-        let text = fs::read_to_string(format!("/proc/{}/schedstat", self.process.id()))?;
-        let nanos = text
-            .split(' ')
-            .next()
-            .ok_or("an empty schedstat")?
-            .parse()?;
-        Ok(Duration::from_nanos(nanos))
+        let mut total = Duration::ZERO;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+            let nanos = text.split(' ').next().ok_or("an empty schedstat")?;
+            total += Duration::from_nanos(nanos.parse()?);
+        }
+        Ok(total)
     }
 }
 

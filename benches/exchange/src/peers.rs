@@ -27,17 +27,20 @@ pub enum Peer {
     Ours,
     /// The same without the fast path.
     OursPortable,
+    /// The same with two threads.
+    OursWorkers,
     /// The same, which polls.
     OursPolling,
 }
 
 impl Peer {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Std,
         Self::Framed,
         Self::Bare,
         Self::Ours,
         Self::OursPortable,
+        Self::OursWorkers,
         Self::OursPolling,
     ];
 
@@ -48,15 +51,16 @@ impl Peer {
             Self::Bare => "bare batched loop",
             Self::Ours => "rejoinder",
             Self::OursPortable => "rejoinder, portable",
+            Self::OursWorkers => "rejoinder, 2 workers",
             Self::OursPolling => "rejoinder, busy-poll",
         }
     }
 
     /// Serves for ever, after it has printed its port.
-    pub fn serve(self, core: usize) -> Result<(), Box<dyn Error>> {
+    pub fn serve(self, cores: &[usize]) -> Result<(), Box<dyn Error>> {
         sys::end_with_parent();
-        sys::pin(core)?;
-        let options = UdpOptions::new();
+        sys::pin(cores)?;
+        let server = ServerBuilder::new(Ctime::local());
         match self {
             Self::Std => std_loop(&socket()?),
             Self::Framed => {
@@ -66,9 +70,10 @@ impl Peer {
                 runtime.block_on(framed(socket()?))
             }
             Self::Bare => bare(&socket()?),
-            Self::Ours => ours(options, false),
-            Self::OursPortable => ours(options.portable(), false),
-            Self::OursPolling => ours(options, true),
+            Self::Ours => ours(server),
+            Self::OursPortable => ours(server.udp(UdpOptions::new().portable())),
+            Self::OursWorkers => ours(server.workers(2)),
+            Self::OursPolling => ours(server.busy_poll(true)),
         }
     }
 }
@@ -190,11 +195,8 @@ fn bare(socket: &UdpSocket) -> ! {
     )
 }
 
-fn ours(options: UdpOptions, busy_poll: bool) -> Result<(), Box<dyn Error>> {
-    let builder = ServerBuilder::new(Ctime::local())
-        .udp(options)
-        .busy_poll(busy_poll);
-    let server = builder.bind("127.0.0.1:0")?;
+fn ours(server: ServerBuilder<Ctime>) -> Result<(), Box<dyn Error>> {
+    let server = server.bind("127.0.0.1:0")?;
     announce(server.local_addr()?.port())?;
     let stats = server.serve(zurich())?;
     eprintln!("{stats}");

@@ -6,12 +6,14 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::ptr::null_mut;
 
-/// Keeps this thread on one processor.
-pub fn pin(core: usize) -> io::Result<()> {
+/// Keeps this thread, and those that it will start, on these processors.
+pub fn pin(cores: &[usize]) -> io::Result<()> {
     // SAFETY: a cpu_set_t is plain bits, and its size is passed.
     let result = unsafe {
         let mut set: libc::cpu_set_t = zeroed();
-        libc::CPU_SET(core, &mut set);
+        for core in cores {
+            libc::CPU_SET(*core, &mut set);
+        }
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
     };
     if result < 0 {

@@ -18,7 +18,9 @@ use crate::transport::{Sent, Wait, canonical};
 pub(super) struct Fast {
     features: UdpFeatures,
     batch: BatchSize,
-    envelopes: Box<[Envelope]>,
+    /// As many as were needed so far, and no more than [`MAX_MESSAGES`]: a client may have hundreds
+    /// of sockets, each for one datagram.
+    envelopes: Vec<Envelope>,
     timeout: Timeout,
     drops: Drops,
     sender: Sender,
@@ -59,7 +61,7 @@ impl Fast {
         Ok(Some(Self {
             features,
             batch: BatchSize::new(),
-            envelopes: vec![Envelope::EMPTY; MAX_MESSAGES].into_boxed_slice(),
+            envelopes: Vec::new(),
             timeout: Timeout::Unknown,
             drops: Drops::default(),
             sender: Sender::new(),
@@ -137,7 +139,7 @@ impl Fast {
                 let len = buffer.len().min(buffer_bytes);
                 &mut buffer[..len]
             }),
-            &mut self.envelopes[..asked],
+            at_least(&mut self.envelopes, asked),
             block,
             self.features.contains(UdpFeature::Recvmmsg),
         );
@@ -407,7 +409,7 @@ struct System<'a> {
     family: Family,
     peer: Option<SocketAddr>,
     outbox: &'a Outbox,
-    envelopes: &'a mut [Envelope],
+    envelopes: &'a mut Vec<Envelope>,
     many: bool,
     source: bool,
 }
@@ -417,8 +419,9 @@ impl Kernel for System<'_> {
         let (arena, queued) = self.outbox.parts();
         let most = if self.many { MAX_MESSAGES } else { 1 };
         let messages = &plan.messages[index..];
+        let most = most.min(messages.len());
         let mut ready = 0;
-        for (envelope, message) in self.envelopes.iter_mut().zip(messages).take(most) {
+        for (envelope, message) in at_least(self.envelopes, most).iter_mut().zip(messages) {
             let first = &queued[message.first];
             envelope.name_len = match self.peer {
                 None => wire::encode_name(self.family.native(first.peer), &mut envelope.name),
@@ -454,6 +457,14 @@ impl Kernel for System<'_> {
             }
         }
     }
+}
+
+/// The first of the envelopes, after as many were added as are missing.
+fn at_least(envelopes: &mut Vec<Envelope>, count: usize) -> &mut [Envelope] {
+    if envelopes.len() < count {
+        envelopes.resize(count, Envelope::EMPTY);
+    }
+    &mut envelopes[..count]
 }
 
 /// What does not depend on the socket, asked once.

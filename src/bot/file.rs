@@ -1,0 +1,328 @@
+//! Rule sets in TOML.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::error::RuleError;
+use super::rule::Rule;
+use super::rules::Robot;
+use crate::escape::Escaped;
+
+/// Why a text is no rule set, and where.
+///
+/// ```
+/// use rejoinder::{Robot, RuleError, RuleFileProblem};
+///
+/// let text = "[[rule]]\npattern = '你好'\nanswer = '你好{1}！'\n";
+/// let error = Robot::from_toml(text).unwrap_err();
+/// assert_eq!((error.line, error.column), (3, 13));
+/// assert!(matches!(error.problem, RuleFileProblem::Rule(RuleError::Template { rule: 1, .. })));
+/// assert_eq!(
+///     error.to_string(),
+///     "line 3, column 13: rule 1: bad template 1 at byte 6: `{1}`, but the pattern has no such group"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("line {line}, column {column}: {problem}")]
+#[non_exhaustive]
+pub struct RuleFileError {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1, in characters (Unicode scalar values).
+    pub column: usize,
+    /// What is wrong.
+    pub problem: RuleFileProblem,
+}
+
+/// What is wrong with a text that is no rule set.
+///
+/// ```
+/// use rejoinder::{Robot, RuleFileProblem};
+///
+/// let error = Robot::from_toml("[[rule]]\npatern = 'a'\n").unwrap_err();
+/// assert!(matches!(error.problem, RuleFileProblem::Format { rule: Some(1), .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleFileProblem {
+    /// It is not TOML, or something is missing, unknown or of the wrong type.
+    #[error("{}{problem}", InRule(*rule))]
+    Format {
+        /// The number of the rule that it is in, from 1, if it is in one.
+        rule: Option<usize>,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The rules are no robot.
+    #[error("{0}")]
+    Rule(RuleError),
+}
+
+/// The beginning of a message about what may be within a rule.
+struct InRule(Option<usize>);
+
+impl fmt::Display for InRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rule) => write!(f, "rule {rule}: "),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Robot {
+    /// Builds a robot from a rule set in TOML, as [a page of the guide](crate::guide::rules) describes
+    /// it. What is wrong with the text or the rules is told with its place; there is no robot then.
+    ///
+    /// Needs the feature `rules`.
+    ///
+    /// ```
+    /// use rejoinder::Robot;
+    ///
+    /// let robot = Robot::from_toml(r#"
+    ///     fallback = ["Go on.", "请继续。"]
+    ///
+    ///     [[rule]]
+    ///     pattern = '(?i)i am (?<what>[^.!?]+)'
+    ///     answer = ["Why are you {~what}?", "Since when are you {~what}?"]
+    ///
+    ///     [[rule]]
+    ///     pattern = '我觉得(.+)'
+    ///     answer = "为什么觉得{~1}？"
+    ///     anywhere = true
+    ///
+    ///     [reflect]
+    ///     my = "your"
+    ///     "我" = "你"
+    ///     "你" = "我"
+    /// "#)?;
+    /// assert_eq!(robot.answer("我的朋友，我觉得你懂我").to_string(), "为什么觉得我懂你？");
+    /// # Ok::<(), rejoinder::RuleFileError>(())
+    /// ```
+    pub fn from_toml(text: &str) -> Result<Self, RuleFileError> {
+        // A line's end is a line's end, however the file was checked out.
+        let text = &text.replace("\r\n", "\n");
+        let set: RuleSet =
+            toml::from_str(text).map_err(|error| RuleFileError::format(text, &error))?;
+        let mut builder = Robot::builder().rules(set.rule.iter().map(RuleEntry::rule));
+        for answer in &set.fallback.0 {
+            builder = builder.fallback(answer.get_ref());
+        }
+        for (from, to) in &set.reflect {
+            builder = builder.reflect(from.get_ref(), to);
+        }
+        for (from, to) in &set.substitute {
+            builder = builder.substitute(from.get_ref(), to);
+        }
+        builder.build().map_err(|error| {
+            let offset = set.place(text, &error);
+            RuleFileError::at(text, offset, RuleFileProblem::Rule(error))
+        })
+    }
+}
+
+impl RuleFileError {
+    /// What is wrong before there are rules.
+    fn format(text: &str, error: &toml::de::Error) -> Self {
+        let offset = error.span().map_or(0, |span| span.start);
+        let problem = RuleFileProblem::Format {
+            rule: rule_at(text, offset),
+            problem: Escaped(error.message()).to_string(),
+        };
+        Self::at(text, offset, problem)
+    }
+
+    fn at(text: &str, offset: usize, problem: RuleFileProblem) -> Self {
+        let before = &text[..text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        // A byte order mark is no character of the first line.
+        let line = before[line_start..].trim_start_matches('\u{feff}');
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: line.chars().count() + 1,
+            problem,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a rule set")]
+struct RuleSet {
+    #[serde(default)]
+    fallback: Texts,
+    #[serde(default)]
+    rule: Vec<RuleEntry>,
+    #[serde(default)]
+    reflect: BTreeMap<Spanned<String>, String>,
+    #[serde(default)]
+    substitute: BTreeMap<Spanned<String>, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a rule")]
+struct RuleEntry {
+    pattern: Spanned<String>,
+    answer: Texts,
+    #[serde(default)]
+    anywhere: bool,
+}
+
+/// A text, or several.
+#[derive(Default)]
+struct Texts(Vec<Spanned<String>>);
+
+impl RuleSet {
+    /// Where in the file an error is.
+    fn place(&self, file: &str, error: &RuleError) -> usize {
+        let key = |pairs: &BTreeMap<Spanned<String>, String>, from: &String| {
+            let mut keys = pairs.keys();
+            keys.find(|key| key.get_ref() == from)
+                .map_or(0, |key| key.span().start)
+        };
+        match error {
+            RuleError::Pattern { rule, offset, .. } => {
+                place_in_string(file, &self.rule[rule - 1].pattern, *offset)
+            }
+            RuleError::Template {
+                rule,
+                template,
+                offset,
+                ..
+            } => place_in_string(file, &self.rule[rule - 1].answer.0[template - 1], *offset),
+            RuleError::Substitution { from, .. } => key(&self.substitute, from),
+            RuleError::Reflection { from, .. } => key(&self.reflect, from),
+        }
+    }
+}
+
+impl RuleEntry {
+    fn rule(&self) -> Rule {
+        Rule {
+            pattern: self.pattern.get_ref().clone(),
+            templates: self
+                .answer
+                .0
+                .iter()
+                .map(|text| text.get_ref().clone())
+                .collect(),
+            anywhere: self.anywhere,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = Spanned::<OneOrMany>::deserialize(deserializer)?;
+        let span = texts.span();
+        Ok(Self(match texts.into_inner() {
+            OneOrMany::One(text) => vec![Spanned::new(span, text)],
+            OneOrMany::Many(texts) => texts,
+        }))
+    }
+}
+
+enum OneOrMany {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Texts;
+
+        impl<'de> Visitor<'de> for Texts {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or an array of one or more")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<OneOrMany, A::Error> {
+                let mut many = Vec::new();
+                while let Some(text) = texts.next_element()? {
+                    many.push(text);
+                }
+                if many.is_empty() {
+                    return Err(de::Error::invalid_length(0, &self));
+                }
+                Ok(OneOrMany::Many(many))
+            }
+        }
+
+        deserializer.deserialize_any(Texts)
+    }
+}
+
+/// The number of the rule that a place in the file is in.
+///
+/// What serde finds wrong has a place but does not tell in which element of an array it is. A table
+/// goes on up to the next header, and a parser that recovers from errors tells where those are.
+fn rule_at(file: &str, offset: usize) -> Option<usize> {
+    let (table, _) = DeTable::parse_recoverable(file);
+    let starts = table.get_ref().iter().flat_map(|(key, value)| {
+        let rules = value.get_ref().as_array();
+        let rules = rules.filter(|_| key.get_ref() == "rule");
+        let other = rules.is_none().then(|| (key.span().start, None));
+        let starts = rules.into_iter().flatten().map(|rule| rule.span().start);
+        starts.zip((1..).map(Some)).chain(other)
+    });
+    let last = starts.filter(|(start, _)| *start <= offset);
+    last.max_by_key(|(start, _)| *start)?.1
+}
+
+/// Where in the file a string's byte with this number is.
+fn place_in_string(file: &str, string: &Spanned<String>, byte: usize) -> usize {
+    let Range { start, end } = string.span();
+    let source = &file[start..end];
+    let quotes = match source.as_bytes() {
+        [b'"', b'"', b'"', ..] | [b'\'', b'\'', b'\'', ..] => 3,
+        _ => 1,
+    };
+    let escapes = source.starts_with('"');
+    let mut at = quotes;
+    if quotes == 3 && source[at..].starts_with('\n') {
+        at += 1;
+    }
+    let mut left = byte;
+    while let Some((source_len, len)) = next_in_string(&source[at..], escapes)
+        && (len == 0 || len <= left)
+    {
+        at += source_len;
+        left -= len;
+    }
+    start + at
+}
+
+/// How many bytes the next character or escape has in the file, and in the string.
+fn next_in_string(source: &str, escapes: bool) -> Option<(usize, usize)> {
+    let first = source.chars().next()?;
+    if first != '\\' || !escapes {
+        return Some((first.len_utf8(), first.len_utf8()));
+    }
+    let hex = |digits: usize| {
+        let value = source.get(2..2 + digits)?;
+        let c = char::from_u32(u32::from_str_radix(value, 16).ok()?)?;
+        Some((2 + digits, c.len_utf8()))
+    };
+    match source[1..].chars().next()? {
+        'x' => hex(2),
+        'u' => hex(4),
+        'U' => hex(8),
+        // The line's end and the indentation of the next are no part of the string.
+        ' ' | '\t' | '\n' => {
+            let rest = source[1..].trim_start_matches([' ', '\t', '\n']);
+            Some((source.len() - rest.len(), 0))
+        }
+        _ => Some((2, 1)),
+    }
+}
