@@ -466,6 +466,7 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
 
 /// When a machine has no port left, those that only rest in case of a duplicate are given up.
 #[test]
+#[cfg_attr(miri, ignore = "takes 16,384 ports")]
 fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
     let net = SimNet::new();
     echo(&net, Text);

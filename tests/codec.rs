@@ -294,7 +294,8 @@ fn every_second_has_a_header_of_its_own() {
 #[test]
 fn every_day_of_400_years_reads_right() {
     // The Gregorian calendar repeats itself after these; years below 1000 are in the random tests.
-    for day in days_before_year(1800)..days_before_year(2200) {
+    let days = days_before_year(1800)..days_before_year(2200);
+    for day in days.step_by(if cfg!(miri) { 2_999 } else { 1 }) {
         let second = day * 86_400 + day.rem_euclid(86_400);
         let bytes = frame(at(second), "").unwrap();
         assert_eq!(

@@ -215,6 +215,9 @@ impl SimNet {
     /// Lets a node live at an address for as long as the network exists. Fails as
     /// [`bind`](Self::bind) does.
     ///
+    /// A node that owns a handle of the network would keep it for ever, and the network the node: let it
+    /// have a [`Weak`](std::sync::Weak) of an `Arc<SimNet>`.
+    ///
     /// ```
     /// use rejoinder::{ServerCore, SimNet, Text};
     /// use std::sync::{Arc, Mutex};
