@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # The race of name servers: examples/dns.rs, Knot and NSD serve the same small zone, one thread each.
 #
-#   benches/dns_race.sh [ROUNDS [SECONDS]]     defaults: 5 rounds of 5 seconds for each server and load
+#   benches/dns_race.sh [ROUNDS [SECONDS]]     defaults: 3 rounds of 2 seconds for each server and load
 #
-# Needs cargo, knotd, nsd, dnsperf and dig, and a Linux that keeps /proc/*/schedstat. Two kinds of load:
-# `many` is dnsperf with 64 clients, `one` our own client with 128 requests in flight on one socket. The
-# servers take turns within each round. For each it prints the median over the rounds of queries per
-# second, and of nanoseconds of the server's CPU time per query; then the ratios to the better of the
-# other two.
+# Needs cargo, knotd, nsd, dnsperf, dig, taskset and chrt, and a Linux that keeps /proc/*/schedstat.
+#
+# Three loads, each with 128 queries in flight: `many` is dnsperf with 64 clients, `each` is dnsperf with
+# a client for every query, and `one` is our own client on one socket. Each is run twice. `full`: load
+# and server share a processor, and both are in the class SCHED_BATCH, so that one does not interrupt the
+# other: the server finds its queue full whenever it runs. `apart`: the load has other processors, and
+# since a client spends more on a query than a server does, the server finds a few queries at a time.
+#
+# The servers take turns within each round. For each it prints the median over the rounds of nanoseconds
+# of the server's CPU time per query, and of queries per second; then the median of each round's ratio to
+# the better of the other two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${1:-5} seconds=${2:-5}
+rounds=${1:-3} seconds=${2:-2}
 
-for program in knotd nsd dnsperf dig; do
+for program in knotd nsd dnsperf dig taskset chrt; do
     PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || { echo "$program is missing" >&2; exit 1; }
 done
 PATH=$PATH:/usr/sbin
@@ -22,14 +28,12 @@ cargo build --quiet --examples
 cargo test --quiet --test protocols -- --ignored dig_prints_the_same >/dev/null
 cargo build --quiet --release --example dns
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-load=$(cargo bench --no-run --bench dns_load --message-format json 2>/dev/null |
+our_client=$(cargo bench --no-run --bench dns_load --message-format json 2>/dev/null |
     sed -n 's/.*"name":"dns_load".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 
-# The server on one processor, the load on the others.
-server_on=(env) load_on=(env) processors=$(nproc)
-if command -v taskset >/dev/null && [ "$processors" -gt 1 ]; then
-    server_on=(taskset -c 0) load_on=(taskset -c "1-$((processors - 1))")
-fi
+processors=$(nproc) places=full
+[ "$processors" -gt 1 ] && places='full apart'
+batch_on() { exec taskset -c "$1" chrt --batch 0 "${@:2}"; }
 
 work=$(mktemp -d)
 declare -A pid port=([ours]=5390 [knot]=5391 [nsd]=5392)
@@ -44,9 +48,9 @@ for server in knot nsd; do
     cp examples/dns/example.zone "$work/$server/example.org.zone"
     sed "s|@DIR@|$work/$server|; s|@PORT@|${port[$server]}|" "benches/dns_race/$server.conf" >"$work/$server/config"
 done
-"${server_on[@]}" "$target/release/examples/dns" "127.0.0.1:${port[ours]}" --quiet & pid[ours]=$!
-"${server_on[@]}" knotd -c "$work/knot/config" 2>/dev/null & pid[knot]=$!
-"${server_on[@]}" nsd -d -c "$work/nsd/config" 2>/dev/null & pid[nsd]=$!
+batch_on 0 "$target/release/examples/dns" "127.0.0.1:${port[ours]}" --quiet & pid[ours]=$!
+batch_on 0 knotd -c "$work/knot/config" 2>/dev/null & pid[knot]=$!
+batch_on 0 nsd -d -c "$work/nsd/config" 2>/dev/null & pid[nsd]=$!
 for server in ours knot nsd; do
     for _ in {1..50}; do
         answer=$(dig @127.0.0.1 -p "${port[$server]}" +tries=1 +timeout=1 +short ns1.example.org 2>/dev/null) || true
@@ -67,43 +71,71 @@ cpu() {
     echo "$sum"
 }
 
-# The number of queries answered, and the seconds that took.
-many() {
-    "${load_on[@]}" dnsperf -s 127.0.0.1 -p "$1" -d benches/dns_race/queries -c 64 -q 128 -l "$seconds" |
-        awk '/Queries completed/ { queries = $3 } /Run time/ { time = $4 } /Queries lost/ { lost = $3 }
-             END { if (lost > queries / 1000) exit 1; print queries, time }'
-}
-one() {
-    "${load_on[@]}" "$load" "127.0.0.1:$1" "$seconds" 128
+# Runs a load against a port, and prints the number of queries answered and the seconds that took.
+load() {
+    local kind=$1 cpus=$2 clients=64
+    [ "$kind" = each ] && clients=128
+    if [ "$kind" = one ]; then
+        (batch_on "$cpus" "$our_client" "127.0.0.1:$3" "$seconds" 128)
+    else
+        (batch_on "$cpus" dnsperf -s 127.0.0.1 -p "$3" -d benches/dns_race/queries -c "$clients" -q 128 -l "$seconds") |
+            awk '/Queries completed/ { queries = $3 } /Run time/ { time = $4 } /Queries lost/ { lost = $3 }
+                 END { if (lost > queries / 1000) exit 1; print queries, time }'
+    fi
 }
 
 for ((round = 1; round <= rounds; round++)); do
-    for kind in many one; do
-        for server in ours knot nsd; do
-            before=$(cpu "${pid[$server]}")
-            result=$("$kind" "${port[$server]}")
-            after=$(cpu "${pid[$server]}")
-            echo "$kind $server $result $((after - before))" | tee -a "$work/results" >&2
+    for place in $places; do
+        cpus=0
+        [ "$place" = apart ] && cpus=1-$((processors - 1))
+        for kind in many each one; do
+            for server in ours knot nsd; do
+                before=$(cpu "${pid[$server]}")
+                result=$(load "$kind" "$cpus" "${port[$server]}")
+                after=$(cpu "${pid[$server]}")
+                echo "$round $place $kind $server $result $((after - before))" | tee -a "$work/results" >&2
+            done
         done
     done
 done
 
-# Each line: kind, server, queries, seconds, nanoseconds.
-median() { sort -g | awk '{ value[NR] = $1 } END { print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2 }'; }
-column() { awk -v kind="$1" -v server="$2" "\$1 == kind && \$2 == server { print $3 }" "$work/results" | median; }
-printf '\n%-6s %-6s %14s %14s\n' load server queries/s 'ns CPU/query'
-for kind in many one; do
-    declare -A rate cost
-    for server in ours knot nsd; do
-        rate[$server]=$(column "$kind" "$server" '$3 / $4')
-        cost[$server]=$(column "$kind" "$server" '$5 / $3')
-        printf '%-6s %-6s %14.0f %14.0f\n' "$kind" "$server" "${rate[$server]}" "${cost[$server]}"
-    done
-    awk -v kind="$kind" -v ours="${cost[ours]}" -v knot="${cost[knot]}" -v nsd="${cost[nsd]}" \
-        -v rate="${rate[ours]}" -v rate_knot="${rate[knot]}" -v rate_nsd="${rate[nsd]}" 'BEGIN {
-            best = knot < nsd ? knot : nsd
-            fastest = rate_knot > rate_nsd ? rate_knot : rate_nsd
-            printf "%-6s ours to the better of the others: CPU per query %.2f, queries per second %.2f\n",
-                kind, ours / best, rate / fastest
-        }'
-done
+# Each line: round, place, load, server, queries, seconds, nanoseconds.
+awk '
+    function median(values, count,    i, j, swap) {
+        for (i = 1; i <= count; i++)
+            for (j = i + 1; j <= count; j++)
+                if (values[j] < values[i]) { swap = values[i]; values[i] = values[j]; values[j] = swap }
+        return (values[int((count + 1) / 2)] + values[int(count / 2) + 1]) / 2
+    }
+    function over_rounds(table, key,    round, values) {
+        for (round = 1; round <= rounds; round++) values[round] = table[round, key]
+        return median(values, rounds)
+    }
+    {
+        rounds = $1
+        kind = $2 " " $3
+        if (!(kind in seen)) { seen[kind]; kinds[++number] = kind }
+        cost[$1, kind, $4] = $7 / $5
+        rate[$1, kind, $4] = $5 / $6
+    }
+    END {
+        split("ours knot nsd", servers, " ")
+        printf "\n%-5s %-5s %-6s %13s %13s\n", "place", "load", "server", "ns CPU/query", "queries/s"
+        for (k = 1; k <= number; k++) {
+            kind = kinds[k]
+            for (s = 1; s <= 3; s++) {
+                split(kind, words, " ")
+                printf "%-5s %-5s %-6s %13.0f %13.0f\n", words[1], words[2], servers[s],
+                    over_rounds(cost, kind SUBSEP servers[s]), over_rounds(rate, kind SUBSEP servers[s])
+            }
+            for (round = 1; round <= rounds; round++) {
+                knot = cost[round, kind, "knot"]; nsd = cost[round, kind, "nsd"]
+                costs[round] = cost[round, kind, "ours"] / (knot < nsd ? knot : nsd)
+                knot = rate[round, kind, "knot"]; nsd = rate[round, kind, "nsd"]
+                rates[round] = rate[round, kind, "ours"] / (knot > nsd ? knot : nsd)
+            }
+            printf "%s: ours to the better of the others: CPU per query %.2f, queries per second %.2f\n\n",
+                kind, median(costs, rounds), median(rates, rounds)
+        }
+    }
+' "$work/results"

@@ -1,24 +1,30 @@
 //! The client: a short loop around a pure core.
 
+mod builder;
 mod core;
+mod entropy;
+mod error;
+mod ids;
 mod retry;
 mod sockets;
 mod timers;
 
-use std::error::Error;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::Duration;
 
+pub use self::builder::ClientBuilder;
+use self::builder::Options;
 pub use self::core::{ClientCore, Ticket};
+use self::entropy::Entropy;
+pub use self::error::RequestError;
 pub use self::retry::Retry;
 use self::sockets::{NoSocket, Sockets};
 use crate::clock::Now;
-use crate::codec::{Codec, Correlation, TooLong};
+use crate::codec::Codec;
 use crate::transport::{
-    Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait,
+    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait,
 };
 
 /// A client: asks one peer, and believes nobody else.
@@ -94,7 +100,16 @@ pub struct Client<N: Connect, C> {
 
 impl<C: Codec> Client<UdpOptions, C> {
     /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. Nothing is sent before the first request.
+    /// [`ClientBuilder`]. Fails if there is no address, because a name is not known, say. No socket
+    /// is opened and nothing is sent before the first request.
+    ///
+    /// ```
+    /// use rejoinder::{Client, Text};
+    ///
+    /// let client = Client::udp("127.0.0.1:9999", Text)?;
+    /// assert_eq!(client.peer().port(), 9999);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn udp(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
         ClientBuilder::new(codec).udp(peer)
     }
@@ -102,8 +117,34 @@ impl<C: Codec> Client<UdpOptions, C> {
 
 impl<N: Connect, C: Codec> Client<N, C> {
     /// A client over any transport, with the defaults of [`ClientBuilder`].
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Text};
+    ///
+    /// let net = SimNet::new();
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Text, |text: &str| Some(text.to_uppercase())),
+    /// )?;
+    /// assert_eq!(Client::new(net, Text, server).request("quiet")?, "QUIET");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(connector: N, codec: C, peer: SocketAddr) -> Self {
         ClientBuilder::new(codec).on(connector, peer)
+    }
+
+    fn with(connector: N, sockets: Sockets<N::Transport>, core: ClientCore<C>) -> Self {
+        Self {
+            connector,
+            core,
+            sockets,
+            inbox: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            outgoing: Vec::new(),
+            ready: Vec::new(),
+            entropy: Entropy::new(),
+        }
     }
 
     /// The address that is asked.
@@ -112,12 +153,44 @@ impl<N: Connect, C: Codec> Client<N, C> {
     }
 
     /// How many submitted requests have no result yet.
+    ///
+    /// ```
+    /// # use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    /// # let net = SimNet::new();
+    /// # let server = "10.0.0.1:9999".parse()?;
+    /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::new(net, Text, server);
+    /// client.submit("one")?;
+    /// client.submit("two")?;
+    /// assert_eq!(client.in_flight(), 2);
+    /// while client.collect(Wait::Forever).is_some() {}
+    /// assert_eq!(client.in_flight(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn in_flight(&self) -> usize {
         self.core.in_flight()
     }
 
     /// How many datagrams came that answered nothing: junk, forgeries, answers that came twice or
     /// too late.
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Tagged, Text};
+    ///
+    /// // The first answer arrives twice.
+    /// let net = SimNet::scripted(0, "2 duplicate".parse()?);
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// net.host(
+    ///     server,
+    ///     ServerCore::new(Tagged(Text), |text: &str| Some(text.to_owned())),
+    /// )?;
+    ///
+    /// let mut client = Client::new(net, Tagged(Text), server);
+    /// client.request("one")?;
+    /// client.request("two")?;
+    /// assert_eq!(client.ignored(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ignored(&self) -> u64 {
         self.core.ignored()
     }
@@ -127,6 +200,22 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// Whatever arrives that is not the answer is ignored: it neither ends the wait nor makes it
     /// longer. Other requests in flight go on meanwhile; their results wait to be
     /// [collected](Self::collect).
+    ///
+    /// ```
+    /// use rejoinder::{Client, RequestError, ServerCore, SimNet, Text};
+    ///
+    /// let net = SimNet::new();
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let shout = |line: &str| line.strip_prefix("upper ").map(str::to_uppercase);
+    /// net.host(server, ServerCore::new(Text, shout))?;
+    ///
+    /// let mut client = Client::new(net, Text, server);
+    /// assert_eq!(client.request("upper case")?, "CASE");
+    /// // Silence ends at the deadline: after 5 seconds, which take no time here.
+    /// let error = client.request("lower case").unwrap_err();
+    /// assert!(matches!(error, RequestError::TimedOut { sends: 3, .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request(&mut self, request: C::Request<'_>) -> Result<C::Response<'_>, RequestError> {
         let ticket = self.submit(request)?;
         self.drive(Wait::Forever, |core| core.has_result_of(ticket));
@@ -140,6 +229,20 @@ impl<N: Connect, C: Codec> Client<N, C> {
     ///
     /// Fails at once if the request cannot be encoded or is too long, if no socket can be had, and
     /// if the [window](ClientBuilder::window) is full: then collect a result first.
+    ///
+    /// ```
+    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    ///
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let mut client = ClientBuilder::new(Text).window(1).on(SimNet::new(), server);
+    /// client.submit("one")?;
+    /// let error = client.submit("two").unwrap_err();
+    /// assert!(matches!(
+    ///     error,
+    ///     RequestError::WindowFull { in_flight: 1, .. }
+    /// ));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
         let Self {
             connector,
@@ -167,6 +270,22 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// Gives out the result of a submitted request, in the order in which they come about, and
     /// waits for one if need be. `None` says that no request is left without a result, or that the
     /// wait is over; [`Wait::Forever`] ends with the requests' deadlines.
+    ///
+    /// ```
+    /// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    ///
+    /// # let net = SimNet::new();
+    /// # let server = "10.0.0.1:9999".parse()?;
+    /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::new(net, Text, server);
+    /// let ticket = client.submit("quiet")?;
+    /// let (answered, answer) = client
+    ///     .collect(Wait::Forever)
+    ///     .expect("one request is in flight");
+    /// assert_eq!((answered, answer?), (ticket, "QUIET"));
+    /// assert!(client.collect(Wait::Forever).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn collect(
         &mut self,
         wait: Wait,
@@ -247,7 +366,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             if let Some(error) = sent.error {
                 if is_unreachable(&error) {
                     self.core.unreachable(now, first, &error);
-                } else if error.kind() == ErrorKind::NotConnected {
+                } else if ErrorClass::of(&error) == ErrorClass::Gone {
                     self.core.transport_gone(now, first, &error);
                 } else {
                     for &slot in &self.outgoing {
@@ -296,9 +415,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let received = socket.recv(&mut self.inbox, wait);
             let now = socket.now();
             if let Err(error) = received {
-                match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::NotConnected => {
+                match ErrorClass::of(&error) {
+                    ErrorClass::Interrupted => {}
+                    ErrorClass::Gone => {
                         self.core.transport_gone(now, slot, &error);
                         self.sockets.drop_shared();
                     }
@@ -311,292 +430,6 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 self.core.receive(now, slot, datagram);
             }
         }
-    }
-}
-
-/// Options of a client.
-///
-/// ```
-/// use rejoinder::{ClientBuilder, Retry, Text};
-/// use std::time::Duration;
-///
-/// let client = ClientBuilder::new(Text)
-///     .timeout(Duration::from_secs(1))
-///     .retry(Retry::new().initial(Duration::from_millis(100)))
-///     .udp("127.0.0.1:9999")?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct ClientBuilder<C> {
-    codec: C,
-    options: Options,
-}
-
-impl<C: Codec> ClientBuilder<C> {
-    /// The defaults.
-    pub fn new(codec: C) -> Self {
-        Self {
-            codec,
-            options: Options {
-                timeout: Duration::from_secs(5),
-                retry: Retry::new(),
-                fail_when_unreachable: false,
-                window: 1_024,
-                quarantine: MAX_RTT,
-                resting_sockets: 512,
-            },
-        }
-    }
-
-    /// How long a request may take in all, retransmissions included. Default: 5 seconds. Zero
-    /// fails every request.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = timeout;
-        self
-    }
-
-    /// When a request is sent again. Default: [`Retry::new`].
-    #[must_use]
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.options.retry = retry;
-        self
-    }
-
-    /// Whether a request fails at once when the system reports that the peer cannot be reached (a
-    /// closed port, for example), rather than at the deadline. Default: `false`, because the
-    /// message behind such a report can be forged by anybody, and a server that restarts causes it
-    /// too.
-    #[must_use]
-    pub fn fail_when_unreachable(mut self, fail: bool) -> Self {
-        self.options.fail_when_unreachable = fail;
-        self
-    }
-
-    /// How many requests can be submitted without their results being collected. Default: 1,024.
-    /// A protocol without ids needs a socket for each that is in flight; one with narrow ids may
-    /// have fewer ids than this.
-    ///
-    /// # Panics
-    ///
-    /// If it is 0.
-    #[must_use]
-    pub fn window(mut self, requests: usize) -> Self {
-        assert!(requests > 0, "a window for at least one request");
-        self.options.window = requests;
-        self
-    }
-
-    /// How long an id rests after its request has a result, because an old answer that carries it
-    /// may still arrive; and where there are no ids, how long the [socket](Client#whose-answer-it-is)
-    /// rests, for the sake of its port. Zero means no rest. Ids of 48 bits or more need none: that a random one comes again so soon
-    /// is less likely than that a forger guesses it. Default: 202 seconds, the longest that a
-    /// datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`).
-    ///
-    /// At most 65,536 ids rest or are in use; when that many are, the window is full.
-    #[must_use]
-    pub fn quarantine(mut self, time: Duration) -> Self {
-        self.options.quarantine = time;
-        self
-    }
-
-    /// How many sockets may rest, where the protocol has no ids: what happens then is told
-    /// [there](Client#whose-answer-it-is). Each costs a file descriptor and what the system keeps
-    /// for a socket. Default: 512, half of the 1,024 descriptors that a process usually may have;
-    /// one that asks a slow or dead server more often than 512 times in the time of the
-    /// [quarantine](Self::quarantine) needs more, or ids.
-    ///
-    /// It is looked at when a request is submitted: those in flight, at most a
-    /// [window](Self::window), come to rest in any case.
-    ///
-    /// # Panics
-    ///
-    /// If it is 0. [No rest](Self::quarantine) is another matter.
-    #[must_use]
-    pub fn resting_sockets(mut self, sockets: usize) -> Self {
-        assert!(sockets > 0, "at least one socket that rests");
-        self.options.resting_sockets = sockets;
-        self
-    }
-
-    /// A client over UDP that asks the first of the addresses.
-    pub fn udp(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
-        let peer = peer
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
-        Ok(self.on(UdpOptions::new(), peer))
-    }
-
-    /// A client over any transport.
-    pub fn on<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
-        let sockets = match self.codec.correlation() {
-            Correlation::Socket => {
-                Sockets::own(self.options.quarantine, self.options.resting_sockets)
-            }
-            Correlation::Id { .. } => Sockets::Shared(None),
-        };
-        Client {
-            connector,
-            core: self.core(peer),
-            sockets,
-            inbox: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
-            outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
-            outgoing: Vec::new(),
-            ready: Vec::new(),
-            entropy: Entropy::new(),
-        }
-    }
-
-    /// The core of such a client, for a driver of your own.
-    ///
-    /// # Panics
-    ///
-    /// As [`on`](Self::on) and [`udp`](Self::udp) do, if the codec's ids do not have 1 to 64 bits.
-    pub fn core(self, peer: SocketAddr) -> ClientCore<C> {
-        ClientCore::new(self.codec, peer, self.options)
-    }
-}
-
-/// Why a request has no answer.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// No datagram came that could be the answer.
-    #[error(
-        "no answer from {peer} after {} (sent {sends}, ignored {ignored} datagrams)",
-        Rounded(*after)
-    )]
-    TimedOut {
-        /// Who was asked.
-        peer: SocketAddr,
-        /// How long was waited.
-        after: Duration,
-        /// How often the request was sent.
-        sends: u32,
-        /// How many datagrams came meanwhile that were nobody's answer. Requests that share a
-        /// socket share them.
-        ignored: u64,
-    },
-    /// Something came from the peer, but nothing that the codec could decode.
-    #[error("no answer from {peer} after {}, only malformed datagrams", Rounded(*after))]
-    Malformed {
-        /// Who was asked.
-        peer: SocketAddr,
-        /// How long was waited.
-        after: Duration,
-        /// What was wrong with the last of them.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The system says that nobody listens there.
-    #[error("nobody is listening at {peer}")]
-    NobodyListening {
-        /// Who was asked.
-        peer: SocketAddr,
-    },
-    /// The system says that there is no way there.
-    #[error("{peer} cannot be reached")]
-    Unreachable {
-        /// Who was asked.
-        peer: SocketAddr,
-        /// What the system said last.
-        source: io::Error,
-    },
-    /// The system refused to send the request, every time.
-    #[error("nothing could be sent to {peer} in {}", Rounded(*after))]
-    NotSent {
-        /// Who was to be asked.
-        peer: SocketAddr,
-        /// How long it was tried.
-        after: Duration,
-        /// The last refusal.
-        source: io::Error,
-    },
-    /// The codec could not encode the request.
-    #[error("the request could not be encoded")]
-    Encode(#[source] Box<dyn Error + Send + Sync>),
-    /// The request would be longer than a datagram may be.
-    #[error("the request is too long")]
-    TooLong(#[from] TooLong),
-    /// As many requests are under way as there can be: all slots of the window are taken, all ids
-    /// are in use or at rest, or as many sockets rest as may.
-    #[error(
-        "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
-         {resting} ids or sockets at rest"
-    )]
-    WindowFull {
-        /// Requests without a result.
-        in_flight: usize,
-        /// Results that were not collected.
-        uncollected: usize,
-        /// Ids, or sockets to which an answer may be on its way, whose rest is not over: only time
-        /// helps.
-        resting: usize,
-    },
-    /// No socket could be opened that talks to the peer.
-    #[error("cannot connect to {peer}")]
-    Connect {
-        /// Who was to be asked.
-        peer: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There is nothing to draw an id from.
-    #[error("no random number could be had")]
-    Entropy(#[source] io::Error),
-    /// The socket is gone.
-    #[error("the transport is gone")]
-    Transport(#[source] io::Error),
-}
-
-/// A duration to the millisecond: nobody reads the nanoseconds of a timeout.
-struct Rounded(Duration);
-
-impl fmt::Display for Rounded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = (self.0.as_nanos() + 500_000) / 1_000_000;
-        match u64::try_from(millis) {
-            Ok(millis) if millis > 0 => write!(f, "{:?}", Duration::from_millis(millis)),
-            _ => write!(f, "{:?}", self.0),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    timeout: Duration,
-    retry: Retry,
-    fail_when_unreachable: bool,
-    window: usize,
-    quarantine: Duration,
-    resting_sockets: usize,
-}
-
-/// Numbers that nobody can predict, fetched some at a time.
-#[derive(Debug)]
-struct Entropy {
-    bytes: [u8; 512],
-    used: usize,
-}
-
-impl Entropy {
-    fn new() -> Self {
-        Self {
-            bytes: [0; 512],
-            used: 512,
-        }
-    }
-
-    fn next(&mut self, connector: &impl Connect) -> io::Result<u64> {
-        if self.used == self.bytes.len() {
-            connector.entropy(&mut self.bytes)?;
-            self.used = 0;
-        }
-        let number = self.bytes[self.used..]
-            .first_chunk()
-            .expect("the bytes are used by eights");
-        self.used += number.len();
-        Ok(u64::from_ne_bytes(*number))
     }
 }
 
@@ -613,5 +446,3 @@ fn is_unreachable(error: &io::Error) -> bool {
 const PAUSE: Duration = Duration::from_millis(1);
 /// Buffers for receiving, and datagrams for sending.
 const BATCH: usize = 64;
-/// RFC 7252 §4.8.2: twice `MAX_LATENCY` and `PROCESSING_DELAY`.
-const MAX_RTT: Duration = Duration::from_secs(202);

@@ -34,6 +34,13 @@ impl Now {
     }
 
     /// Reads the system's clocks. The monotonic part counts from this process's first reading.
+    ///
+    /// ```
+    /// use rejoinder::Now;
+    ///
+    /// let earlier = Now::system();
+    /// assert!(Now::system().monotonic >= earlier.monotonic);
+    /// ```
     pub fn system() -> Self {
         static FIRST: OnceLock<Instant> = OnceLock::new();
         Self::new(FIRST.get_or_init(Instant::now).elapsed(), SystemTime::now())

@@ -136,11 +136,28 @@ pub trait Codec {
     fn is_response(&self, datagram: &[u8]) -> bool;
 
     /// How responses are matched to requests. The default is [`Correlation::Socket`].
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Correlation, Tagged, Text};
+    ///
+    /// assert_eq!(Text.correlation(), Correlation::Socket);
+    /// assert_eq!(Tagged(Text).correlation(), Correlation::Id { bits: 64 });
+    /// ```
     fn correlation(&self) -> Correlation {
         Correlation::Socket
     }
 
     /// The id that a response carries, if it is one. Only asked of a protocol with ids.
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Tagged, Text};
+    ///
+    /// assert_eq!(
+    ///     Tagged(Text).response_id(b"!\0\0\0\0\0\0\0\x07seven"),
+    ///     Some(7)
+    /// );
+    /// assert_eq!(Tagged(Text).response_id(b"?\0\0\0\0\0\0\0\x07seven"), None); // a request
+    /// ```
     fn response_id(&self, response: &[u8]) -> Option<u64> {
         let _ = response;
         None
@@ -149,6 +166,14 @@ pub trait Codec {
     /// Whether a response that came from the right peer (and has the right id) belongs to this
     /// request: the place to compare what the protocol echoes, such as the question of a DNS
     /// message. Both are whole datagrams. The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Tagged, Text};
+    ///
+    /// let request = b"?\0\0\0\0\0\0\0\x07how many?";
+    /// assert!(Tagged(Text).answers(request, b"!\0\0\0\0\0\0\0\x07seven"));
+    /// assert!(!Tagged(Text).answers(request, b"!\0\0\0\0\0\0\0\x08eight"));
+    /// ```
     fn answers(&self, request: &[u8], response: &[u8]) -> bool {
         let _ = (request, response);
         true
@@ -156,13 +181,22 @@ pub trait Codec {
 }
 
 /// How a protocol's responses are matched to its requests.
+///
+/// ```
+/// use rejoinder::{Codec, Correlation, Ctime};
+///
+/// // A frame of the ctime protocol has a time and a text, and no room for an id.
+/// assert_eq!(Ctime::local().correlation(), Correlation::Socket);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Correlation {
     /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
     /// socket, so that the port tells, and a late answer finds nobody.
     Socket,
-    /// Each request carries an id which the response repeats. Many can be in flight on one socket.
+    /// Each request carries an id which the response repeats. Many can be in flight on one socket,
+    /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
+    /// replies to one request keep theirs.
     Id {
         /// How many bits the id has, 1 to 64.
         bits: u32,
@@ -232,6 +266,19 @@ impl fmt::Write for Writer<'_> {
 }
 
 /// A datagram would be longer than its limit.
+///
+/// ```
+/// use rejoinder::TooLong;
+///
+/// let error = TooLong {
+///     bytes: 70_000,
+///     limit: 65_507,
+/// };
+/// assert_eq!(
+///     error.to_string(),
+///     "70000 bytes do not fit into a datagram of at most 65507"
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{bytes} bytes do not fit into a datagram of at most {limit}")]
 pub struct TooLong {

@@ -1,8 +1,51 @@
 //! Longer explanations than an item's documentation has room for. Their code is compiled and run.
+//!
+//! Each page begins with what you will have at its end, and each stands for itself. If all of this
+//! is new, read them in this order:
+//!
+//! 1. [`handler`]: what the answer is. With [`Text`](crate::Text), that is a whole bot.
+//! 2. [`codec`]: a protocol of your own, or of somebody else.
+//! 3. [`bad_network`]: how a bot is tested where datagrams get lost.
+//! 4. [`gate`]: who is let in.
+//! 5. [`transport`]: datagrams over something else than UDP.
+//! 6. [`production`]: a server that is left alone, and what its counters mean.
+//!
+//! If you come from somewhere else, begin at [`from_socketserver`] (Python) or
+//! [`from_udp_framed`] (tokio).
+//!
+//! ```
+//! use rejoinder::{Client, ServerCore, SimNet, Text};
+//!
+//! let net = SimNet::new();
+//! let bot = "10.0.0.1:9999".parse()?;
+//! net.host(
+//!     bot,
+//!     ServerCore::new(Text, |line: &str| line.strip_suffix('?').map(str::to_owned)),
+//! )?;
+//! assert_eq!(
+//!     Client::new(net, Text, bot).request("is anybody there?")?,
+//!     "is anybody there"
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #[doc = include_str!("guide/bad_network.md")]
 pub mod bad_network {}
+#[doc = include_str!("guide/production.md")]
+pub mod production {}
 
 #[cfg(feature = "rules")]
 #[doc = include_str!("guide/rules.md")]
 pub mod rules {}
+#[doc = include_str!("guide/codec.md")]
+pub mod codec {}
+#[doc = include_str!("guide/from_socketserver.md")]
+pub mod from_socketserver {}
+#[doc = include_str!("guide/from_udp_framed.md")]
+pub mod from_udp_framed {}
+#[doc = include_str!("guide/gate.md")]
+pub mod gate {}
+#[doc = include_str!("guide/handler.md")]
+pub mod handler {}
+#[doc = include_str!("guide/transport.md")]
+pub mod transport {}

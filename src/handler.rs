@@ -37,7 +37,9 @@ use crate::transport::{Meta, Outbox, OutboxFull};
 /// ```
 /// use rejoinder::{ServerCore, Text};
 ///
-/// ServerCore::new(Text, |line: &str| line.strip_prefix("upper ").map(str::to_uppercase));
+/// ServerCore::new(Text, |line: &str| {
+///     line.strip_prefix("upper ").map(str::to_uppercase)
+/// });
 /// ```
 ///
 /// # A minimal implementation
@@ -91,9 +93,54 @@ where
 }
 
 /// The most datagrams that one request can be answered with.
+///
+/// ```
+/// use rejoinder::{Context, Handler, MAX_REPLIES, Raw, Reply, ReplyError};
+///
+/// /// Counts down from the request's first byte, a datagram for each number.
+/// struct Countdown;
+///
+/// impl Handler<Raw> for Countdown {
+///     fn handle(&self, request: &[u8], _: &Context, reply: &mut Reply<'_, Raw>) -> Result<(), ReplyError> {
+///         let from = request.first().copied().unwrap_or(0).min(MAX_REPLIES as u8);
+///         (0..from).rev().try_for_each(|number| reply.send(&[number]))
+///     }
+/// }
+/// # let net = rejoinder::SimNet::new();
+/// # let server = "10.0.0.1:9999".parse()?;
+/// # net.host(server, rejoinder::ServerCore::new(Raw, Countdown))?;
+/// # assert_eq!(rejoinder::Client::new(net.clone(), Raw, server).request(b"\xff")?, [15]);
+/// # net.advance(std::time::Duration::from_secs(1));
+/// # assert_eq!(net.trace().total(), 17);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub const MAX_REPLIES: usize = 16;
 
 /// What a handler knows about a request beside its content.
+///
+/// ```
+/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+///
+/// /// Tells whoever asks how he is seen from here, as STUN does.
+/// struct WhoAmI;
+///
+/// impl Handler<Text> for WhoAmI {
+///     fn handle(
+///         &self,
+///         _: &str,
+///         context: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
+///         reply.send(&context.peer)
+///     }
+/// }
+/// # let net = rejoinder::SimNet::new();
+/// # let server = "10.0.0.1:9999".parse()?;
+/// # net.host(server, rejoinder::ServerCore::new(Text, WhoAmI))?;
+/// # let mut client = rejoinder::Client::new(net.at("10.0.0.2".parse()?), Text, server);
+/// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Context {
@@ -106,7 +153,15 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of a datagram.
+    /// The context of a datagram: for drivers, and for tests of a handler on its own.
+    ///
+    /// ```
+    /// use rejoinder::{Context, Meta, Now};
+    ///
+    /// let meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// assert_eq!(Context::new(&meta, Now::system()).peer, meta.peer);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn new(meta: &Meta, now: Now) -> Self {
         Self {
             peer: meta.peer,
@@ -117,6 +172,28 @@ impl Context {
 }
 
 /// The way back to the one who asked.
+///
+/// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_REPLIES`].
+///
+/// ```
+/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+///
+/// struct Greeter;
+///
+/// impl Handler<Text> for Greeter {
+///     fn handle(
+///         &self,
+///         name: &str,
+///         _: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
+///         if name.is_empty() {
+///             return Ok(()); // silence
+///         }
+///         reply.send(&format_args!("hello, {name}"))
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Reply<'a, C> {
     codec: &'a C,
@@ -129,6 +206,19 @@ pub struct Reply<'a, C> {
 impl<'a, C: Codec> Reply<'a, C> {
     /// A way back that leads into `outbox`, for the sender of `request`, a whole datagram: for
     /// drivers, and for tests of a handler on its own.
+    ///
+    /// ```
+    /// use rejoinder::{Context, Handler, Meta, Now, Outbox, Reply, Text};
+    ///
+    /// let handler = |name: &str| [format!("hello, {name}"), format!("and bye, {name}")];
+    /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+    /// let mut outbox = Outbox::new(16, 512);
+    /// let mut reply = Reply::new(&Text, b"Ada", &context, &mut outbox);
+    /// handler.handle("Ada", &context, &mut reply)?;
+    /// let sent: Vec<_> = reply.sent().collect();
+    /// assert_eq!(sent, [&b"hello, Ada"[..], b"and bye, Ada"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(
         codec: &'a C,
         request: &'a [u8],
@@ -146,6 +236,31 @@ impl<'a, C: Codec> Reply<'a, C> {
 
     /// Encodes an answer into the outgoing batch. After an error nothing of this answer is sent,
     /// and another can be tried: a shorter one, say.
+    ///
+    /// ```
+    /// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+    ///
+    /// /// Repeats what it hears, as much as a datagram holds.
+    /// struct Echo;
+    ///
+    /// impl Handler<Text> for Echo {
+    ///     fn handle(&self, text: &str, _: &Context, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+    ///         match reply.send(&format_args!("you said: {text}")) {
+    ///             Err(ReplyError::TooLong(_)) => reply.send(&"you said too much"),
+    ///             other => other,
+    ///         }
+    ///     }
+    /// }
+    /// # let meta = rejoinder::Meta::new("192.0.2.1:7777".parse()?);
+    /// # let context = Context::new(&meta, rejoinder::Now::system());
+    /// # let mut outbox = rejoinder::Outbox::new(16, 20);
+    /// # for (said, heard) in [("hello", "you said: hello"), ("hello, hello", "you said too much")] {
+    /// #     outbox.clear();
+    /// #     Echo.handle(said, &context, &mut Reply::new(&Text, b"", &context, &mut outbox))?;
+    /// #     assert_eq!(outbox.iter().next().map(|reply| reply.bytes), Some(heard.as_bytes()));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn send(&mut self, answer: C::Answer<'_>) -> Result<(), ReplyError> {
         let (codec, now, request) = (self.codec, self.context.now, self.request);
@@ -157,6 +272,17 @@ impl<'a, C: Codec> Reply<'a, C> {
     }
 
     /// Sends a datagram as it is, past the codec: one that was [sent](Self::sent) before, say.
+    ///
+    /// ```
+    /// # use rejoinder::{Context, Meta, Now, Outbox, Reply, Text};
+    /// # let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+    /// # let mut outbox = Outbox::new(16, 512);
+    /// let kept = b"what was sent the first time";
+    /// let mut reply = Reply::new(&Text, b"again?", &context, &mut outbox);
+    /// reply.send_encoded(kept)?;
+    /// assert_eq!(reply.sent().next(), Some(&kept[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send_encoded(&mut self, datagram: &[u8]) -> Result<(), ReplyError> {
         self.push(|out| {
             out.put(datagram);
@@ -166,6 +292,28 @@ impl<'a, C: Codec> Reply<'a, C> {
 
     /// The datagrams that this request was answered with so far, as they will leave: what a
     /// handler that wraps another sees of the other's answers.
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Context, Handler, Reply, ReplyError};
+    ///
+    /// /// Shows what another handler answers.
+    /// struct Shown<H>(H);
+    ///
+    /// impl<C: Codec, H: Handler<C>> Handler<C> for Shown<H> {
+    ///     fn handle(
+    ///         &self,
+    ///         request: C::Request<'_>,
+    ///         context: &Context,
+    ///         reply: &mut Reply<'_, C>,
+    ///     ) -> Result<(), ReplyError> {
+    ///         self.0.handle(request, context, reply)?;
+    ///         for datagram in reply.sent() {
+    ///             println!("to {}: {} bytes", context.peer, datagram.len());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     pub fn sent(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.outbox
             .iter()
@@ -188,6 +336,10 @@ impl<'a, C: Codec> Reply<'a, C> {
                 out.finish().map_err(ReplyError::TooLong)
             })?;
         self.sent += 1;
+        if self.sent > 1 {
+            // An id says which request is answered, not which of several replies comes first.
+            self.outbox.keep_order();
+        }
         Ok(())
     }
 }
@@ -227,6 +379,20 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// ```
 pub trait IntoReply<C: Codec> {
     /// Sends the replies.
+    ///
+    /// ```
+    /// use rejoinder::{IntoReply, Reply, ReplyError, ServerCore, Text};
+    ///
+    /// /// A name to greet.
+    /// struct Greeting(String);
+    ///
+    /// impl IntoReply<Text> for Greeting {
+    ///     fn reply(self, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+    ///         reply.send(&format_args!("hello, {}", self.0))
+    ///     }
+    /// }
+    /// ServerCore::new(Text, |name: &str| Some(Greeting(name.to_owned())));
+    /// ```
     fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError>;
 }
 
@@ -277,6 +443,18 @@ macro_rules! bytes_reply {
 bytes_reply!(Vec<u8>, &'static [u8]);
 
 /// Why a reply could not be queued.
+///
+/// ```
+/// use rejoinder::{Context, Meta, Now, Outbox, Reply, ReplyError, Text, TooLong};
+///
+/// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+/// let mut outbox = Outbox::new(16, 4);
+/// let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
+/// let too_long = TooLong { bytes: 5, limit: 4 };
+/// assert!(matches!(reply.send(&"12345"), Err(ReplyError::TooLong(error)) if error == too_long));
+/// assert!(reply.send(&"1234").is_ok());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplyError {

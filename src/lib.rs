@@ -12,7 +12,10 @@
 //! let mut client = Client::new(net, Ctime::utc(), server);
 //! let frame = client.request("你好吗？")?;
 //! assert_eq!(frame.text, "【机器人】小Zurich 好!");
-//! assert_eq!(frame.to_string(), "[b'Sat Jan  1 00:00:00 2000']【机器人】小Zurich 好!");
+//! assert_eq!(
+//!     frame.to_string(),
+//!     "[b'Sat Jan  1 00:00:00 2000']【机器人】小Zurich 好!"
+//! );
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -41,11 +44,17 @@
 //!
 //! # Where to go on
 //!
+//! - The [guide]: how to write a [handler](guide::handler), a [codec](guide::codec), a
+//!   [gate](guide::gate) and a [transport](guide::transport), how to test on a
+//!   [bad network](guide::bad_network), and what differs if you come from Python's
+//!   [`socketserver`](guide::from_socketserver) or tokio's [`UdpFramed`](guide::from_udp_framed).
 //! - A server that others can reach: [`Gate`], [`RateLimit`], [`AmplificationLimit`], and what is
 //!   always on ([`DropReason`]). Copies of requests: [`Dedup`].
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
 //!   ids to any codec, and [`Retry`].
-//! - A network that loses, duplicates, reorders, delays and corrupts: [`guide::bad_network`].
+//! - A network that loses, duplicates, reorders, delays and corrupts: [`SimNet`], [`Link`] and
+//!   [`Script`].
+//! - A server that is left alone, with what its counters mean: [`guide::production`].
 //! - Rules for a robot: [`Robot`], [`Rule`].
 //!
 //! # Features
@@ -69,6 +78,8 @@
 //!
 //! What UDP cannot give, this crate does not either: nothing proves who sent a datagram, and nothing
 //! is encrypted.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod bot;
 mod client;

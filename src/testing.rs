@@ -23,6 +23,17 @@ pub use self::handler::handler_laws;
 pub use self::transport::{Pair, transport_laws};
 
 /// A law that an implementation does not keep.
+///
+/// ```
+/// use rejoinder::Raw;
+/// use rejoinder::testing::handler_laws;
+///
+/// // A slip that no tidy sample shows.
+/// let second = |request: &[u8]| Some(vec![request[1]]);
+/// let broken = handler_laws(&Raw, second, &[b"two"]).unwrap_err();
+/// assert_eq!(broken.law, "no request makes a handler panic");
+/// assert_eq!(broken.found, "given []");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("broken law: {law}: {found}")]
 #[non_exhaustive]

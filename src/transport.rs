@@ -68,15 +68,21 @@ use crate::clock::Now;
 ///     fn recv(&mut self, inbox: &mut Inbox, _: Wait) -> io::Result<usize> {
 ///         let mut received = 0;
 ///         while inbox.has_space() {
-///             let Some(bytes) = self.queue.pop_front() else { break };
+///             let Some(bytes) = self.queue.pop_front() else {
+///                 break;
+///             };
 ///             inbox.push(&bytes, Meta::new(self.addr));
 ///             received += 1;
 ///         }
 ///         Ok(received)
 ///     }
 ///     fn send(&mut self, outbox: &Outbox) -> Sent {
-///         self.queue.extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
-///         Sent { datagrams: outbox.len(), ..Sent::default() }
+///         self.queue
+///             .extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
+///         Sent {
+///             datagrams: outbox.len(),
+///             ..Sent::default()
+///         }
 ///     }
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
 ///         Ok(self.addr)
@@ -100,17 +106,92 @@ pub trait Transport {
     /// is known at this moment, since the transport was opened. Never less than it was. Asked once
     /// per batch, so an implementation remembers rather than makes a system call. The default knows
     /// of none.
+    ///
+    /// ```
+    /// use rejoinder::{Transport, UdpTransport};
+    ///
+    /// let transport = UdpTransport::bind("127.0.0.1:0")?;
+    /// assert_eq!(transport.kernel_drops(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     fn kernel_drops(&self) -> u64 {
         0
     }
 
     /// Reads the clock that this transport lives by: the system's, unless time is simulated.
+    ///
+    /// ```
+    /// use rejoinder::{SimNet, Transport};
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let endpoint = net.bind("10.0.0.1:0".parse()?)?;
+    /// let before = endpoint.now();
+    /// net.advance(Duration::from_secs(3));
+    /// assert_eq!(
+    ///     endpoint.now().monotonic - before.monotonic,
+    ///     Duration::from_secs(3)
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn now(&self) -> Now {
         Now::system()
     }
 }
 
 /// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
+///
+/// [`UdpOptions`] is one, and so is [`SimNet`]. A driver calls [`connect`](Self::connect) for a socket,
+/// [`now`](Self::now) before it waits and after, and [`wait_any`](Self::wait_any) only where it has more
+/// than one socket to wait for.
+///
+/// ```
+/// use rejoinder::{Client, Connect, Now, ServerCore, SimNet, Tagged, Text, Wait};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use std::{io, net::SocketAddr};
+///
+/// /// Counts the sockets that a client opens.
+/// struct Counted<N>(N, Arc<AtomicUsize>);
+///
+/// impl<N: Connect> Connect for Counted<N> {
+///     type Transport = N::Transport;
+///
+///     fn connect(&self, peer: SocketAddr) -> io::Result<N::Transport> {
+///         self.1.fetch_add(1, Ordering::Relaxed);
+///         self.0.connect(peer)
+///     }
+///     fn now(&self) -> Now {
+///         self.0.now()
+///     }
+///     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+///         self.0.entropy(bytes)
+///     }
+///     fn wait_any(
+///         &self,
+///         all: &[&N::Transport],
+///         wait: Wait,
+///         ready: &mut Vec<usize>,
+///     ) -> io::Result<()> {
+///         self.0.wait_any(all, wait, ready)
+///     }
+/// }
+///
+/// let net = SimNet::new();
+/// let server = "10.0.0.1:9999".parse()?;
+/// net.host(
+///     server,
+///     ServerCore::new(Tagged(Text), |text: &str| Some(text.len().to_string())),
+/// )?;
+/// let opened = Arc::new(AtomicUsize::new(0));
+/// let mut client = Client::new(Counted(net, Arc::clone(&opened)), Tagged(Text), server);
+/// for question in ["a", "bc", "def"] {
+///     assert_eq!(client.request(question)?, question.len().to_string());
+/// }
+/// // Ids tell the answers apart, so one socket does for all.
+/// assert_eq!(opened.load(Ordering::Relaxed), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Connect {
     /// What it opens.
     type Transport: Transport;
@@ -153,6 +234,23 @@ pub trait Connect {
 }
 
 /// How long [`Transport::recv`] waits for the first datagram.
+///
+/// ```
+/// use rejoinder::{Inbox, SimNet, Transport, Wait};
+/// use std::time::Duration;
+///
+/// let net = SimNet::new();
+/// let mut endpoint = net.bind("10.0.0.1:0".parse()?)?;
+/// let mut inbox = Inbox::new(1, 512);
+/// assert_eq!(endpoint.recv(&mut inbox, Wait::No)?, 0);
+/// assert_eq!(net.now().monotonic, Duration::ZERO);
+/// assert_eq!(
+///     endpoint.recv(&mut inbox, Wait::For(Duration::from_secs(5)))?,
+///     0
+/// );
+/// assert_eq!(net.now().monotonic, Duration::from_secs(5));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wait {
@@ -169,6 +267,20 @@ pub enum Wait {
 }
 
 /// What became of an outbox.
+///
+/// ```
+/// use rejoinder::{ErrorClass, Sent};
+/// use std::io;
+///
+/// // Two datagrams left, and the system refused a third.
+/// let mut sent = Sent {
+///     datagrams: 2,
+///     ..Sent::default()
+/// };
+/// sent.fail(io::Error::from(io::ErrorKind::HostUnreachable));
+/// assert_eq!((sent.datagrams, sent.failed), (2, 1));
+/// assert_eq!(sent.errors.of(ErrorClass::Peer), 1);
+/// ```
 #[derive(Debug, Default)]
 pub struct Sent {
     /// How many datagrams the system accepted. Nobody can say whether they arrive.
@@ -197,5 +309,19 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
         v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
         // Unchanged, with its scope.
         IpAddr::V6(_) => addr,
+    }
+}
+
+/// Whether two canonical addresses are those of one peer. The flow label says nothing, and a scope
+/// matters only where both tell one: zero tells none (RFC 4007 §6), and systems leave it out where
+/// the address needs none.
+pub(crate) fn same_peer(one: SocketAddr, other: SocketAddr) -> bool {
+    match (one, other) {
+        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
+            let scopes = [one.scope_id(), other.scope_id()];
+            (one.ip(), one.port()) == (other.ip(), other.port())
+                && (scopes[0] == scopes[1] || scopes.contains(&0))
+        }
+        _ => one == other,
     }
 }

@@ -1,6 +1,9 @@
 //! The client: its core driven purely, then over a network in memory and over UDP.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/robot.rs"]
+mod robot;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::mpsc;
@@ -12,7 +15,7 @@ use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
     MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
-    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer, zurich,
+    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -522,8 +525,7 @@ proptest! {
 
 fn sim_server(net: &SimNet) -> SocketAddr {
     let addr = "10.0.0.1:8888".parse().unwrap();
-    net.host(addr, ServerCore::new(Ctime::utc(), zurich()))
-        .unwrap();
+    net.host(addr, robot::core()).unwrap();
     addr
 }
 
@@ -749,6 +751,7 @@ fn question(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn invariant_6_forged_answers_from_other_sockets_are_ignored_and_the_real_one_is_returned() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -768,6 +771,7 @@ fn invariant_6_forged_answers_from_other_sockets_are_ignored_and_the_real_one_is
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn malformed_answers_are_ignored_and_the_real_one_is_returned() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -787,6 +791,7 @@ fn malformed_answers_are_ignored_and_the_real_one_is_returned() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn only_malformed_answers_are_told_at_the_deadline() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -810,6 +815,7 @@ fn only_malformed_answers_are_told_at_the_deadline() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_silent_server_times_out() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -836,6 +842,7 @@ fn closed_port() -> SocketAddr {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_closed_port_fails_at_once_if_that_was_asked_for() {
     let addr = closed_port();
     let mut client = ClientBuilder::new(Text)
@@ -850,6 +857,7 @@ fn a_closed_port_fails_at_once_if_that_was_asked_for() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_closed_port_is_told_at_the_deadline_by_default() {
     let addr = closed_port();
     let mut client = ClientBuilder::new(Text).timeout(SHORT).udp(addr).unwrap();
@@ -863,6 +871,7 @@ fn a_closed_port_is_told_at_the_deadline_by_default() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_server_that_answers_after_all_is_believed() {
     // The report that nobody listens is no reason to stop listening: here it is made up, by a
     // transport that turns the first receive into one.
@@ -904,6 +913,7 @@ fn a_server_that_answers_after_all_is_believed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn an_answer_of_65507_bytes_arrives_whole() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -919,6 +929,7 @@ fn an_answer_of_65507_bytes_arrives_whole() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn an_empty_answer_is_an_answer_where_the_protocol_says_so() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -933,6 +944,7 @@ fn an_empty_answer_is_an_answer_where_the_protocol_says_so() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_late_answer_is_never_returned_for_the_next_question() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -957,6 +969,7 @@ fn a_late_answer_is_never_returned_for_the_next_question() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_peer_can_be_given_as_an_ipv4_mapped_address() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
@@ -974,6 +987,7 @@ fn a_peer_can_be_given_as_an_ipv4_mapped_address() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn an_unspecified_address_is_nobodys_and_fails_at_once() {
     for addr in ["0.0.0.0:8888", "[::]:8888", "[::ffff:0.0.0.0]:8888"] {
         let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();

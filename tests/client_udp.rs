@@ -128,6 +128,20 @@ fn a_dual_stack_server_is_reached_over_both() {
     client_of("[::]:0", "[::ffff:127.0.0.1]");
 }
 
+#[test]
+fn a_scope_that_the_system_leaves_out_keeps_no_answer_away() {
+    let running = run(Server::bind("[::1]:0", Text).unwrap(), |text: &str| {
+        Some(text.to_owned())
+    });
+    let SocketAddr::V6(mut asked) = running.addr else {
+        panic!("{} is none of IPv6", running.addr);
+    };
+    asked.set_scope_id(1);
+    let mut client = Client::udp(asked, Text).unwrap();
+    assert_eq!(client.request("scoped?").unwrap(), "scoped?");
+    running.stop();
+}
+
 /// A port that was free a moment ago.
 fn closed_port() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

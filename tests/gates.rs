@@ -1,6 +1,9 @@
 //! What a server drops before it parses anything, and what it does not let out.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/robot.rs"]
+mod robot;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +15,7 @@ use proptest::prelude::*;
 use rejoinder::{
     AmplificationLimit, Codec, Context, Ctime, Datagram, DropReason, Gate, Handler, Inbox,
     MAX_REPLIES, Meta, Now, Outbox, REFLECTOR_PORTS, RateLimit, Replies, Reply, ReplyError,
-    ServerCore, SimNet, Stats, Text, Transport, Wait, zurich,
+    ServerCore, SimNet, Stats, Text, Transport, Wait,
 };
 
 fn at(millis: u64) -> Now {
@@ -93,6 +96,18 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
             assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
         }
     }
+    // It may have several addresses.
+    let both = ["192.0.2.1:7777", "192.0.2.2:9999"].map(|own| own.parse().unwrap());
+    let mut core = both
+        .into_iter()
+        .fold(ServerCore::new(Text, echo), ServerCore::local_addr);
+    for own in both {
+        assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
+    }
+    assert_eq!(core.stats().dropped(DropReason::SourceOwn), 2);
+    let neighbour = Meta::new("192.0.2.1:9999".parse().unwrap());
+    assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
+
     // On one address it knows which is its own, and another may have the same port.
     let mut core = ServerCore::new(Text, echo).local_addr("127.0.0.3:9999".parse().unwrap());
     let neighbour = Meta::new("127.0.0.2:9999".parse().unwrap());
@@ -141,14 +156,14 @@ fn checks_come_in_the_order_that_the_documentation_says() {
             DropReason::Gate("no"),
         ),
     ] {
-        let mut core = ServerCore::new(Ctime::utc(), zurich())
+        let mut core = robot::core()
             .local_addr("192.0.2.7:9999".parse().unwrap())
             .max_age(Duration::from_secs(1))
             .gate(|_: &Datagram<'_>| Err("no"));
         assert!(ask(&mut core, at(0), bytes, meta).is_empty());
         assert_eq!(only_drop(&core.stats()), reason);
     }
-    let mut core = ServerCore::new(Ctime::utc(), zurich());
+    let mut core = robot::core();
     assert!(ask(&mut core, at(0), b"\xff", Meta::new(client())).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Malformed);
 }
@@ -292,7 +307,7 @@ fn a_rate_limited_network_gets_its_budget_and_others_do_not_notice() {
         .key([1; 16])
         .build()
         .unwrap();
-    let mut core = ServerCore::new(Ctime::utc(), zurich()).gate(limit);
+    let mut core = robot::core().gate(limit);
     let noisy = |host: u8| Meta::new(SocketAddr::from(([192, 0, 2, host], 50_000)));
     let answered = (0..100)
         .filter(|&host| !ask(&mut core, at(0), b"?", noisy(host)).is_empty())
@@ -486,6 +501,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn a_gate_goes_in_with_one_line_of_the_builder() {
     let server = rejoinder::ServerBuilder::new(Text)
         .gate(RateLimit::default())

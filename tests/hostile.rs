@@ -6,6 +6,8 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/faulty.rs"]
+mod faulty;
 #[path = "support/settings.rs"]
 mod settings;
 #[path = "support/victim.rs"]
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use rejoinder::{Codec, Ctime, REFLECTOR_PORTS};
 
 use self::settings::in_every_setting;
-use self::victim::{Victim, asker, receive};
+use self::victim::{Failing, Victim, asker, receive};
 
 /// What 小Zurich says to what it does not understand.
 const PARDON: &str = "啊啊啊，【机器人】小Zurich 刚刚脑子出差了，请您再说一次~";
@@ -211,6 +213,19 @@ fn an_ipv4_client_is_answered_by_a_dual_stack_server() {
     });
 }
 
+#[test]
+fn the_answer_comes_from_the_address_that_was_asked() {
+    for bind in ["0.0.0.0:0", "[::]:0"] {
+        let mut victim = Victim::start(&[("bind", bind)]);
+        let to = SocketAddr::from(([127, 0, 0, 2], victim.addr().port()));
+        victim.attack("a request to 127.0.0.2", &[("replied", 1)], |_| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.send_to(b"?", to).unwrap();
+            assert_eq!(socket_receive_from(&socket), to);
+        });
+    }
+}
+
 fn socket_receive_from(socket: &UdpSocket) -> SocketAddr {
     socket
         .set_read_timeout(Some(Duration::from_secs(10)))
@@ -299,6 +314,42 @@ fn requests_that_waited_too_long_while_a_server_was_stopped_are_not_read() {
 /// Signals the process behind an address.
 fn victim_signal(to: SocketAddr, signal: &str) {
     victim::signal(to, signal);
+}
+
+#[test]
+fn errors_of_the_system_cost_the_replies_that_they_hit_and_nothing_else() {
+    let mut victim = Victim::start(&[("faults", "yes")]);
+    for (name, code, class) in [
+        ("EPERM", 1, "configuration"),
+        ("EINTR", 4, "interrupted"),
+        ("ENOMEM", 12, "resources"),
+        ("EMSGSIZE", 90, "peer"),
+        ("ENETUNREACH", 101, "peer"),
+        ("ECONNRESET", 104, "peer"),
+        ("ENOBUFS", 105, "resources"),
+        ("ECONNREFUSED", 111, "peer"),
+    ] {
+        // That a signal came is no failure, but is counted as what it is.
+        let failures = if name == "EINTR" { 0 } else { 3 };
+        let of_class = format!("receive_errors_{class}");
+        let moved = [("receive_errors", failures), (&of_class, 3)];
+        victim.attack_and_count(name, &moved, |victim| {
+            victim.fail(Failing::Receive, 3, code);
+        });
+
+        let of_class = format!("send_errors_{class}");
+        let moved = [
+            ("received", 3),
+            ("replied", 3),
+            ("replies_failed", 3),
+            (&of_class, 3),
+        ];
+        victim.attack_and_count(name, &moved, |victim| {
+            victim.fail(Failing::Send, 3, code);
+            send_all(victim.addr(), ["?"; 3]);
+        });
+    }
+    victim.end();
 }
 
 #[test]

@@ -2,6 +2,9 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "support/robot.rs"]
+mod robot;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use rejoinder::{
 };
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv4_keeps_the_laws() {
     transport_laws(|| {
         Pair::new(
@@ -27,6 +31,7 @@ fn udp_over_ipv4_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_by_the_portable_path_keeps_the_laws() {
     let portable = UdpOptions::new().portable();
     transport_laws(|| Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("127.0.0.1:0")?))
@@ -39,6 +44,7 @@ fn udp_by_the_portable_path_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv6_keeps_the_laws() {
     transport_laws(|| {
         let v6 = UdpOptions::new().only_v6(true);
@@ -48,6 +54,7 @@ fn udp_over_ipv6_keeps_the_laws() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_a_dual_stack_socket_keeps_the_laws() {
     transport_laws(|| {
         let dual = UdpTransport::bind("[::]:0")?;
@@ -468,7 +475,8 @@ impl Handler<Text> for Endless {
 fn a_planted_bug_shrinks_to_one_fault() {
     let mut runner = TestRunner::new(Config {
         failure_persistence: None,
-        ..Config::default()
+        // As many as it takes, whatever the environment says: it ends with the first that shows it.
+        ..Config::with_cases(256)
     });
     let result = runner.run(&scripts(10, 8), |script| {
         let net = SimNet::scripted(0, script);
@@ -505,8 +513,7 @@ fn a_patient_client_survives_any_four_faults() {
     let networks = scripts(12, 4).prop_map(|script| SimNet::scripted(0, script));
     let result = runner.run(&networks, |net| {
         let server = "10.0.0.1:7".parse().unwrap();
-        net.host(server, ServerCore::new(Ctime::utc(), zurich()))
-            .unwrap();
+        net.host(server, robot::core()).unwrap();
         let builder = ClientBuilder::new(Ctime::utc()).timeout(Duration::from_secs(60));
         builder
             .on(net, server)

@@ -305,7 +305,14 @@ fn drops_are_not_told_unless_asked_for() {
         let (mut inbox, mut outbox) = batch(&[b"\xff"]);
         core.handle(at(0), &mut inbox, &mut outbox);
         assert!(lines.take().is_empty());
+    });
+}
 
+#[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
+fn the_beginning_and_the_end_of_a_server_are_told() {
+    let lines = Lines::new(Level::INFO);
+    tracing::subscriber::with_default(lines.clone(), || {
         let server = ServerBuilder::new(Text).bind("127.0.0.1:0").unwrap();
         let addr = server.local_addr().unwrap();
         server.handle().stop();

@@ -223,7 +223,7 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 30 } else { 30_000 }))]
 
     #[test]
     fn zurich_keeps_the_rules(start in select(vec!["你", "你", "你", "你好", "", "我", "\u{feff}你"]),
@@ -451,7 +451,7 @@ fn short_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 250 }))]
 
     #[test]
     fn groups_are_those_of_the_regular_expression(pattern in patterns(), texts in vec(short_text(), 8)) {
@@ -495,7 +495,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 300 }))]
 
     /// Patterns of the form that the robot matches by itself, and of forms that are nearly that.
     #[test]

@@ -13,7 +13,7 @@ use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, Codec, Connect, Context, Ctime, Handler, Inbox, Node, Now, Outbox,
     OutboxFull, Reply, ReplyError, RequestError, Sent, Server, ServerCore, SimNet, SimTransport,
-    Text, Transport, Wait, zurich,
+    Stats, Text, Transport, Wait, zurich,
 };
 
 fn addr(text: &str) -> SocketAddr {
@@ -88,6 +88,7 @@ fn an_endpoint_needs_an_address_of_its_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes 16,384 ports")]
 fn port_0_is_any_free_port_and_all_of_them_can_be_used() {
     let net = SimNet::new();
     // RFC 6335 §6: 49152 to 65535. One of them is taken already.
@@ -216,21 +217,23 @@ fn a_node_is_called_until_its_inbox_is_empty_and_learns_what_was_sent() {
 
 #[test]
 fn a_handler_may_be_a_client_of_the_same_network() {
-    let net = SimNet::new();
+    let net = Arc::new(SimNet::new());
     let (front, back) = (addr("10.0.0.1:7"), addr("10.0.0.2:7"));
     net.host(
         back,
         ServerCore::new(Text, |text: &str| Some(text.to_uppercase())),
     )
     .unwrap();
-    let inner = net.clone();
+    // A handler that had a handle of its own would keep the network, and the network the handler.
+    let inner = Arc::downgrade(&net);
     let forward = move |text: &str| {
-        let mut client = Client::new(inner.clone(), Text, back);
+        let inner = inner.upgrade().unwrap();
+        let mut client = Client::new(SimNet::clone(&inner), Text, back);
         let answer = client.request(text).unwrap();
         Some(format!("they say {answer}"))
     };
     net.host(front, ServerCore::new(Text, forward)).unwrap();
-    let mut client = Client::new(net, Text, front);
+    let mut client = Client::new(SimNet::clone(&net), Text, front);
     assert_eq!(client.request("hello").unwrap(), "they say HELLO");
 }
 
@@ -351,10 +354,20 @@ fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
     let real_stats = thread.join().unwrap();
 
     assert_eq!(simulated, real);
-    assert_eq!(core.lock().unwrap().stats(), real_stats);
+    let simulated_stats = core.lock().unwrap().stats();
+    assert_eq!(counters(&simulated_stats), counters(&real_stats));
+}
+
+/// All but one: on a real network a signal may come, as when somebody suspends the tests.
+fn counters(stats: &Stats) -> Vec<(&'static str, u64)> {
+    let counters = stats.counters();
+    counters
+        .filter(|counter| counter.0 != "receive_errors_interrupted")
+        .collect()
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
 fn the_same_handler_gives_the_same_transcript_in_memory_and_over_udp() {
     let requests = [
         "one",
@@ -385,6 +398,7 @@ proptest! {
     #![proptest_config(config(20))]
 
     #[test]
+    #[cfg_attr(miri, ignore = "needs a socket")]
     fn the_robot_gives_the_same_transcript_in_memory_and_over_udp(
         requests in prop::collection::vec("你?[我\\PC]{0,12}(吗？)?", 1..20),
     ) {

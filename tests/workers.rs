@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use rejoinder::{Raw, ServerBuilder, ServerHandle, Text, UdpOptions};
+use rejoinder::{DropReason, Raw, ServerBuilder, ServerHandle, Text, UdpOptions, UdpTransport};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -241,4 +241,50 @@ fn what_the_system_drops_is_among_the_counters() {
         assert!(stats.kernel_drops > 50);
         assert!(stats.is_conserved());
     });
+}
+
+#[test]
+fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_other() {
+    let sockets = ["127.0.0.1:0", "127.0.0.2:0"].map(|addr| UdpSocket::bind(addr).unwrap());
+    let addrs = sockets
+        .each_ref()
+        .map(|socket| socket.local_addr().unwrap());
+    let as_if_it_were_the_server = sockets[0].try_clone().unwrap();
+    let transports = sockets.map(|socket| UdpTransport::from_socket(socket).unwrap());
+    let server = ServerBuilder::new(Text).on_all(transports).unwrap();
+    assert_eq!(server.local_addr().unwrap(), addrs[0]);
+    let handle = server.handle();
+    let threads: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
+    let seen = Arc::clone(&threads);
+    thread::scope(|scope| {
+        let stop = Stop(handle.clone());
+        let serving = scope.spawn(move || {
+            server.serve(move |text: &str| {
+                seen.lock().unwrap().insert(thread::current().id());
+                Some(text.to_uppercase())
+            })
+        });
+        for addr in addrs {
+            let client = client(addr);
+            client.send(b"a").unwrap();
+            let mut buffer = [0; 10];
+            let len = client.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..len], b"A");
+        }
+        // One answer to this, and neither of the two workers would ever be quiet again.
+        as_if_it_were_the_server.send_to(b"a", addrs[1]).unwrap();
+        until(|| handle.stats().received == 3);
+        drop(stop);
+        let stats = serving.join().unwrap().unwrap();
+        assert_eq!((stats.received, stats.replied), (3, 2));
+        assert_eq!(stats.dropped(DropReason::SourceOwn), 1);
+    });
+    assert_eq!(threads.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_server_on_nothing_is_an_error() {
+    let none: [UdpTransport; 0] = [];
+    let error = ServerBuilder::new(Text).on_all(none).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

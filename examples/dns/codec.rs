@@ -41,8 +41,8 @@ pub(crate) struct Edns {
 pub(crate) struct Answer<'a> {
     pub(crate) query: Query<'a>,
     pub(crate) rcode: OptRcode,
-    pub(crate) authoritative: bool,
-    pub(crate) records: Records<'a>,
+    /// What a server says of what is its own to tell.
+    pub(crate) records: Option<Records<'a>>,
 }
 
 /// Records on the wire, as they stand behind the question.
@@ -89,32 +89,18 @@ impl Codec for Dns {
         if question.qname().is_compressed() {
             return Err(DnsError::Compressed);
         }
-        let (.., mut additional) = message.sections()?;
-        let mut edns = None;
-        for record in &mut additional {
-            let Some(opt) = record?.into_record::<Opt<_>>()? else {
-                continue;
-            };
-            let opt = OptRecord::from(opt);
-            let udp_bytes = opt.udp_payload_size();
-            let (version, dnssec_ok) = (opt.version(), opt.dnssec_ok());
-            if edns
-                .replace(Edns {
-                    udp_bytes,
-                    version,
-                    dnssec_ok,
-                })
-                .is_some()
-            {
-                return Err(DnsError::Opts);
-            }
-        }
-        if additional.pos() != datagram.len() {
+        let name_bytes = usize::from(question.qname().compose_len());
+        let counts = message.header_counts();
+        let edns = if (counts.ancount(), counts.nscount(), counts.arcount()) != (0, 0, 0) {
+            edns(message)?
+        } else if datagram.len() == HEADER_BYTES + name_bytes + 4 {
+            None
+        } else {
             return Err(DnsError::Trailing);
-        }
+        };
         Ok(Query {
             header: message.header(),
-            name: &datagram[HEADER_BYTES..][..usize::from(question.qname().compose_len())],
+            name: &datagram[HEADER_BYTES..][..name_bytes],
             rtype: question.qtype(),
             class: question.qclass(),
             edns,
@@ -131,9 +117,10 @@ impl Codec for Dns {
         let Answer {
             query,
             rcode,
-            mut records,
-            ..
+            records,
         } = answer;
+        let authoritative = records.is_some();
+        let mut records = records.unwrap_or_default();
         let question = &request[HEADER_BYTES..][..query.name.len() + 4];
         let opt = query.edns.map(|edns| opt(rcode, edns.dnssec_ok));
         let limit = query
@@ -157,7 +144,7 @@ impl Codec for Dns {
         header.set_id(query.header.id());
         header.set_qr(true);
         header.set_opcode(query.header.opcode());
-        header.set_aa(answer.authoritative);
+        header.set_aa(authoritative);
         header.set_tc(truncated);
         header.set_rd(query.header.rd());
         header.set_rcode(rcode.rcode());
@@ -244,6 +231,32 @@ impl Codec for Dns {
 impl rejoinder::IntoReply<Dns> for Answer<'_> {
     fn reply(self, reply: &mut rejoinder::Reply<'_, Dns>) -> Result<(), rejoinder::ReplyError> {
         reply.send(self)
+    }
+}
+
+/// What the OPT record says, if there is one. All other records are well-formed, and nothing follows
+/// them.
+fn edns(message: Message<&[u8]>) -> Result<Option<Edns>, DnsError> {
+    let (.., mut additional) = message.sections()?;
+    let mut edns = None;
+    for record in &mut additional {
+        let Some(opt) = record?.into_record::<Opt<_>>()? else {
+            continue;
+        };
+        let opt = OptRecord::from(opt);
+        let one = Edns {
+            udp_bytes: opt.udp_payload_size(),
+            version: opt.version(),
+            dnssec_ok: opt.dnssec_ok(),
+        };
+        if edns.replace(one).is_some() {
+            return Err(DnsError::Opts);
+        }
+    }
+    if additional.pos() == message.as_slice().len() {
+        Ok(edns)
+    } else {
+        Err(DnsError::Trailing)
     }
 }
 

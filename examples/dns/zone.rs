@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
+use std::fs;
 
 use domain::base::iana::{Class, OptRcode, Rtype};
 use domain::base::message_builder::{MessageBuilder, StaticCompressor};
@@ -40,6 +41,17 @@ struct Stored {
 }
 
 impl Zone {
+    /// The zone that ships.
+    pub(crate) fn example() -> Result<Self, Box<dyn Error>> {
+        Self::parse(include_bytes!("example.zone"))
+    }
+
+    /// Reads a zone from the master file at a path.
+    pub(crate) fn read(path: &str) -> Result<Self, Box<dyn Error>> {
+        let text = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+        Ok(Self::parse(&text).map_err(|error| format!("{path}: {error}"))?)
+    }
+
     /// Reads a master file (RFC 1035 §5) with one zone in it. What this server could not answer
     /// correctly is an error: delegations, wildcards, DNAME, DNSSEC, included files.
     pub(crate) fn parse(master_file: &[u8]) -> Result<Self, Box<dyn Error>> {
@@ -81,27 +93,32 @@ impl Zone {
         })
     }
 
-    /// What the zone says of a name, in whatever case; nothing if that is not in it.
-    pub(crate) fn answer(&self, name: &[u8], rtype: Rtype) -> Option<(OptRcode, Records<'_>)> {
-        let mut lower = [0; 255];
-        let name = {
-            let lower = lower.get_mut(..name.len())?;
+    /// What the zone says of a name, in whatever case. If that is not in it, the zone refuses to say
+    /// anything.
+    pub(crate) fn answer(&self, name: &[u8], rtype: Rtype) -> (OptRcode, Option<Records<'_>>) {
+        let mut space = [0; 255];
+        let name = space.get_mut(..name.len()).map(|lower| {
             lower.copy_from_slice(name);
             // A label's length is below 64, so it is no letter.
             lower.make_ascii_lowercase();
             &*lower
-        };
-        let stored = if let Some(node) = self.names.get(name) {
+        });
+        match name.and_then(|name| self.find(name, rtype)) {
+            Some(stored) => (stored.rcode, Some(stored.records())),
+            None => (OptRcode::REFUSED, None),
+        }
+    }
+
+    fn find(&self, name: &[u8], rtype: Rtype) -> Option<&Stored> {
+        if let Some(node) = self.names.get(name) {
             let found = node.by_type.iter().find(|(one, _)| *one == rtype);
-            found.map_or(&node.other_types, |(_, stored)| stored)
-        } else {
-            let mut rest = name;
-            while rest.len() > self.apex.len() {
-                rest = rest.get(1 + usize::from(rest[0])..)?;
-            }
-            (*rest == *self.apex).then_some(&self.no_such_name)?
-        };
-        Some((stored.rcode, stored.records()))
+            return Some(found.map_or(&node.other_types, |(_, stored)| stored));
+        }
+        let mut rest = name;
+        while rest.len() > self.apex.len() {
+            rest = rest.get(1 + usize::from(rest[0])..)?;
+        }
+        (*rest == *self.apex).then_some(&self.no_such_name)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the servers of other people's protocols do the same way: arguments, Ctrl-C, totals.
 
+#[expect(dead_code, reason = "the part about the robot's address")]
+#[path = "program.rs"]
+mod program;
+
 use std::collections::HashMap;
 use std::error::Error;
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,8 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use program::{chain, say};
 use rejoinder::{Codec, Gate, Handler, RateLimit, ServeError, ServerBuilder, ServerHandle, Stats};
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+pub(crate) use program::Failure;
 
 /// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
 ///
@@ -21,54 +26,31 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 pub(crate) fn main(
     help: &str,
     options: &[&'static str],
-    start: impl FnOnce(&Arguments) -> Result<Vec<Service>, Failure>,
+    start: impl FnOnce(Arguments) -> Result<Vec<Service>, Failure>,
 ) -> ExitCode {
-    let failure = match parse(options) {
-        Ok(None) => {
-            // Whoever closes the pipe has read enough.
-            let _ = io::stdout().write_all(help.as_bytes());
-            return ExitCode::SUCCESS;
+    program::end(match parse(options) {
+        Ok(None) => Ok(program::help(help)),
+        Ok(Some(arguments)) => {
+            let quiet = arguments.quiet;
+            start(arguments).and_then(|services| run(services, quiet))
         }
-        Ok(Some(arguments)) => start(&arguments).and_then(|services| run(services, &arguments)),
-        Err(error) => Err(Failure::Usage(error.to_string())),
-    };
-    match failure {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Usage(problem)) => {
-            say(format_args!("error: {problem}; see --help"));
-            ExitCode::from(2)
-        }
-        Err(Failure::RunTime(error)) => {
-            let mut line = format!("error: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                line = format!("{line}: {error}");
-                cause = error.source();
-            }
-            say(line);
-            ExitCode::FAILURE
-        }
+        Err(error) => Err(error.into()),
+    })
+}
+
+impl From<Box<dyn Error>> for Failure {
+    fn from(error: Box<dyn Error>) -> Self {
+        Self::RunTime(chain(&*error))
     }
 }
 
-/// Why a program ends early.
-pub(crate) enum Failure {
-    /// It was called wrongly: exit code 2.
-    Usage(String),
-    /// It was called well, and could not do it: exit code 1.
-    RunTime(Box<dyn Error>),
-}
-
-impl<E: Into<Box<dyn Error>>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::RunTime(error.into())
-    }
-}
-
-/// What the program was called with.
+/// What the program was called with, and what it makes of it.
 pub(crate) struct Arguments {
     values: HashMap<&'static str, String>,
     quiet: bool,
+    /// Whether also who is on this machine gets a limited number of answers. Default: no. All others
+    /// do in any case, because the sender of a datagram is easily forged.
+    pub(crate) always_limited: bool,
 }
 
 impl Arguments {
@@ -77,48 +59,13 @@ impl Arguments {
         self.values.get(option).map(String::as_str)
     }
 
-    /// A service at the address that an option names. Whoever is not on this machine gets a limited
-    /// number of answers, because the sender of a datagram is easily forged.
-    #[allow(dead_code, reason = "a program needs this one or the next")]
+    /// A service at the address that an option names.
     pub(crate) fn service<C, G, H>(
         &self,
         option: &str,
         default: &str,
         server: ServerBuilder<C, G>,
         handler: H,
-    ) -> Result<Service, Failure>
-    where
-        C: Codec + Clone + Send + 'static,
-        G: Gate + Clone + Send + 'static,
-        H: Handler<C> + Send + Sync + 'static,
-    {
-        self.bind(option, default, server, handler, false)
-    }
-
-    /// A service that is limited towards this machine too.
-    #[allow(dead_code, reason = "a program needs this one or the last")]
-    pub(crate) fn limited_service<C, G, H>(
-        &self,
-        option: &str,
-        default: &str,
-        server: ServerBuilder<C, G>,
-        handler: H,
-    ) -> Result<Service, Failure>
-    where
-        C: Codec + Clone + Send + 'static,
-        G: Gate + Clone + Send + 'static,
-        H: Handler<C> + Send + Sync + 'static,
-    {
-        self.bind(option, default, server, handler, true)
-    }
-
-    fn bind<C, G, H>(
-        &self,
-        option: &str,
-        default: &str,
-        server: ServerBuilder<C, G>,
-        handler: H,
-        always_limited: bool,
     ) -> Result<Service, Failure>
     where
         C: Codec + Clone + Send + 'static,
@@ -133,11 +80,11 @@ impl Arguments {
             })?
             .collect();
         let is_local = addrs.iter().all(|addr| addr.ip().is_loopback());
-        let is_limited = always_limited || !is_local;
+        let is_limited = self.always_limited || !is_local;
         let server = server
             .gate(is_limited.then(RateLimit::default))
             .bind(&addrs[..])
-            .map_err(|error| format!("cannot listen on {text}: {error}"))?;
+            .map_err(|error| Failure::RunTime(format!("cannot listen on {text}: {error}")))?;
         Ok(Service {
             name: if option == "ADDRESS" { "" } else { option }.to_owned(),
             addr: server.local_addr()?,
@@ -185,17 +132,21 @@ fn parse(options: &[&'static str]) -> Result<Option<Arguments>, lexopt::Error> {
             _ => return Err(arg.unexpected()),
         }
     }
-    Ok(Some(Arguments { values, quiet }))
+    Ok(Some(Arguments {
+        values,
+        quiet,
+        always_limited: false,
+    }))
 }
 
 /// Runs servers side by side until a signal comes, or one of them has no socket any more.
-fn run(services: Vec<Service>, arguments: &Arguments) -> Result<(), Failure> {
+fn run(services: Vec<Service>, quiet: bool) -> Result<ExitCode, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let tell = |line: String| {
-        if !arguments.quiet {
+        if !quiet {
             say(line);
         }
     };
@@ -231,15 +182,12 @@ fn run(services: Vec<Service>, arguments: &Arguments) -> Result<(), Failure> {
         handle.stop();
     }
     for (name, _, thread) in running {
-        let stats = thread.join().map_err(|_| "a server panicked")??;
+        let ended = thread.join();
+        let ended = ended.map_err(|_| Failure::RunTime("a server panicked".to_owned()))?;
+        let stats = ended.map_err(Box::<dyn Error>::from)?;
         tell(format!("{name}{stats}"));
     }
-    Ok(())
-}
-
-/// Writes a line to standard error. Unlike `eprintln!`, it does not panic if nobody reads it.
-fn say(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How often the program looks whether a signal came.

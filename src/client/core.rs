@@ -1,17 +1,17 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ids::{Ids, NoId};
 use super::timers::Timers;
 use super::{Options, RequestError};
 use crate::clock::Now;
 use crate::codec::{Codec, Correlation, Writer};
-use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical};
+use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_peer};
 
 /// The client without its surroundings: no socket, no clock, no dice. It holds any number of
 /// exchanges with one peer, each one request on its way to one result.
@@ -29,16 +29,25 @@ use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical};
 /// which is its slot's until it has a result; otherwise all have one together.
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Now, Text};
+/// use rejoinder::{ClientBuilder, Datagram, Meta, Now, Text};
 /// use std::time::{Duration, SystemTime};
 ///
 /// let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
 /// let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
 /// core.submit(at(0), "question", &mut || Ok(0))?;
-/// let (_slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
+/// let (slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
 /// assert_eq!(datagram.bytes, b"question");
 /// assert!(core.next_send(at(0)).is_none());
 /// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
+///
+/// let answer = Datagram {
+///     bytes: b"answer",
+///     meta: Meta::new(core.peer()),
+/// };
+/// core.receive(at(1), slot, answer);
+/// let (_ticket, result) = core.take().expect("it is answered");
+/// assert_eq!(result?, "answer");
+/// assert_eq!(core.in_flight(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -49,8 +58,8 @@ pub struct ClientCore<C> {
     codec: C,
     peer: SocketAddr,
     options: Options,
-    /// How many bits an id has, if there are ids.
-    id_bits: Option<u32>,
+    /// If the protocol has them.
+    ids: Option<Ids>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     in_flight: usize,
@@ -60,11 +69,6 @@ pub struct ClientCore<C> {
     parked: VecDeque<usize>,
     /// How many places for retransmissions are taken.
     retransmissions: usize,
-    /// Which slot waits for which id.
-    waiting: HashMap<u64, usize, BuildHasherDefault<IdHasher>>,
-    /// Ids that may not be used yet, the oldest first, with the time until when.
-    resting: VecDeque<(Duration, u64)>,
-    resting_ids: HashSet<u64, BuildHasherDefault<IdHasher>>,
     /// Slots with a result, in the order in which they got it.
     done: VecDeque<usize>,
     /// The slot whose result was given out last: what it holds may still be borrowed.
@@ -78,6 +82,15 @@ pub struct ClientCore<C> {
 /// Names one request of a client, from its submission to its result.
 ///
 /// Tickets are ordered as the requests were submitted.
+///
+/// ```
+/// use rejoinder::{Client, SimNet, Text};
+///
+/// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
+/// let (first, second) = (client.submit("one")?, client.submit("two")?);
+/// assert!(first < second);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     number: u64,
@@ -86,6 +99,16 @@ pub struct Ticket {
 
 impl Ticket {
     /// For drivers: the slot in which the request is until it has a result.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let ticket = core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(core.is_in_flight(ticket.slot()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn slot(self) -> usize {
         self.slot
     }
@@ -130,27 +153,21 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If the codec's ids do not have 1 to 64 bits.
     pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
-        let id_bits = match codec.correlation() {
+        let ids = match codec.correlation() {
             Correlation::Socket => None,
-            Correlation::Id { bits } => {
-                assert!((1..=64).contains(&bits), "an id has 1 to 64 bits");
-                Some(bits)
-            }
+            Correlation::Id { bits } => Some(Ids::new(bits, options.quarantine)),
         };
         Self {
             codec,
             peer: canonical(peer),
             options,
-            id_bits,
+            ids,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             timers: Timers::new(),
             parked: VecDeque::new(),
             retransmissions: 0,
-            waiting: HashMap::default(),
-            resting: VecDeque::new(),
-            resting_ids: HashSet::default(),
             done: VecDeque::new(),
             taken: None,
             tickets: 0,
@@ -164,6 +181,18 @@ impl<C: Codec> ClientCore<C> {
     /// `random` gives numbers that nobody can predict, for the id and the jitter. Fails if it does,
     /// if the codec cannot encode the request, if that is too long, and if the
     /// [window is full](RequestError::WindowFull).
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let mut random = || Ok(4); // good enough for a test alone
+    /// let ticket = core.submit(at(0), "question", &mut random)?;
+    /// assert!(!core.has_result_of(ticket));
+    /// assert_eq!(core.in_flight(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit(
         &mut self,
         now: Now,
@@ -172,10 +201,16 @@ impl<C: Codec> ClientCore<C> {
     ) -> Result<Ticket, RequestError> {
         self.free_taken();
         if !self.has_room() {
-            return Err(self.window_full(self.resting.len()));
+            return Err(self.window_full(self.ids.as_ref().map_or(0, Ids::resting)));
         }
         let now = now.monotonic;
-        let id = self.fresh_id(now, random)?;
+        let id = match &mut self.ids {
+            None => 0,
+            Some(ids) => ids.fresh(now, random).map_err(|error| match error {
+                NoId::Entropy(source) => RequestError::Entropy(source),
+                NoId::Resting(resting) => self.window_full(resting),
+            })?,
+        };
         let timeout = self
             .options
             .retry
@@ -212,14 +247,27 @@ impl<C: Codec> ClientCore<C> {
         };
         self.in_flight += 1;
         self.timers.set(index, now);
-        if self.id_bits.is_some() {
-            self.waiting.insert(id, index);
+        if let Some(ids) = &mut self.ids {
+            ids.take(id, index);
         }
         Ok(ticket)
     }
 
     /// The next datagram to be sent now, and its slot. What has passed its deadline gets its
     /// result meanwhile.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(core.next_send(at(0)).is_some());
+    /// assert!(core.next_send(at(0)).is_none());
+    /// // Nothing came for a second, so it is sent again.
+    /// assert!(core.next_send(at(1)).is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_send(&mut self, now: Now) -> Option<(usize, Outgoing<'_>)> {
         let index = self.next_due(now.monotonic)?;
         let outgoing = Outgoing {
@@ -281,12 +329,45 @@ impl<C: Codec> ClientCore<C> {
 
     /// Until when there is nothing to do but to receive, on the monotonic clock. `None` if nothing
     /// is in flight.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// assert_eq!(core.next_timer(), None);
+    /// core.submit(at(7), "question", &mut || Ok(0))?;
+    /// assert_eq!(core.next_timer(), Some(Duration::from_secs(7))); // to be sent at once
+    ///     
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn next_timer(&self) -> Option<Duration> {
         self.timers.first().map(|(due, _)| due)
     }
 
     /// Takes a datagram that came, on the socket of `slot` if each has its own. One that is the
     /// answer to nothing in flight changes nothing, but is counted.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// let stranger = Meta::new("192.0.2.99:7".parse()?);
+    /// core.receive(
+    ///     at(1),
+    ///     slot,
+    ///     Datagram {
+    ///         bytes: b"believe me",
+    ///         meta: stranger,
+    ///     },
+    /// );
+    /// assert!(!core.has_result());
+    /// assert_eq!(core.ignored(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn receive(&mut self, now: Now, slot: usize, datagram: Datagram<'_>) {
         let Datagram { bytes, meta } = datagram;
         let now = now.monotonic;
@@ -312,9 +393,9 @@ impl<C: Codec> ClientCore<C> {
 
     /// The slot whose answer this could be.
     fn asked_for(&self, slot: usize, bytes: &[u8]) -> Option<usize> {
-        let index = match self.id_bits {
+        let index = match &self.ids {
             None => slot,
-            Some(_) => *self.waiting.get(&self.codec.response_id(bytes)?)?,
+            Some(ids) => ids.slot_of(self.codec.response_id(bytes)?)?,
         };
         self.is_in_flight(index).then_some(index)
     }
@@ -322,6 +403,21 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that the system says the peer cannot be reached, on the socket of `slot` if each has
     /// its own. Anybody can forge the message that makes it say so; so unless the options want it
     /// otherwise this only decides what the error will be.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.unreachable(at(1), slot, &std::io::ErrorKind::ConnectionRefused.into());
+    /// assert!(core.is_in_flight(slot)); // until its deadline
+    /// while core.next_send(at(5)).is_some() {}
+    /// let (_, result) = core.take().expect("5 seconds are the default");
+    /// assert!(matches!(result, Err(RequestError::NobodyListening { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn unreachable(&mut self, now: Now, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             core.slots[index].unreachable = Some(copy(error));
@@ -333,6 +429,21 @@ impl<C: Codec> ClientCore<C> {
 
     /// Notes that the system refused to send a datagram that [`next_send`](Self::next_send) gave
     /// out for `slot`.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.refused(slot, std::io::ErrorKind::PermissionDenied.into());
+    /// assert!(!core.was_sent(slot));
+    /// while core.next_send(at(5)).is_some() {}
+    /// let (_, result) = core.take().expect("it is past its deadline");
+    /// assert!(matches!(result, Err(RequestError::NotSent { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refused(&mut self, slot: usize, error: io::Error) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.refusals += 1;
@@ -343,6 +454,18 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that the system refused some datagrams of a batch, and that the one that
     /// [`next_send`](Self::next_send) gave out for `slot` may be among them. It is best
     /// [sent alone](Self::is_in_doubt) from now on.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.next_send(at(0));
+    /// core.refused_perhaps(slot);
+    /// assert!(core.is_in_doubt(slot));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refused_perhaps(&mut self, slot: usize) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.doubtful += 1;
@@ -357,6 +480,18 @@ impl<C: Codec> ClientCore<C> {
 
     /// Fails what is in flight because there is no socket any more, on the socket of `slot` if
     /// each has its own.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// core.transport_gone(at(0), slot, &std::io::ErrorKind::NotConnected.into());
+    /// let (_, result) = core.take().expect("it failed at once");
+    /// assert!(matches!(result, Err(RequestError::Transport(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn transport_gone(&mut self, now: Now, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             let error = RequestError::Transport(copy(error));
@@ -365,7 +500,7 @@ impl<C: Codec> ClientCore<C> {
     }
 
     fn for_those_on(&mut self, slot: usize, mut act: impl FnMut(&mut Self, usize)) {
-        let slots = match self.id_bits {
+        let slots = match &self.ids {
             None => slot..slot + 1,
             Some(_) => 0..self.slots.len(),
         };
@@ -384,6 +519,30 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// The result of one request, if it has one that was not taken.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let one = core.submit(at(0), "one", &mut || Ok(0))?;
+    /// let two = core.submit(at(0), "two", &mut || Ok(0))?;
+    /// let meta = Meta::new(core.peer());
+    /// for ticket in [one, two] {
+    ///     core.next_send(at(0));
+    ///     core.receive(
+    ///         at(1),
+    ///         ticket.slot(),
+    ///         Datagram {
+    ///             bytes: b"answer",
+    ///             meta,
+    ///         },
+    ///     );
+    /// }
+    /// assert_eq!(core.take_result_of(two).transpose()?, Some("answer"));
+    /// assert!(!core.has_result_of(two) && core.has_result_of(one));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn take_result_of(
         &mut self,
         ticket: Ticket,
@@ -440,6 +599,27 @@ impl<C: Codec> ClientCore<C> {
 
     /// Whether a server that does as it should may still answer the latest request in this slot,
     /// although that has its result: it was sent twice, or in vain.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
+    /// let meta = Meta::new(core.peer());
+    /// assert!(core.next_send(at(0)).is_some() && core.next_send(at(1)).is_some());
+    /// core.receive(
+    ///     at(2),
+    ///     slot,
+    ///     Datagram {
+    ///         bytes: b"answer",
+    ///         meta,
+    ///     },
+    /// );
+    /// // The server got two questions, and gave one answer so far.
+    /// assert!(core.may_be_answered_late(slot));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn may_be_answered_late(&self, slot: usize) -> bool {
         self.slots.get(slot).is_some_and(|slot| match &slot.state {
             // The port was closed when the only one came there.
@@ -468,6 +648,19 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// Whether there is a slot for another request.
+    ///
+    /// ```
+    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use std::time::{Duration, SystemTime};
+    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let peer = core.peer();
+    /// let mut core = ClientBuilder::new(Text).window(1).core(peer);
+    /// assert!(core.has_room());
+    /// core.submit(at(0), "question", &mut || Ok(0))?;
+    /// assert!(!core.has_room());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn has_room(&self) -> bool {
         !self.free.is_empty() || self.taken.is_some() || self.slots.len() < self.options.window
     }
@@ -478,44 +671,6 @@ impl<C: Codec> ClientCore<C> {
             uncollected: self.done.len(),
             resting,
         }
-    }
-
-    /// An id that nobody can predict and that no answer on its way can have (RFC 5452 §4.3, §9).
-    fn fresh_id(
-        &mut self,
-        now: Duration,
-        random: &mut dyn FnMut() -> io::Result<u64>,
-    ) -> Result<u64, RequestError> {
-        let Some(bits) = self.id_bits else {
-            return Ok(0);
-        };
-        while let Some(&(until, id)) = self.resting.front()
-            && until <= now
-        {
-            self.resting.pop_front();
-            self.resting_ids.remove(&id);
-        }
-        if self.resting.len() + self.in_flight >= MAX_RESTING {
-            return Err(self.window_full(self.resting.len()));
-        }
-        let mask = u64::MAX >> (64 - bits);
-        let mut id = 0;
-        for _ in 0..DRAWS {
-            id = random().map_err(RequestError::Entropy)? & mask;
-            if !self.is_used(id) {
-                return Ok(id);
-            }
-        }
-        // Nearly all are used, so there are few.
-        let ids = mask.min(SCANNED_IDS);
-        (0..=ids)
-            .map(|step| id.wrapping_add(step) & mask)
-            .find(|&id| !self.is_used(id))
-            .ok_or_else(|| self.window_full(self.resting.len()))
-    }
-
-    fn is_used(&self, id: u64) -> bool {
-        self.waiting.contains_key(&id) || self.resting_ids.contains(&id)
     }
 
     fn fail(&mut self, index: usize, now: Duration) {
@@ -561,14 +716,8 @@ impl<C: Codec> ClientCore<C> {
         if mem::take(&mut slot.parked) {
             self.parked.retain(|&parked| parked != index);
         }
-        if let Some(bits) = self.id_bits {
-            let id = slot.id;
-            self.waiting.remove(&id);
-            if bits < WIDE_ID_BITS {
-                let until = now.saturating_add(self.options.quarantine);
-                self.resting.push_back((until, id));
-                self.resting_ids.insert(id);
-            }
+        if let Some(ids) = &mut self.ids {
+            ids.give_back(slot.id, now);
         }
         self.in_flight -= 1;
         self.done.push_back(index);
@@ -622,45 +771,11 @@ impl Slot {
     }
 }
 
-/// Ids are random and our own choice, so they are their own hash.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // Narrow ids have no high bits, which hash tables look at.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
 /// The same error once more, for one more request.
 pub(super) fn copy(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// Whether a datagram from `actual` comes from the peer that was asked. The flow label says
-/// nothing, and a scope matters only if one was asked for.
-fn same_peer(asked: SocketAddr, actual: SocketAddr) -> bool {
-    match (asked, actual) {
-        (SocketAddr::V6(asked), SocketAddr::V6(actual)) => {
-            asked.ip() == actual.ip()
-                && asked.port() == actual.port()
-                && [0, actual.scope_id()].contains(&asked.scope_id())
-        }
-        _ => asked == actual,
     }
 }
 
@@ -672,11 +787,3 @@ fn is_refusal(error: &io::Error) -> bool {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
     )
 }
-
-/// Ids with as many bits or more need no rest: at a million requests a second, the chance that a
-/// random one repeats one of the last 202 seconds is under one in a million.
-const WIDE_ID_BITS: u32 = 48;
-const MAX_RESTING: usize = 65_536;
-/// How often a random id is tried before the free ones are looked for in order.
-const DRAWS: usize = 64;
-const SCANNED_IDS: u64 = 65_535;

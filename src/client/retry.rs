@@ -23,7 +23,10 @@ use std::time::Duration;
 /// use std::time::Duration;
 ///
 /// // A server in the same rack.
-/// let retry = Retry::new().initial(Duration::from_millis(50));
+/// let retry = Retry::new()
+///     .initial(Duration::from_millis(50))
+///     .max_sends(3)
+///     .max_in_flight(16);
 /// let client = ClientBuilder::new(Text).retry(retry);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,12 @@ impl Retry {
     }
 
     /// Requests are sent once.
+    ///
+    /// ```
+    /// use rejoinder::Retry;
+    ///
+    /// assert_eq!(Retry::never(), Retry::new().max_sends(1));
+    /// ```
     pub const fn never() -> Self {
         Self {
             max_sends: 1,

@@ -27,7 +27,10 @@ use crate::clock::Now;
 /// use rejoinder::{Codec, Ctime};
 ///
 /// let frame = Ctime::local().decode_response("[b'Sun Jul  7 17:17:58 2019']好".as_bytes())?;
-/// assert_eq!((frame.time.year(), frame.time.day(), frame.text), (2019, 7, "好"));
+/// assert_eq!(
+///     (frame.time.year(), frame.time.day(), frame.text),
+///     (2019, 7, "好")
+/// );
 /// # Ok::<(), rejoinder::CtimeError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -38,11 +41,31 @@ pub struct Ctime {
 
 impl Ctime {
     /// Frames carry the machine's local time, as the protocol wants it.
+    ///
+    /// ```
+    /// use rejoinder::{Ctime, Server};
+    ///
+    /// let server = Server::bind("127.0.0.1:0", Ctime::local())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn local() -> Self {
         Self::in_zone(Zone::Local)
     }
 
     /// Frames carry Coordinated Universal Time: the same on every machine, so the one for tests.
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Ctime, Now, Writer};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let mut space = [0; 64];
+    /// let mut out = Writer::new(&mut space);
+    /// let epoch = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+    /// Ctime::utc().encode_response(epoch, b"", &"hello", &mut out)?;
+    /// let len = out.finish()?;
+    /// assert_eq!(&space[..len], b"[b'Thu Jan  1 00:00:00 1970']hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn utc() -> Self {
         Self::in_zone(Zone::Utc)
     }
@@ -133,6 +156,17 @@ impl Codec for Ctime {
 /// A response of the ctime protocol, taken apart.
 ///
 /// It displays as exactly the bytes it was decoded from.
+///
+/// ```
+/// use rejoinder::{Codec, Ctime};
+///
+/// let datagram = "[b'Sun Jul  7 17:17:58 2019']【机器人】小Zurich 好!";
+/// let frame = Ctime::local().decode_response(datagram.as_bytes())?;
+/// assert_eq!(frame.text, "【机器人】小Zurich 好!");
+/// assert_eq!(frame.time.to_string(), "Sun Jul  7 17:17:58 2019");
+/// assert_eq!(frame.to_string(), datagram);
+/// # Ok::<(), rejoinder::CtimeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// When the server answered, by its own clock and in its own time zone.
@@ -158,6 +192,8 @@ impl fmt::Display for Frame<'_> {
 ///
 /// let time = CivilTime::new(2019, 7, 7, 17, 17, 58).expect("a real date");
 /// assert_eq!(time.to_string(), "Sun Jul  7 17:17:58 2019");
+/// assert_eq!((time.year(), time.month(), time.day()), (2019, 7, 7));
+/// assert_eq!((time.hour(), time.minute(), time.second()), (17, 17, 58));
 /// assert_eq!(CivilTime::new(2019, 2, 30, 0, 0, 0), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -234,6 +270,20 @@ impl fmt::Display for CivilTime {
 }
 
 /// Why bytes are no message of the ctime protocol, or a message could not be written.
+///
+/// ```
+/// use rejoinder::{Codec, Ctime, CtimeError};
+///
+/// let ctime = Ctime::utc();
+/// assert_eq!(ctime.decode_request(b""), Err(CtimeError::EmptyRequest));
+/// let error = ctime
+///     .decode_response(b"[b'Sun Jul 32 17:17:58 2019']")
+///     .unwrap_err();
+/// assert!(
+///     matches!(error, CtimeError::NotAResponse { offset: 11, .. }),
+///     "{error}"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CtimeError {

@@ -22,7 +22,10 @@ use crate::clock::Now;
 ///
 /// let net = SimNet::new();
 /// let server = "10.0.0.1:9999".parse()?;
-/// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.to_uppercase())))?;
+/// net.host(
+///     server,
+///     ServerCore::new(Tagged(Text), |text: &str| Some(text.to_uppercase())),
+/// )?;
 ///
 /// let mut client = Client::new(net, Tagged(Text), server);
 /// let (one, two) = (client.submit("one")?, client.submit("two")?);
@@ -36,6 +39,22 @@ use crate::clock::Now;
 pub struct Tagged<C>(pub C);
 
 /// Why a datagram is no tagged message, or a message could not be written.
+///
+/// ```
+/// use rejoinder::{Codec, Tagged, TaggedError, Text};
+///
+/// let codec = Tagged(Text);
+/// assert_eq!(
+///     codec.decode_request(b"no mark"),
+///     Err(TaggedError::NotARequest)
+/// );
+/// assert_eq!(
+///     codec.decode_response(b"!no id"),
+///     Err(TaggedError::NotAResponse)
+/// );
+/// let not_utf8 = codec.decode_request(b"?\0\0\0\0\0\0\0\x07\xff");
+/// assert!(matches!(not_utf8, Err(TaggedError::Inner(_))));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaggedError<E> {

@@ -23,6 +23,16 @@ use crate::clock::Now;
 pub struct Text;
 
 /// Why a datagram is no text, or an answer could not be written.
+///
+/// ```
+/// use rejoinder::{Codec, Text, TextError};
+///
+/// let error = Text.decode_request(b"caf\xe9").unwrap_err(); // Latin-1
+/// match error {
+///     TextError::NotUtf8(error) => assert_eq!(error.valid_up_to(), 3),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TextError {

@@ -20,14 +20,33 @@ use crate::codec::Codec;
 /// through without a look.
 ///
 /// ```
-/// use rejoinder::{Dedup, ServerCore, Text};
+/// use rejoinder::{Dedup, Inbox, Meta, Now, Outbox, ServerCore, Text};
 /// use std::sync::atomic::{AtomicU32, Ordering};
+/// use std::time::Duration;
 ///
 /// // A request is an id, a space, and something that costs money.
 /// let bought = AtomicU32::new(0);
-/// let shop = move |_: &str| Some(format!("bought {}", bought.fetch_add(1, Ordering::Relaxed) + 1));
+/// let shop = move |_: &str| {
+///     Some(format!(
+///         "bought {}",
+///         bought.fetch_add(1, Ordering::Relaxed) + 1
+///     ))
+/// };
 /// let id = |request: &&str| request.split_once(' ')?.0.parse::<u32>().ok();
-/// ServerCore::new(Text, Dedup::new(shop, id));
+/// let once = Dedup::new(shop, id)
+///     .capacity(1_024)
+///     .lifetime(Duration::from_secs(60))
+///     .max_answer_bytes(64);
+///
+/// let mut core = ServerCore::new(Text, once);
+/// let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
+/// for copy in [b"1 book", b"1 book"] {
+///     inbox.push(copy, Meta::new("192.0.2.1:7777".parse()?));
+/// }
+/// core.handle(Now::system(), &mut inbox, &mut outbox);
+/// let answers: Vec<_> = outbox.iter().map(|answer| answer.bytes).collect();
+/// assert_eq!(answers, [b"bought 1", b"bought 1"]);
+/// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
 /// # What it remembers, and for how long
@@ -58,6 +77,17 @@ pub struct Dedup<H, F, K> {
 
 impl<H, F, K> Dedup<H, F, K> {
     /// Wraps a handler; `key` tells what makes a request of one peer the same as another.
+    ///
+    /// ```
+    /// use rejoinder::{Dedup, ServerCore, Text};
+    ///
+    /// // Every request of a peer is its own key: the same text is the same request.
+    /// let once = Dedup::new(
+    ///     |text: &str| Some(text.len().to_string()),
+    ///     |text: &&str| Some((*text).to_owned()),
+    /// );
+    /// ServerCore::new(Text, once);
+    /// ```
     pub fn new(handler: H, key: F) -> Self {
         Self {
             handler,

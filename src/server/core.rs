@@ -29,7 +29,10 @@ use crate::transport::{Datagram, Inbox, Node, Outbox, Sent};
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// inbox.push(b"quiet", Meta::new("192.0.2.1:7777".parse()?));
 /// core.handle(Now::system(), &mut inbox, &mut outbox);
-/// assert_eq!(outbox.iter().next().map(|reply| reply.bytes), Some(&b"QUIET"[..]));
+/// assert_eq!(
+///     outbox.iter().next().map(|reply| reply.bytes),
+///     Some(&b"QUIET"[..])
+/// );
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub struct ServerCore<C, H, G = ()> {
@@ -55,6 +58,15 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
     }
 
     /// A core that shares its handler with others.
+    ///
+    /// ```
+    /// use rejoinder::{ServerCore, Text};
+    /// use std::sync::Arc;
+    ///
+    /// let handler = Arc::new(|text: &str| Some(text.to_uppercase()));
+    /// let one = ServerCore::shared(Text, Arc::clone(&handler));
+    /// let other = ServerCore::shared(Text, handler);
+    /// ```
     pub fn shared(codec: C, handler: Arc<H>) -> Self {
         Self {
             codec,
@@ -74,6 +86,13 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
 
 impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// Adds a gate, after those that are there.
+    ///
+    /// ```
+    /// use rejoinder::{AmplificationLimit, ServerCore, Text};
+    ///
+    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
+    /// let core = core.gate(AmplificationLimit::default());
+    /// ```
     pub fn gate<G2: Gate>(self, gate: G2) -> ServerCore<C, H, (G, G2)> {
         ServerCore {
             codec: self.codec,
@@ -92,21 +111,60 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
 
     /// The source ports that are never answered, see
     /// [`ServerBuilder::blocked_ports`](crate::ServerBuilder::blocked_ports).
+    ///
+    /// ```
+    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    ///
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let mut core = ServerCore::new(Text, echo).blocked_ports([7777]);
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(b"hello", Meta::new("192.0.2.1:7777".parse()?));
+    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.sources.set_blocked_ports(ports);
         self
     }
 
-    /// The address that the server is bound to: what claims to come from there is dropped. Default:
-    /// not known.
+    /// The address that the server is bound to: what claims to come from there is dropped. A server
+    /// with several addresses says each of them. Default: none is known.
+    ///
+    /// ```
+    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    ///
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let mut core = ServerCore::new(Text, echo).local_addr("192.0.2.1:9999".parse()?);
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(b"hello", Meta::new("192.0.2.1:9999".parse()?));
+    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
-        self.sources.set_own(addr);
+        self.sources.add_own(addr);
         self
     }
 
     /// How old a request may be, see [`ServerBuilder::max_age`](crate::ServerBuilder::max_age).
+    ///
+    /// ```
+    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use std::time::Duration;
+    ///
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let mut core = ServerCore::new(Text, echo).max_age(Duration::from_secs(5));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// meta.waited = Duration::from_secs(6);
+    /// inbox.push(b"hello?", meta);
+    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::Stale), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = Some(max_age);
@@ -119,6 +177,25 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// # Panics
     ///
     /// If the outbox has no room even when empty: it must hold at least [`MAX_REPLIES`] datagrams.
+    ///
+    /// ```
+    /// use rejoinder::{Inbox, MAX_REPLIES, Meta, Now, Outbox, ServerCore, Text};
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
+    /// // Room for the replies to one request at a time.
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(MAX_REPLIES, 512));
+    /// for word in [b"one", b"two"] {
+    ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
+    /// }
+    /// let mut answers = Vec::new();
+    /// while !inbox.is_empty() {
+    ///     core.handle(Now::system(), &mut inbox, &mut outbox);
+    ///     answers.extend(outbox.iter().map(|reply| reply.bytes.to_vec())); // send them
+    ///     outbox.clear();
+    /// }
+    /// assert_eq!(answers, [b"ONE", b"TWO"]);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn handle(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.handle_with_clock(now, || now, inbox, outbox);
     }
@@ -134,6 +211,28 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// # Panics
     ///
     /// As [`handle`](Self::handle).
+    ///
+    /// ```
+    /// use rejoinder::{Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use std::cell::Cell;
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// // Each reading of the clock is 10 ms after the one before.
+    /// let elapsed = Cell::new(Duration::ZERO);
+    /// let clock = || {
+    ///     elapsed.set(elapsed.get() + Duration::from_millis(10));
+    ///     Now::new(elapsed.get(), SystemTime::UNIX_EPOCH)
+    /// };
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// for word in [b"one", b"two"] {
+    ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
+    /// }
+    /// core.handle_with_clock(clock(), clock, &mut inbox, &mut outbox);
+    /// // The first answer is not to wait for the second request.
+    /// assert_eq!((outbox.len(), inbox.len()), (1, 1));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn handle_with_clock(
         &mut self,
         received: Now,
@@ -257,6 +356,22 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
 
 impl<C, H, G> ServerCore<C, H, G> {
     /// Counts what became of the outbox.
+    ///
+    /// ```
+    /// use rejoinder::{Sent, ServerCore, Text};
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// let mut sent = Sent {
+    ///     datagrams: 2,
+    ///     ..Sent::default()
+    /// };
+    /// sent.fail(std::io::ErrorKind::HostUnreachable.into());
+    /// core.sent(&sent);
+    /// assert_eq!(
+    ///     (core.stats().replies_sent, core.stats().replies_failed),
+    ///     (2, 1)
+    /// );
+    /// ```
     pub fn sent(&mut self, sent: &Sent) {
         self.stats.count_sent(sent);
         if let Some(error) = &sent.error {
@@ -266,6 +381,18 @@ impl<C, H, G> ServerCore<C, H, G> {
     }
 
     /// Counts an attempt to receive that failed.
+    ///
+    /// ```
+    /// use rejoinder::{ErrorClass, Now, ServerCore, Text};
+    /// use std::io;
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// core.receive_failed(
+    ///     Now::system(),
+    ///     &io::Error::from(io::ErrorKind::ConnectionRefused),
+    /// );
+    /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Peer), 1);
+    /// ```
     pub fn receive_failed(&mut self, now: Now, error: &io::Error) {
         self.stats.count_receive_error(error);
         self.last_receive_error = Some(LastError::new(error));
@@ -274,11 +401,27 @@ impl<C, H, G> ServerCore<C, H, G> {
 
     /// Notes how many datagrams the system has dropped in all, see
     /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
+    ///
+    /// ```
+    /// use rejoinder::{ServerCore, Text};
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// core.kernel_dropped(3);
+    /// core.kernel_dropped(5); // two more, not five
+    /// assert_eq!(core.stats().kernel_drops, 5);
+    /// ```
     pub fn kernel_dropped(&mut self, datagrams: u64) {
         self.stats.kernel_drops = datagrams;
     }
 
     /// The counters. Nothing is pending here: what was not popped was not seen.
+    ///
+    /// ```
+    /// use rejoinder::{ServerCore, Text};
+    ///
+    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// assert_eq!(core.stats().received, 0);
+    /// ```
     pub fn stats(&self) -> Stats {
         self.stats
     }

@@ -35,9 +35,9 @@ use crate::transport::{Datagram, Meta};
 /// ```
 /// use rejoinder::{Datagram, ServerBuilder, Text};
 ///
-/// ServerBuilder::new(Text).gate(|datagram: &Datagram<'_>| match datagram.bytes.len() {
-///     0..=512 => Ok(()),
-///     _ => Err("over 512 bytes"),
+/// ServerBuilder::new(Text).gate(|datagram: &Datagram<'_>| match datagram.bytes {
+///     [b'?', ..] => Ok(()),
+///     _ => Err("no question"),
 /// });
 /// ```
 ///
@@ -63,7 +63,9 @@ use crate::transport::{Datagram, Meta};
 /// impl Gate for OnlyFrom {
 ///     fn admit(&mut self, _: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
 ///         let known = datagram.meta.peer.ip() == self.0;
-///         known.then_some(()).ok_or(DropReason::Gate("not the known address"))
+///         known
+///             .then_some(())
+///             .ok_or(DropReason::Gate("not the known address"))
 ///     }
 /// }
 ///
@@ -76,6 +78,31 @@ pub trait Gate {
     fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason>;
 
     /// Whether the replies to a datagram may leave: all of them, or none. The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::{Datagram, DropReason, Gate, Now, Replies, ServerBuilder, Text};
+    ///
+    /// /// Sends so many bytes, and then nothing more.
+    /// #[derive(Clone)]
+    /// struct Budget(usize);
+    ///
+    /// impl Gate for Budget {
+    ///     fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
+    ///         Ok(())
+    ///     }
+    ///     fn release(
+    ///         &mut self,
+    ///         _: Now,
+    ///         _: &Datagram<'_>,
+    ///         replies: Replies,
+    ///     ) -> Result<(), DropReason> {
+    ///         let left = self.0.checked_sub(replies.bytes);
+    ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ServerBuilder::new(Text).gate(Budget(1_000_000));
+    /// ```
     fn release(
         &mut self,
         now: Now,
@@ -88,6 +115,16 @@ pub trait Gate {
 }
 
 /// How much would be sent in answer to one datagram.
+///
+/// ```
+/// use rejoinder::{Meta, Replies};
+///
+/// let replies = Replies::new(2, 100);
+/// let (v4, v6) = ("192.0.2.1:7777".parse()?, "[2001:db8::1]:7777".parse()?);
+/// assert_eq!(replies.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
+/// assert_eq!(replies.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replies {

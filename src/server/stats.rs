@@ -11,11 +11,28 @@ use crate::transport::{ErrorClass, ErrorCounts, Sent};
 /// `received = replied + silent + dropped + pending`, at every moment and when the server ended.
 ///
 /// ```
-/// use rejoinder::{DropReason, Stats};
+/// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
 ///
-/// let stats = Stats::default();
-/// assert_eq!(stats.dropped(DropReason::Malformed), 0);
+/// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
+/// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+/// for datagram in [&b"quiet"[..], b"\xff is not UTF-8"] {
+///     inbox.push(datagram, Meta::new("192.0.2.1:7777".parse()?));
+/// }
+/// core.handle(Now::system(), &mut inbox, &mut outbox);
+///
+/// let stats = core.stats();
+/// assert_eq!(
+///     (stats.received, stats.replied, stats.dropped_total()),
+///     (2, 1, 1)
+/// );
+/// assert_eq!(stats.dropped(DropReason::Malformed), 1);
 /// assert!(stats.is_conserved());
+/// assert!(
+///     stats
+///         .to_string()
+///         .starts_with("received 2: replied 1, silent 0, dropped 1 (malformed 1)")
+/// );
+/// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,16 +77,43 @@ impl Stats {
     }
 
     /// Datagrams dropped, by reason. The reasons of users' gates appear once they happened.
+    ///
+    /// ```
+    /// # use rejoinder::Stats;
+    /// # let stats = Stats::default();
+    /// for (reason, datagrams) in stats.drops() {
+    ///     println!("{reason}: {datagrams}"); // truncated: 0, and so on
+    /// }
+    /// # assert!(stats.drops().count() > 10);
+    /// ```
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> {
         self.dropped.iter()
     }
 
     /// Attempts to receive that ended with an error of one class.
+    ///
+    /// ```
+    /// use rejoinder::{ErrorClass, Now, ServerCore, Text};
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// core.receive_failed(Now::system(), &std::io::ErrorKind::OutOfMemory.into());
+    /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Resources), 1);
+    /// ```
     pub fn receive_errors_of(&self, class: ErrorClass) -> u64 {
         self.receive_errors_by_class.of(class)
     }
 
     /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
+    ///
+    /// ```
+    /// use rejoinder::{ErrorClass, Sent, ServerCore, Text};
+    ///
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// let mut sent = Sent::default();
+    /// sent.fail(std::io::ErrorKind::PermissionDenied.into()); // a firewall
+    /// core.sent(&sent);
+    /// assert_eq!(core.stats().send_errors_of(ErrorClass::Configuration), 1);
+    /// ```
     pub fn send_errors_of(&self, class: ErrorClass) -> u64 {
         self.send_errors_by_class.of(class)
     }
@@ -82,6 +126,18 @@ impl Stats {
     /// All counters with their names, for an exporter: always the same names in the same order.
     /// Those of drops begin with `dropped_`; what users' gates dropped is `dropped_gate`, and by
     /// reason in [`drops`](Self::drops).
+    ///
+    /// ```
+    /// use rejoinder::Stats;
+    ///
+    /// // The lines of a metrics endpoint, say.
+    /// let lines: Vec<_> = Stats::default()
+    ///     .counters()
+    ///     .map(|(name, value)| format!("bot_{name} {value}"))
+    ///     .collect();
+    /// assert_eq!(lines[0], "bot_received 0");
+    /// assert!(lines.contains(&"bot_dropped_malformed 0".to_owned()));
+    /// ```
     pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let gates = self.dropped.gates.iter().map(|(_, datagrams)| datagrams);
         let gates = gates.sum::<u64>() + self.dropped.other_gates;
@@ -218,6 +274,13 @@ impl fmt::Display for Stats {
 ///
 /// A datagram meets the checks in the order of this list. All but those that say otherwise are
 /// always on.
+///
+/// ```
+/// use rejoinder::DropReason;
+///
+/// assert_eq!(DropReason::SourceReflector.to_string(), "reflector port");
+/// assert_eq!(DropReason::Gate("no question").to_string(), "no question");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {

@@ -9,6 +9,19 @@ use crate::transport::{
 
 /// Two transports that can reach each other, with nothing else on the way between them, and no
 /// faults.
+///
+/// ```
+/// use rejoinder::SimNet;
+/// use rejoinder::testing::Pair;
+///
+/// let net = SimNet::new();
+/// let pair = Pair::new(
+///     net.bind("10.0.0.1:0".parse()?)?,
+///     net.bind("10.0.0.2:0".parse()?)?,
+/// )?;
+/// assert_eq!(pair.other_addr, "10.0.0.2:49152".parse()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Pair<A, B> {
@@ -35,6 +48,17 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 
     /// The same pair, if the other is reached at another IP address than it says: because it is
     /// bound to `[::]`, say.
+    ///
+    /// ```
+    /// use rejoinder::UdpTransport;
+    /// use rejoinder::testing::Pair;
+    ///
+    /// let bind = UdpTransport::bind;
+    /// let pair = Pair::new(bind("127.0.0.1:0")?, bind("0.0.0.0:0")?)?;
+    /// let pair = pair.other_at("127.0.0.1".parse()?);
+    /// assert!(pair.other_addr.ip().is_loopback());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn other_at(mut self, ip: IpAddr) -> Self {
         self.other_addr.set_ip(ip);
@@ -60,6 +84,17 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 /// - "the clock never goes back".
 ///
 /// An error when a pair is opened, or of `recv` in between, is a broken law too.
+///
+/// ```
+/// use rejoinder::UdpTransport;
+/// use rejoinder::testing::{Pair, transport_laws};
+///
+/// transport_laws(|| {
+///     let bind = || UdpTransport::bind("127.0.0.1:0");
+///     Pair::new(bind()?, bind()?)
+/// })?;
+/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// ```
 pub fn transport_laws<A: Transport, B: Transport>(
     mut open: impl FnMut() -> io::Result<Pair<A, B>>,
 ) -> Kept {

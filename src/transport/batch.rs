@@ -6,9 +6,27 @@ use std::time::Duration;
 
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
 /// and a UDP header of 8 (RFC 791 §3.1, RFC 768). The default limit in both directions.
+///
+/// ```
+/// use rejoinder::{Inbox, MAX_DATAGRAM_BYTES};
+///
+/// // Whatever a peer can send over IPv4 arrives whole.
+/// let inbox = Inbox::new(8, MAX_DATAGRAM_BYTES);
+/// assert_eq!(inbox.max_datagram_bytes(), 65_507);
+/// ```
 pub const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 /// Where a received datagram came from and went to.
+///
+/// ```
+/// use rejoinder::Meta;
+///
+/// let meta = Meta::new("192.0.2.1:7777".parse()?).to("198.51.100.1".parse()?);
+/// assert_eq!(meta.peer.port(), 7777);
+/// assert_eq!(meta.local, Some("198.51.100.1".parse()?));
+/// assert!(!meta.truncated && meta.waited.is_zero());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meta {
@@ -43,6 +61,17 @@ impl Meta {
 }
 
 /// One received datagram.
+///
+/// ```
+/// use rejoinder::{Inbox, Meta};
+///
+/// let mut inbox = Inbox::new(1, 4);
+/// inbox.push(b"too long", Meta::new("192.0.2.1:7777".parse()?));
+/// let datagram = inbox.pop().expect("it was pushed");
+/// assert!(datagram.meta.truncated); // so what is in `bytes` is no message
+///     
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// The payload; a part of it if [`Meta::truncated`] is set.
@@ -61,6 +90,23 @@ pub struct Datagram<'a> {
 /// Memory: `buffers` × 65,536 bytes of address space (more if `max_datagram_bytes` is), and about
 /// 100 bytes of bookkeeping for each buffer. It never grows, and pages that no datagram ever
 /// reached are not backed by memory on most systems.
+///
+/// ```
+/// use rejoinder::{Inbox, Meta};
+///
+/// let mut inbox = Inbox::new(2, 512);
+/// let meta = Meta::new("192.0.2.1:7777".parse()?);
+/// inbox.push(b"one", meta);
+/// inbox.push(b"two", meta);
+/// assert_eq!((inbox.len(), inbox.max_datagram_bytes()), (2, 512));
+/// assert!(!inbox.has_space());
+///
+/// while let Some(datagram) = inbox.pop() {
+///     assert_eq!(datagram.bytes.len(), 3);
+/// }
+/// assert!(inbox.is_empty() && inbox.has_space());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 pub struct Inbox {
     arena: Box<[u8]>,
     buffer_bytes: usize,
@@ -168,6 +214,30 @@ impl Inbox {
     /// # Panics
     ///
     /// If no buffer is spare, or `len` passes the buffer.
+    ///
+    /// ```
+    /// use rejoinder::{Inbox, Meta};
+    /// use std::net::UdpSocket;
+    ///
+    /// let (one, other) = (
+    ///     UdpSocket::bind("127.0.0.1:0")?,
+    ///     UdpSocket::bind("127.0.0.1:0")?,
+    /// );
+    /// one.send_to(b"hello", other.local_addr()?)?;
+    ///
+    /// let mut inbox = Inbox::new(8, 512);
+    /// let buffer = inbox
+    ///     .spare()
+    ///     .next()
+    ///     .expect("an empty inbox has spare buffers");
+    /// let (len, peer) = other.recv_from(buffer)?;
+    /// inbox.fill(len, Meta::new(peer));
+    /// assert_eq!(
+    ///     inbox.pop().map(|datagram| datagram.bytes),
+    ///     Some(&b"hello"[..])
+    /// );
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[inline]
     pub fn fill(&mut self, len: usize, meta: Meta) {
         self.fill_segments(len, len.max(1), meta);
@@ -182,6 +252,23 @@ impl Inbox {
     /// # Panics
     ///
     /// If no buffer is spare, `len` passes the buffer, or `segment_bytes` is 0.
+    ///
+    /// ```
+    /// use rejoinder::{Inbox, Meta};
+    ///
+    /// let mut inbox = Inbox::new(8, 512);
+    /// let buffer = inbox
+    ///     .spare()
+    ///     .next()
+    ///     .expect("an empty inbox has spare buffers");
+    /// buffer[..10].copy_from_slice(b"one-two-3.");
+    /// inbox.fill_segments(10, 4, Meta::new("192.0.2.1:7777".parse()?));
+    /// assert_eq!(inbox.len(), 3);
+    /// for bytes in [&b"one-"[..], b"two-", b"3."] {
+    ///     assert_eq!(inbox.pop().map(|datagram| datagram.bytes), Some(bytes));
+    /// }
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     #[inline]
     pub fn fill_segments(&mut self, len: usize, segment_bytes: usize, meta: Meta) {
         let start = self.used_buffers * self.buffer_bytes;
@@ -221,6 +308,21 @@ impl fmt::Debug for Inbox {
 }
 
 /// One datagram to be sent.
+///
+/// ```
+/// use rejoinder::{Outbox, OutboxFull};
+///
+/// let mut outbox = Outbox::new(1, 512);
+/// outbox.push_with("192.0.2.1:7777".parse()?, None, |space| {
+///     space[0] = b'!';
+///     Ok::<_, OutboxFull>(1)
+/// })?;
+/// // What a transport does with an outbox:
+/// for datagram in outbox.iter() {
+///     assert_eq!((datagram.bytes, datagram.peer.port()), (&b"!"[..], 7777));
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
     /// The payload.
@@ -236,12 +338,38 @@ pub struct Outgoing<'a> {
 /// Memory: [`ARENA_DATAGRAMS`](Self::ARENA_DATAGRAMS) × `max_datagram_bytes` bytes, or up to 1,500
 /// bytes for each of `datagrams` if that is more; and about 80 bytes of bookkeeping for each of
 /// `datagrams`. It never grows.
+///
+/// ```
+/// use rejoinder::{Outbox, OutboxFull};
+///
+/// let mut outbox = Outbox::new(32, 512);
+/// let peer = "192.0.2.1:7777".parse()?;
+/// for word in ["one", "two"] {
+///     outbox.push_with(peer, None, |space| {
+///         space[..word.len()].copy_from_slice(word.as_bytes());
+///         Ok::<_, OutboxFull>(word.len())
+///     })?;
+/// }
+/// assert_eq!(outbox.len(), 2);
+/// assert!(outbox.has_room_for(30) && !outbox.has_room_for(31));
+///
+/// outbox.truncate(1);
+/// let left: Vec<_> = outbox.iter().map(|datagram| datagram.bytes).collect();
+/// assert_eq!(left, [b"one"]);
+/// outbox.clear();
+/// assert!(outbox.is_empty());
+/// assert_eq!(outbox.max_datagram_bytes(), 512);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Outbox {
     arena: Box<[u8]>,
     used: usize,
     max_datagram_bytes: usize,
     datagrams: Vec<Queued>,
     max_datagrams: usize,
+    any_order: bool,
+    /// Whether this batch has datagrams whose order tells something.
+    keeps_order: bool,
 }
 
 /// A datagram in the arena.
@@ -274,7 +402,23 @@ impl Outbox {
             max_datagram_bytes,
             datagrams: Vec::with_capacity(datagrams),
             max_datagrams: datagrams,
+            any_order: false,
+            keeps_order: false,
         }
+    }
+
+    /// The same, for datagrams that carry ids: those to one peer may leave in any order, if fewer
+    /// messages can be made of them then.
+    #[must_use]
+    pub(crate) fn in_any_order(mut self) -> Self {
+        self.any_order = true;
+        self
+    }
+
+    /// Has this batch leave in order nevertheless.
+    #[inline]
+    pub(crate) fn keep_order(&mut self) {
+        self.keeps_order = true;
     }
 
     /// The longest datagram that can be queued.
@@ -346,6 +490,13 @@ impl Outbox {
     /// Takes back all datagrams.
     pub fn clear(&mut self) {
         self.truncate(0);
+        self.keeps_order = false;
+    }
+
+    /// Whether the datagrams to one peer may leave in any order.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_in_any_order(&self) -> bool {
+        self.any_order && !self.keeps_order
     }
 
     /// How many bytes the datagrams from index `first` on have together.
@@ -385,6 +536,17 @@ impl fmt::Debug for Outbox {
 }
 
 /// An outbox has no room for another datagram.
+///
+/// ```
+/// use rejoinder::{Outbox, OutboxFull};
+///
+/// let mut outbox = Outbox::new(1, 512);
+/// let peer = "192.0.2.1:7777".parse()?;
+/// let mut push = || outbox.push_with(peer, None, |_| Ok::<_, OutboxFull>(0));
+/// assert_eq!(push(), Ok(()));
+/// assert_eq!(push(), Err(OutboxFull));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the outbox is full")]
 pub struct OutboxFull;

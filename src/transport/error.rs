@@ -1,6 +1,19 @@
 use std::io::{self, ErrorKind};
 
 /// What kind of trouble an error of a socket tells of, and so what there is to do about it.
+///
+/// ```
+/// use rejoinder::ErrorClass;
+/// use std::io::{Error, ErrorKind};
+///
+/// let class = |kind: ErrorKind| ErrorClass::of(&Error::from(kind));
+/// assert_eq!(class(ErrorKind::ConnectionRefused), ErrorClass::Peer);
+/// assert_eq!(
+///     class(ErrorKind::PermissionDenied),
+///     ErrorClass::Configuration
+/// );
+/// assert_eq!(class(ErrorKind::NotConnected), ErrorClass::Gone);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorClass {
@@ -58,6 +71,19 @@ impl ErrorClass {
 }
 
 /// How many errors there were of each class.
+///
+/// ```
+/// use rejoinder::{ErrorClass, ErrorCounts};
+///
+/// let mut today = ErrorCounts::default();
+/// today.add(ErrorClass::Peer, 2);
+/// let mut yesterday = ErrorCounts::default();
+/// yesterday.add(ErrorClass::Resources, 1);
+///
+/// today.merge(&yesterday);
+/// assert_eq!(today.of(ErrorClass::Peer), 2);
+/// assert_eq!(today.total(), 3);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorCounts([u64; ErrorClass::ALL.len()]);
 

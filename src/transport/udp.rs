@@ -25,7 +25,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use self::fast::Fast;
 pub use self::features::{UdpFeature, UdpFeatures};
 use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait, canonical};
+use super::{Connect, Sent, Transport, Wait, canonical, same_peer as same};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -39,6 +39,7 @@ use super::{Connect, Sent, Transport, Wait, canonical};
 /// let transport = UdpTransport::bind("127.0.0.1:0")?;
 /// assert_ne!(transport.local_addr()?.port(), 0);
 /// println!("by {}", transport.features()); // recvmmsg, sendmmsg, gro, gso, rxq_ovfl
+///     
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -64,6 +65,17 @@ impl UdpTransport {
 
     /// Adopts a socket with whatever options it has, with the defaults of [`UdpOptions`] for the
     /// rest. Its blocking mode and its read timeout are the transport's to change from now on.
+    ///
+    /// ```
+    /// use rejoinder::{Transport, UdpTransport};
+    /// use std::net::UdpSocket;
+    ///
+    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// socket.set_ttl(1)?; // an option that `UdpOptions` has not
+    /// let addr = socket.local_addr()?;
+    /// assert_eq!(UdpTransport::from_socket(socket)?.local_addr()?, addr);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_socket(socket: UdpSocket) -> io::Result<Self> {
         UdpOptions::new().adopt(socket)
     }
@@ -77,11 +89,30 @@ impl UdpTransport {
     /// How large the system made the receive buffer, in bytes as it counts them: on Linux with all
     /// its bookkeeping, which for a small datagram is most of it, and so up to twice what was
     /// [asked for](UdpOptions::receive_buffer_bytes).
+    ///
+    /// ```
+    /// use rejoinder::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new()
+    ///     .receive_buffer_bytes(65_536)
+    ///     .bind("127.0.0.1:0")?;
+    /// println!(
+    ///     "asked for 65,536 bytes, got {}",
+    ///     transport.receive_buffer_bytes()?
+    /// );
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn receive_buffer_bytes(&self) -> io::Result<usize> {
         SockRef::from(&self.socket).recv_buffer_size()
     }
 
     /// How large the system made the send buffer, counted in the same way.
+    ///
+    /// ```
+    /// let transport = rejoinder::UdpTransport::bind("127.0.0.1:0")?;
+    /// assert!(transport.send_buffer_bytes()? > 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn send_buffer_bytes(&self) -> io::Result<usize> {
         SockRef::from(&self.socket).send_buffer_size()
     }
@@ -216,11 +247,15 @@ impl Transport for UdpTransport {
 
 /// How to open UDP sockets. As a [`Connect`], it is what a UDP client is made with.
 ///
-/// ```no_run
-/// use rejoinder::{Transport, UdpOptions};
+/// ```
+/// use rejoinder::{Transport, UdpFeature, UdpOptions};
 ///
-/// let transport = UdpOptions::new().only_v6(true).bind("[::1]:0")?;
-/// assert!(transport.local_addr()?.is_ipv6());
+/// let options = UdpOptions::new()
+///     .receive_buffer_bytes(1 << 20)
+///     .send_buffer_bytes(0) // as the system makes it
+///     .with(UdpFeature::Timestamp);
+/// let transport = options.bind("127.0.0.1:0")?;
+/// assert!(transport.receive_buffer_bytes()? > 0 && transport.send_buffer_bytes()? > 0);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -243,6 +278,15 @@ impl UdpOptions {
     }
 
     /// Whether a socket on `[::]` leaves IPv4 alone. The default is `false`: it serves both.
+    ///
+    /// ```no_run
+    /// use rejoinder::UdpOptions;
+    ///
+    /// // Two sockets on one port, where otherwise the first would take both.
+    /// let v6 = UdpOptions::new().only_v6(true).bind("[::]:9999")?;
+    /// let v4 = UdpOptions::new().bind("0.0.0.0:9999")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn only_v6(mut self, only_v6: bool) -> Self {
         self.only_v6 = only_v6;
@@ -272,6 +316,19 @@ impl UdpOptions {
 
     /// Leaves a feature of the system unused, as if it did not have it: for tests, and for systems
     /// where one is broken. The default is to use all but [`UdpFeature::Timestamp`].
+    ///
+    /// ```
+    /// use rejoinder::{UdpFeature, UdpOptions};
+    ///
+    /// let options = UdpOptions::new().without(UdpFeature::Gso);
+    /// assert!(
+    ///     !options
+    ///         .bind("127.0.0.1:0")?
+    ///         .features()
+    ///         .contains(UdpFeature::Gso)
+    /// );
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn without(mut self, feature: UdpFeature) -> Self {
         self.features = self.features.with(feature, false);
@@ -288,6 +345,14 @@ impl UdpOptions {
 
     /// Leaves all [features](UdpFeature) unused, so that the socket is moved one datagram at a time
     /// by the standard library, as on any system.
+    ///
+    /// ```
+    /// use rejoinder::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new().portable().bind("127.0.0.1:0")?;
+    /// assert_eq!(transport.features().to_string(), "portable");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn portable(mut self) -> Self {
         self.features = UdpFeatures::NONE;
@@ -306,6 +371,17 @@ impl UdpOptions {
     ///
     /// More than one needs Linux: elsewhere it is an error of the kind
     /// [`ErrorKind::Unsupported`]. None is one of the kind [`ErrorKind::InvalidInput`].
+    ///
+    /// ```
+    /// use rejoinder::{Transport, UdpOptions};
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let group = UdpOptions::new().bind_group("127.0.0.1:0", 2)?;
+    /// assert_eq!(group.len(), 2);
+    /// assert_eq!(group[0].local_addr()?, group[1].local_addr()?);
+    /// # }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn bind_group(
         &self,
         addr: impl ToSocketAddrs,
@@ -339,6 +415,17 @@ impl UdpOptions {
     /// the buffers apply. Its blocking mode and its read timeout are the transport's to change from
     /// now on. If the system was asked to tell more about each datagram than fits into 256 bytes
     /// with what the features need, all seem [truncated](Meta::truncated).
+    ///
+    /// ```
+    /// use rejoinder::{Transport, UdpOptions};
+    /// use std::net::UdpSocket;
+    ///
+    /// // A socket that somebody else has bound: a service manager, say.
+    /// let inherited = UdpSocket::bind("127.0.0.1:0")?;
+    /// let transport = UdpOptions::new().receive_buffer_bytes(0).adopt(inherited)?;
+    /// assert_ne!(transport.local_addr()?.port(), 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn adopt(&self, socket: UdpSocket) -> io::Result<UdpTransport> {
         let addr = socket.local_addr()?;
         let family = match addr {
@@ -502,16 +589,6 @@ fn wrong_peer() -> io::Error {
         ErrorKind::InvalidInput,
         "the socket is connected to another peer",
     )
-}
-
-/// Whether two canonical addresses are the same, whatever their flow labels.
-fn same(one: SocketAddr, other: SocketAddr) -> bool {
-    match (one, other) {
-        (SocketAddr::V6(one), SocketAddr::V6(other)) => {
-            (one.ip(), one.port(), one.scope_id()) == (other.ip(), other.port(), other.scope_id())
-        }
-        _ => one == other,
-    }
 }
 
 /// Gives errors that say "this is no socket (any more)" the kind that ends the receiving loop.

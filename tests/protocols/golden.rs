@@ -17,9 +17,10 @@ use rejoinder::{
 use crate::coap::codec::Coap;
 use crate::dns::codec::{Dns, Edns, Query};
 use crate::dns::zone::Zone;
-use crate::inetd::Service;
-use crate::sntp::{Answer, Clock, LOCAL_CLOCK, Sntp};
-use crate::stun::{Mirror, Stun};
+use crate::inetd::services::Service;
+use crate::sntp::codec::{Answer, Clock, LOCAL_CLOCK, Sntp};
+use crate::stun::Mirror;
+use crate::stun::codec::Stun;
 
 const PEER: &str = "192.0.2.1:40000";
 /// 2026-11-22 00:00:00.25 UTC.
@@ -160,7 +161,7 @@ fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
 }
 
 fn zone() -> Zone {
-    Zone::parse(include_bytes!("../../examples/dns/example.zone")).unwrap()
+    Zone::example().unwrap()
 }
 
 /// A query with the id 0x1234 and recursion desired, in hexadecimal digits.
@@ -254,8 +255,11 @@ fn dns_is_silent_to_responses_and_to_what_is_no_query() {
     let mut core = ServerCore::new(Dns, zone());
     let good = query("www.example.org", Rtype::A, Some(1232));
     assert_eq!(ask(&mut core, &good).len(), 1);
-    for cut in 0..good.len() {
-        assert!(ask(&mut core, &good[..cut]).is_empty(), "{cut}");
+    let plain = query("www.example.org", Rtype::A, None);
+    for good in [&good, &plain] {
+        for cut in 0..good.len() {
+            assert!(ask(&mut core, &good[..cut]).is_empty(), "{cut}");
+        }
     }
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bad = good.clone();
@@ -266,6 +270,7 @@ fn dns_is_silent_to_responses_and_to_what_is_no_query() {
     for bad in [
         // A byte too many; no question; two; a record that is not there.
         changed(&|bad| bad.push(0)),
+        [&plain[..], &[0]].concat(),
         changed(&|bad| bad[5] = 0),
         changed(&|bad| bad[5] = 2),
         changed(&|bad| bad[7] = 1),
@@ -279,7 +284,7 @@ fn dns_is_silent_to_responses_and_to_what_is_no_query() {
     ] {
         assert!(ask(&mut core, &bad).is_empty());
     }
-    assert_eq!(core.stats().dropped(DropReason::Malformed), malformed + 6);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), malformed + 7);
 
     assert!(ask(&mut core, &changed(&|bad| bad[2] |= 0x80)).is_empty());
     assert_eq!(core.stats().dropped(DropReason::Response), 1);
@@ -332,7 +337,7 @@ fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, &'static AtomicU32) {
     let asked: &AtomicU32 = Box::leak(Box::default());
     let handler = move |request: Packet| {
         asked.fetch_add(1, Ordering::Relaxed);
-        crate::coap::answer(&robot, &request)
+        crate::coap::zurich::answer(&robot, &request)
     };
     (ServerCore::new(Coap, crate::coap::once(handler)), asked)
 }
@@ -537,7 +542,7 @@ proptest! {
 
         check(Sntp, Arc::new(|()| LOCAL_CLOCK), &datagram)?;
         check(Dns, Arc::clone(&ZONE), &datagram)?;
-        check(Coap, Arc::new(|request: Packet| crate::coap::answer(&ROBOT, &request)), &datagram)?;
+        check(Coap, Arc::new(|request: Packet| crate::coap::zurich::answer(&ROBOT, &request)), &datagram)?;
         check(Stun, Arc::new(Mirror), &datagram)?;
     }
 }

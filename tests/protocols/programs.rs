@@ -19,7 +19,7 @@ use rejoinder::{Client, ClientBuilder, Now, Raw, ServerCore, UdpOptions, Wait};
 
 use crate::coap::codec::Coap;
 use crate::dns::codec::{Dns, Query};
-use crate::inetd::Service;
+use crate::inetd::services::Service;
 use crate::process::{Ended, PATIENCE, Program, example, start_server};
 
 /// Runs a program to its end. Whoever prints the time, prints it in UTC.

@@ -123,17 +123,27 @@ impl Program {
 
     /// What follows `prefix` on the first line of standard error that begins with it.
     pub(crate) fn wait_for_stderr(&mut self, prefix: &str) -> String {
+        self.wait_for_stderr_again(prefix, 1)
+    }
+
+    /// What follows `prefix` on the line that is the `nth` to begin with it, from 1.
+    pub(crate) fn wait_for_stderr_again(&mut self, prefix: &str, nth: usize) -> String {
         let started = Instant::now();
         loop {
+            // Asked first, so that what it wrote last is seen.
+            let is_over = self.stderr.is_over();
             let stderr = self.stderr.so_far();
             let complete = stderr.rfind('\n').map_or("", |end| &stderr[..end]);
-            if let Some(rest) = complete.lines().find_map(|line| line.strip_prefix(prefix)) {
+            let mut rests = complete
+                .lines()
+                .filter_map(|line| line.strip_prefix(prefix));
+            if let Some(rest) = rests.nth(nth - 1) {
                 return rest.to_owned();
             }
-            let ended = self.child.try_wait().unwrap();
             assert!(
-                ended.is_none() && started.elapsed() < PATIENCE,
-                "waiting for `{prefix}`: {ended:?}, {stderr}"
+                !is_over && started.elapsed() < PATIENCE,
+                "waiting for `{prefix}`: {:?}, {stderr}",
+                self.child.try_wait()
             );
             thread::sleep(POLL);
         }
@@ -214,6 +224,11 @@ impl Captured {
             bytes,
             reader: Some(reader),
         }
+    }
+
+    /// Whether nothing more will come.
+    fn is_over(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn so_far(&self) -> String {

@@ -11,9 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rejoinder::{
-    Ctime, Outbox, OutboxFull, RateLimit, ServerBuilder, Stats, Transport, UdpOptions, zurich,
+    Ctime, Gate, Outbox, OutboxFull, RateLimit, Server, ServerBuilder, Stats, Transport,
+    UdpOptions, zurich,
 };
 
+use crate::faulty::{Faults, Faulty};
 use crate::settings::Setting;
 
 type Counters = BTreeMap<String, u64>;
@@ -43,20 +45,36 @@ pub(crate) fn process() {
     if let Some(millis) = options.get("max_age") {
         builder = builder.max_age(Duration::from_millis(millis.parse().unwrap()));
     }
-    let server = match options.get("poke") {
-        None => builder.udp(udp).bind(bind).unwrap(),
-        Some(peer) => {
-            let mut transport = udp.bind(bind).unwrap();
-            poke(&mut transport, peer);
-            builder.on(transport)
-        }
-    };
+    let no_faults = Faults::default();
+    if options.contains_key("faults") {
+        let (transport, faults) = Faulty::new(udp.bind(bind).unwrap());
+        serve(builder.on(transport), &faults);
+    } else if let Some(peer) = options.get("poke") {
+        let mut transport = udp.bind(bind).unwrap();
+        poke(&mut transport, peer);
+        serve(builder.on(transport), &no_faults);
+    } else {
+        serve(builder.udp(udp).bind(bind).unwrap(), &no_faults);
+    }
+}
+
+/// Serves, and does what the lines of the standard input say.
+fn serve<T, G>(server: Server<T, Ctime, G>, faults: &Faults)
+where
+    T: Transport + Send + 'static,
+    G: Gate + Send + 'static,
+{
     say(&server.local_addr().unwrap().to_string());
     let handle = server.handle();
     let server = thread::spawn(move || server.serve(zurich()));
     for line in io::stdin().lines() {
-        if line.unwrap() == "end" {
-            break;
+        let line = line.unwrap();
+        let error = |code: &str| io::Error::from_raw_os_error(code.parse().unwrap());
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["receive", times, code] => faults.on_receive(times.parse().unwrap(), &error(code)),
+            ["send", times, code] => faults.on_send(times.parse().unwrap(), &error(code)),
+            ["stats"] => {}
+            _ => break,
         }
         say(&told(&handle.stats()));
     }
@@ -97,6 +115,13 @@ fn say(text: &str) {
     let mut out = io::stdout();
     writeln!(out, "\n{MARK}{text}").unwrap();
     out.flush().unwrap();
+}
+
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Failing {
+    Receive,
+    Send,
 }
 
 /// The process, seen from outside. It is killed when this is dropped.
@@ -168,7 +193,21 @@ impl Victim {
     }
 
     pub(crate) fn stats(&mut self) -> Counters {
-        self.stdin.write_all(b"stats\n").unwrap();
+        self.tell("stats")
+    }
+
+    /// The next attempts to receive fail, or to send, with an error of the system. It must have been
+    /// started with `faults`.
+    pub(crate) fn fail(&mut self, what: Failing, times: u64, code: i32) {
+        let what = match what {
+            Failing::Receive => "receive",
+            Failing::Send => "send",
+        };
+        self.tell(&format!("{what} {times} {code}"));
+    }
+
+    fn tell(&mut self, order: &str) -> Counters {
+        writeln!(self.stdin, "{order}").unwrap();
         parse(&self.hear())
     }
 
@@ -180,16 +219,28 @@ impl Victim {
         expected: &[(&str, u64)],
         attack: impl FnOnce(SocketAddr),
     ) {
-        let mut wanted = self.stats();
+        let mut moved = Vec::new();
         for &(fate, datagrams) in expected {
-            *wanted.get_mut(fate).unwrap() += datagrams;
-            *wanted.get_mut("received").unwrap() += datagrams;
+            moved.extend([(fate, datagrams), ("received", datagrams)]);
             if fate == "replied" {
-                *wanted.get_mut("replies_sent").unwrap() += datagrams;
+                moved.push(("replies_sent", datagrams));
             }
         }
-        let target = self.reachable();
-        attack(target);
+        self.attack_and_count(what, &moved, |victim| attack(victim.reachable()));
+    }
+
+    /// The same, with all counters that move.
+    pub(crate) fn attack_and_count(
+        &mut self,
+        what: &str,
+        moved: &[(&str, u64)],
+        attack: impl FnOnce(&mut Self),
+    ) {
+        let mut wanted = self.stats();
+        for &(counter, by) in moved {
+            *wanted.get_mut(counter).unwrap() += by;
+        }
+        attack(self);
         self.reach(&wanted, what);
         self.expect_recovery();
     }
@@ -209,10 +260,12 @@ impl Victim {
     /// Waits for the counters to be as wanted.
     fn reach(&mut self, wanted: &Counters, what: &str) {
         let mut wanted = wanted.clone();
-        let received = wanted["received"];
         let interruptions = self.interruptions;
-        let mut stats =
-            self.wait_for(|stats| stats["received"] >= received && stats["pending"] == 0);
+        let mut stats = self.wait_for(|stats| {
+            let mut counters = stats.iter().zip(wanted.values());
+            counters.all(|((name, value), wanted)| value >= wanted || name == "pending")
+                && stats["pending"] == 0
+        });
         if interruptions {
             for counters in [&mut stats, &mut wanted] {
                 counters.remove("receive_errors_interrupted");
@@ -258,7 +311,7 @@ impl Victim {
         assert_eq!(self.count_descriptors(), self.descriptors);
         let grown = self.resident_bytes().saturating_sub(self.memory);
         assert!(
-            grown <= self.workers * BATCHES_BYTES + SLACK_BYTES,
+            grown <= self.workers * BATCHES_BYTES + slack_bytes(),
             "{grown} bytes more than before"
         );
     }
@@ -405,5 +458,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The inbox and the outbox of a server with its default limits: pages that are touched when
 /// datagrams are long or many.
 const BATCHES_BYTES: u64 = (64 + 32) * 65_508;
-/// What allocators and stacks may take.
-const SLACK_BYTES: u64 = 1 << 20;
+
+/// What allocators and stacks may take. A sanitizer keeps books of its own: where one is, set
+/// `REJOINDER_TESTS_SANITIZED`.
+fn slack_bytes() -> u64 {
+    match env::var_os("REJOINDER_TESTS_SANITIZED") {
+        None => 1 << 20,
+        Some(_) => 64 << 20,
+    }
+}

@@ -7,13 +7,15 @@ use crate::transport::Datagram;
 /// fragments repeat: the limit of RFC 9000 §8.1 for an address that nothing has validated.
 ///
 /// For protocols that can bear it, because their requests are long or their answers short: whoever
-/// forges the sender of a datagram then gains next to nothing by it. Bytes are counted as they
-/// are [on the wire](Replies::wire_bytes), headers included, and request by request: no credit is
-/// kept, so there is no table to fill and nothing to expire. A reply so long that it leaves in
-/// fragments may pass the limit by what [`wire_bytes`](Replies::wire_bytes) leaves out, up to 4 % over
-/// IPv6; [`max_reply_bytes`](crate::ServerBuilder::max_reply_bytes) keeps replies from that. Replies that would pass the limit are
-/// not sent, and the request is counted as dropped for
+/// forges the sender of a datagram then gains next to nothing by it. Replies that would pass the
+/// limit are not sent, and the request is counted as dropped for
 /// [`Amplification`](DropReason::Amplification).
+///
+/// Bytes are counted as they are [on the wire](Replies::wire_bytes), headers included, and request
+/// by request: no credit is kept, so there is no table to fill and nothing to expire. A reply so long
+/// that it leaves in fragments may pass the limit by what [`wire_bytes`](Replies::wire_bytes) leaves
+/// out, up to 4 % over IPv6; [`max_reply_bytes`](crate::ServerBuilder::max_reply_bytes) keeps replies
+/// from that.
 ///
 /// ```
 /// use rejoinder::{AmplificationLimit, ServerBuilder, Text};
@@ -27,6 +29,21 @@ pub struct AmplificationLimit {
 
 impl AmplificationLimit {
     /// At most `factor` bytes out for each byte in. Zero lets no reply out.
+    ///
+    /// ```
+    /// use rejoinder::{
+    ///     AmplificationLimit, DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text,
+    /// };
+    ///
+    /// // Headers count: 28 + 4 bytes came, and 28 + 100 would leave.
+    /// let long = |_: &str| Some("x".repeat(100));
+    /// let mut core = ServerCore::new(Text, long).gate(AmplificationLimit::new(3));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(b"more", Meta::new("192.0.2.1:7777".parse()?));
+    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::Amplification), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub const fn new(factor: usize) -> Self {
         Self { factor }
     }

@@ -1,3 +1,4 @@
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::server::stats::DropReason;
@@ -44,6 +45,13 @@ use crate::transport::Meta;
 /// Port 0 is none that could be answered, and is never answered whatever is set here. Discard
 /// (port 9, RFC 863) is not in the list: it never says anything. Nor are the ports of games and of
 /// file sharing in TA14-017A, which lie where clients' ports do.
+///
+/// ```
+/// use rejoinder::REFLECTOR_PORTS;
+///
+/// assert!(REFLECTOR_PORTS.contains(&7)); // echo, RFC 862
+/// assert!(!REFLECTOR_PORTS.contains(&9999));
+/// ```
 pub const REFLECTOR_PORTS: [u16; 21] = [
     7, 11, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 389, 500, 520, 1900, 3702, 5353, 5355,
     11_211,
@@ -56,7 +64,7 @@ pub(in crate::server) struct SourceCheck {
     blocked_ports: Box<[u16]>,
     /// The greatest of them: most ports of clients lie above.
     last_blocked: u16,
-    own: Option<SocketAddr>,
+    own: Vec<SocketAddr>,
 }
 
 impl SourceCheck {
@@ -67,17 +75,19 @@ impl SourceCheck {
         Self {
             last_blocked: blocked_ports.last().copied().unwrap_or(0),
             blocked_ports: blocked_ports.into(),
-            own: None,
+            own: Vec::new(),
         }
     }
 
-    /// Says which address the server is bound to.
-    pub(in crate::server) fn set_own(&mut self, own: SocketAddr) {
-        self.own = Some(own);
+    /// Says which address the server is bound to; one more, if it is bound to several.
+    pub(in crate::server) fn add_own(&mut self, own: SocketAddr) {
+        if !self.own.contains(&own) {
+            self.own.push(own);
+        }
     }
 
     pub(in crate::server) fn set_blocked_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
-        let own = self.own;
+        let own = mem::take(&mut self.own);
         *self = Self::new(ports);
         self.own = own;
     }
@@ -91,10 +101,8 @@ impl SourceCheck {
         if port <= self.last_blocked && self.blocked_ports.binary_search(&port).is_ok() {
             return Err(DropReason::SourceReflector);
         }
-        if let Some(own) = self.own
-            && own.port() == port
-            && is_own(own.ip(), meta)
-        {
+        let is_own = |own: &SocketAddr| own.port() == port && is_own(own.ip(), meta);
+        if self.own.iter().any(is_own) {
             return Err(DropReason::SourceOwn);
         }
         Ok(())
@@ -184,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks for every port there is")]
     fn exactly_the_listed_ports_are_blocked() {
         let blocked = |check: &SourceCheck| {
             (1..=u16::MAX)
@@ -198,7 +207,7 @@ mod tests {
     #[test]
     fn the_servers_own_address_is_no_source() {
         let mut check = SourceCheck::default();
-        check.set_own("192.0.2.1:9999".parse().unwrap());
+        check.add_own("192.0.2.1:9999".parse().unwrap());
         assert_eq!(
             check.check(&meta("192.0.2.1:9999")),
             Err(DropReason::SourceOwn)
@@ -215,7 +224,7 @@ mod tests {
     fn a_socket_on_every_address_takes_whoever_has_its_port_for_itself() {
         for bound in ["[::]:9999", "0.0.0.0:9999", "[::ffff:0.0.0.0]:9999"] {
             let mut check = SourceCheck::default();
-            check.set_own(bound.parse().unwrap());
+            check.add_own(bound.parse().unwrap());
             let here = "192.0.2.1".parse().unwrap();
             for own in [
                 "192.0.2.1:9999",

@@ -7,12 +7,29 @@ use std::time::Duration;
 /// A new link is perfect: nothing is lost, and everything arrives at the moment it was sent.
 ///
 /// ```
-/// use rejoinder::{Link, SimNet};
+/// use rejoinder::{AboveMtu, Link, SimNet};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::seeded(1);
 /// let ms = Duration::from_millis;
-/// net.set_link(Link::new().loss(0.3).duplication(0.2).latency(ms(20)).jitter(ms(5)));
+/// net.set_link(
+///     Link::new()
+///         .loss(0.3)
+///         .duplication(0.2)
+///         .latency(ms(20))
+///         .jitter(ms(5)),
+/// );
+///
+/// // As a bad mobile connection: 64 kbit/s with a long queue, and things overtake each other.
+/// let mobile = Link::new()
+///     .rate(8_000, 100)
+///     .latency(ms(150))
+///     .reordering(0.05, ms(300))
+///     .corruption(0.001)
+///     .mtu(1_280, AboveMtu::Fragment)
+///     .port_unreachable(true);
+/// net.set_link_between("10.0.0.1".parse()?, "10.0.0.2".parse()?, mobile);
+/// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
 /// Chances are numbers from 0 (never, the default) to 1 (always). They are drawn for each datagram
@@ -32,6 +49,28 @@ pub struct Link {
 }
 
 /// What a [`Link`] does with a datagram that its MTU has no room for.
+///
+/// ```
+/// use rejoinder::{AboveMtu, Link, PacketFate, SimNet};
+/// use std::time::Duration;
+///
+/// let net = SimNet::new();
+/// net.set_link(Link::new().mtu(1_500, AboveMtu::Lose));
+/// let (one, other) = ("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?);
+/// let _endpoint = net.bind(other)?;
+/// for (bytes, fate) in [
+///     (1_472, PacketFate::Delivered),
+///     (1_473, PacketFate::AboveMtu),
+/// ] {
+///     net.inject(one, other, &vec![0; bytes]);
+///     net.advance(Duration::from_secs(1));
+///     assert_eq!(
+///         net.trace().events().last().map(|event| event.fate),
+///         Some(fate)
+///     );
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AboveMtu {
@@ -67,7 +106,7 @@ impl Link {
         }
     }
 
-    /// The chance that a datagram is lost.
+    /// The chance that a datagram is lost. Default: 0, as for the other chances.
     ///
     /// # Panics
     ///
@@ -110,7 +149,7 @@ impl Link {
     }
 
     /// A random time of at most so much is added to the latency of each datagram, all lengths
-    /// equally likely. Datagrams sent closer together than that can overtake each other.
+    /// equally likely. Default: none. Datagrams sent closer together than that can overtake each other.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;

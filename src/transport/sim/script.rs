@@ -13,7 +13,10 @@ use std::time::Duration;
 /// use rejoinder::{Script, SimNet};
 ///
 /// let script: Script = "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt".parse()?;
-/// assert_eq!(script.to_string(), "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt");
+/// assert_eq!(
+///     script.to_string(),
+///     "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt"
+/// );
 /// let net = SimNet::scripted(0, script);
 /// # Ok::<(), rejoinder::ScriptError>(())
 /// ```
@@ -27,6 +30,17 @@ pub struct Script {
 }
 
 /// What a [`Script`] does to a datagram.
+///
+/// ```
+/// use rejoinder::{Fault, Script};
+/// use std::time::Duration;
+///
+/// let late = Fault::Delay(Duration::from_millis(40));
+/// assert_eq!(
+///     Script::new([(3, late), (2, Fault::Lose)]).to_string(),
+///     "2 lose, 3 delay 40ms"
+/// );
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -43,6 +57,13 @@ pub enum Fault {
 impl Script {
     /// A script of these faults, each for the datagram with that number. One datagram can have
     /// several.
+    ///
+    /// ```
+    /// use rejoinder::{Fault, Script};
+    ///
+    /// let script = Script::new([(1, Fault::Lose), (2, Fault::Lose)]);
+    /// assert_eq!(Ok(script), "1 lose, 2 lose".parse());
+    /// ```
     pub fn new(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
         let mut faults: Vec<_> = faults.into_iter().collect();
         faults.sort_by_key(|&(number, _)| number);
@@ -50,6 +71,17 @@ impl Script {
     }
 
     /// The faults, in order of the numbers.
+    ///
+    /// ```
+    /// use rejoinder::{Fault, Script};
+    ///
+    /// let script: Script = "5 corrupt, 2 duplicate".parse()?;
+    /// assert_eq!(
+    ///     script.faults(),
+    ///     [(2, Fault::Duplicate), (5, Fault::Corrupt)]
+    /// );
+    /// # Ok::<(), rejoinder::ScriptError>(())
+    /// ```
     pub fn faults(&self) -> &[(u64, Fault)] {
         &self.faults
     }
@@ -94,6 +126,13 @@ impl fmt::Debug for Script {
 }
 
 /// Why a text is no [`Script`].
+///
+/// ```
+/// use rejoinder::Script;
+///
+/// let error = "2 lose, 3 eat".parse::<Script>().unwrap_err();
+/// assert_eq!(error.fault, "3 eat");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{fault:?} is no fault: one is {EXAMPLE}")]
 pub struct ScriptError {

@@ -7,9 +7,28 @@ use super::dice::mix;
 
 /// What became of the datagrams of a [`SimNet`](crate::SimNet).
 ///
-/// It displays as one line per [`TraceEvent`]. The [hash](Self::hash) covers every event since the
-/// network began and the bytes of every datagram; of the events themselves the latest
-/// [`EVENTS`](Self::EVENTS) are kept.
+/// It displays as one line per [`TraceEvent`], and one for the [hash](Self::hash). That covers every
+/// event since the network began and the bytes of every datagram; of the events themselves the
+/// latest [`EVENTS`](Self::EVENTS) are kept.
+///
+/// ```
+/// use rejoinder::SimNet;
+/// use std::time::Duration;
+///
+/// let net = SimNet::new();
+/// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"hello");
+/// net.advance(Duration::from_secs(1));
+/// let trace = net.trace();
+/// assert_eq!((trace.total(), trace.events().len()), (1, 1));
+/// assert_eq!(
+///     trace.to_string(),
+///     "   0.000000000 s  #1 10.0.0.1:1 > 10.0.0.2:2, 5 bytes sent at 0.000000000 s: lost, nobody was there
+/// trace 0xe52590006c68b1ec",
+/// );
+/// // The whole run in one number: the same in every run, on every machine.
+/// assert_eq!(trace.hash(), 0xe525_9000_6c68_b1ec);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     events: VecDeque<TraceEvent>,
@@ -70,6 +89,21 @@ impl fmt::Display for Trace {
 }
 
 /// The end of one copy of a datagram.
+///
+/// ```
+/// use rejoinder::{Link, SimNet};
+/// use std::time::Duration;
+///
+/// let net = SimNet::new();
+/// net.set_link(Link::new().latency(Duration::from_millis(20)));
+/// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"hello");
+/// net.advance(Duration::from_secs(1));
+/// let trace = net.trace();
+/// let event = trace.events().next().expect("one datagram was sent");
+/// assert_eq!((event.number, event.bytes), (1, 5));
+/// assert_eq!(event.ended - event.sent, Duration::from_millis(20));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceEvent {
@@ -109,6 +143,22 @@ impl fmt::Display for TraceEvent {
 }
 
 /// What became of a copy of a datagram on a [`SimNet`](crate::SimNet).
+///
+/// ```
+/// use rejoinder::{PacketFate, SimNet};
+/// use std::time::Duration;
+///
+/// let net = SimNet::new();
+/// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"hello");
+/// net.advance(Duration::from_secs(1));
+/// let fates: Vec<_> = net.trace().events().map(|event| event.fate).collect();
+/// assert_eq!(fates, [PacketFate::NobodyThere]);
+/// assert_eq!(
+///     PacketFate::NobodyThere.to_string(),
+///     "lost, nobody was there"
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PacketFate {

@@ -4,6 +4,17 @@ use std::fmt;
 ///
 /// None changes what a transport does, only how fast, but the last three: without them it does not
 /// know what they tell.
+///
+/// ```
+/// use rejoinder::{UdpFeature, UdpOptions};
+///
+/// let transport = UdpOptions::new()
+///     .without(UdpFeature::Gro)
+///     .bind("127.0.0.1:0")?;
+/// assert!(!transport.features().contains(UdpFeature::Gro));
+/// assert_eq!(UdpFeature::Gro.to_string(), "gro");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UdpFeature {
@@ -55,6 +66,16 @@ impl fmt::Display for UdpFeature {
 }
 
 /// Those features that a transport uses. It displays as their names, or as `portable` without any.
+///
+/// ```
+/// use rejoinder::{UdpFeature, UdpOptions};
+///
+/// let features = UdpOptions::new().portable().bind("127.0.0.1:0")?.features();
+/// assert_eq!(features.to_string(), "portable");
+/// assert_eq!(features.iter().count(), 0);
+/// assert!(!features.contains(UdpFeature::Sendmmsg));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFeatures(u8);
 

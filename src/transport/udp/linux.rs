@@ -337,7 +337,7 @@ impl Sender {
             total_bytes: MAX_DATAGRAM_BYTES,
         };
         self.plan.reserve(outbox.max_datagrams());
-        self.plan.make(queued, limits);
+        self.plan.make(queued, limits, outbox.is_in_any_order());
         let mut sent = Sent::default();
         let mut at = 0;
         while let Some(message) = self.plan.messages.get(at) {
@@ -356,7 +356,7 @@ impl Sender {
                 continue;
             };
             // It may be the segmentation that cannot be done, or a single datagram.
-            self.singles.make(&[], limits);
+            self.singles.make(&[], limits, false);
             let mut next = Some(message.first);
             for _ in 0..message.datagrams {
                 let index = next.expect("as many follow as are counted");

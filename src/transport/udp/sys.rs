@@ -21,7 +21,7 @@ use std::ptr;
 use super::wire::{CONTROL_BYTES, Control, NAME_BYTES};
 
 /// The most messages per system call.
-pub(super) const MAX_MESSAGES: usize = 64;
+pub(super) const MAX_MESSAGES: usize = 128;
 /// The most parts per system call, and so at least of one message: the kernel takes 1,024.
 pub(super) const MAX_PARTS: usize = 256;
 

@@ -1,0 +1,129 @@
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::codec::TooLong;
+
+/// Why a request has no answer.
+///
+/// ```
+/// use rejoinder::{Client, RequestError, SimNet, Text};
+///
+/// let nobody = "10.0.0.1:9999".parse()?;
+/// let error = Client::new(SimNet::new(), Text, nobody)
+///     .request("anybody?")
+///     .unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "no answer from 10.0.0.1:9999 after 5s (sent 3, ignored 0 datagrams)"
+/// );
+/// match error {
+///     RequestError::TimedOut { sends, .. } => assert_eq!(sends, 3),
+///     other => return Err(other.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No datagram came that could be the answer.
+    #[error(
+        "no answer from {peer} after {} (sent {sends}, ignored {ignored} datagrams)",
+        Rounded(*after)
+    )]
+    TimedOut {
+        /// Who was asked.
+        peer: SocketAddr,
+        /// How long was waited.
+        after: Duration,
+        /// How often the request was sent.
+        sends: u32,
+        /// How many datagrams came meanwhile that were nobody's answer. Requests that share a
+        /// socket share them.
+        ignored: u64,
+    },
+    /// Something came from the peer, but nothing that the codec could decode.
+    #[error("no answer from {peer} after {}, only malformed datagrams", Rounded(*after))]
+    Malformed {
+        /// Who was asked.
+        peer: SocketAddr,
+        /// How long was waited.
+        after: Duration,
+        /// What was wrong with the last of them.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The system says that nobody listens there.
+    #[error("nobody is listening at {peer}")]
+    NobodyListening {
+        /// Who was asked.
+        peer: SocketAddr,
+    },
+    /// The system says that there is no way there.
+    #[error("{peer} cannot be reached")]
+    Unreachable {
+        /// Who was asked.
+        peer: SocketAddr,
+        /// What the system said last.
+        source: io::Error,
+    },
+    /// The system refused to send the request, every time.
+    #[error("nothing could be sent to {peer} in {}", Rounded(*after))]
+    NotSent {
+        /// Who was to be asked.
+        peer: SocketAddr,
+        /// How long it was tried.
+        after: Duration,
+        /// The last refusal.
+        source: io::Error,
+    },
+    /// The codec could not encode the request.
+    #[error("the request could not be encoded")]
+    Encode(#[source] Box<dyn Error + Send + Sync>),
+    /// The request would be longer than a datagram may be.
+    #[error("the request is too long")]
+    TooLong(#[from] TooLong),
+    /// As many requests are under way as there can be: all slots of the window are taken, all ids
+    /// are in use or at rest, or as many sockets rest as may.
+    #[error(
+        "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
+         {resting} ids or sockets at rest"
+    )]
+    WindowFull {
+        /// Requests without a result.
+        in_flight: usize,
+        /// Results that were not collected.
+        uncollected: usize,
+        /// Ids, or sockets to which an answer may be on its way, whose rest is not over: only time
+        /// helps.
+        resting: usize,
+    },
+    /// No socket could be opened that talks to the peer.
+    #[error("cannot connect to {peer}")]
+    Connect {
+        /// Who was to be asked.
+        peer: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is nothing to draw an id from.
+    #[error("no random number could be had")]
+    Entropy(#[source] io::Error),
+    /// The socket is gone.
+    #[error("the transport is gone")]
+    Transport(#[source] io::Error),
+}
+
+/// A duration to the millisecond: nobody reads the nanoseconds of a timeout.
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = (self.0.as_nanos() + 500_000) / 1_000_000;
+        match u64::try_from(millis) {
+            Ok(millis) if millis > 0 => write!(f, "{:?}", Duration::from_millis(millis)),
+            _ => write!(f, "{:?}", self.0),
+        }
+    }
+}

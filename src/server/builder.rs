@@ -1,0 +1,365 @@
+use std::io;
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gate::{Gate, REFLECTOR_PORTS};
+use super::handle::Shared;
+use super::{ServeError, Server, Worker};
+use crate::codec::Codec;
+use crate::transport::{MAX_DATAGRAM_BYTES, Transport, UdpFeature, UdpOptions, UdpTransport};
+
+/// Options of a server. Every one has a default that is right for most.
+///
+/// ```
+/// use rejoinder::{RateLimit, ServerBuilder, Text};
+/// use std::time::Duration;
+///
+/// let server = ServerBuilder::new(Text)
+///     .max_request_bytes(1_200)
+///     .max_reply_bytes(1_200)
+///     .max_age(Duration::from_secs(5)) // when its clients give up
+///     .gate(RateLimit::default())
+///     .bind("127.0.0.1:0")?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerBuilder<C, G = ()> {
+    codec: C,
+    gate: G,
+    blocked_ports: Vec<u16>,
+    udp: UdpOptions,
+    limits: Limits,
+    workers: usize,
+}
+
+impl<C: Codec> ServerBuilder<C> {
+    /// The defaults.
+    pub fn new(codec: C) -> Self {
+        Self {
+            codec,
+            gate: (),
+            blocked_ports: REFLECTOR_PORTS.to_vec(),
+            udp: UdpOptions::new(),
+            limits: Limits {
+                max_age: None,
+                max_request_bytes: MAX_DATAGRAM_BYTES,
+                max_reply_bytes: MAX_DATAGRAM_BYTES,
+                // With 64 peers that have two requests each in flight, twice as many as 64 let most of
+                // the replies leave in pairs; 256 are no better.
+                batch: 128,
+                busy_poll: false,
+            },
+            workers: 1,
+        }
+    }
+}
+
+impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+    /// Adds a [gate](Gate), after those that are there. Default: none, beside what is
+    /// [always on](crate::DropReason).
+    ///
+    /// A server on a public address should have a [`RateLimit`](crate::RateLimit).
+    ///
+    /// ```
+    /// use rejoinder::{AmplificationLimit, RateLimit, ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text)
+    ///     .gate(AmplificationLimit::default())
+    ///     .gate(RateLimit::default())
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2)> {
+        ServerBuilder {
+            codec: self.codec,
+            gate: (self.gate, gate),
+            blocked_ports: self.blocked_ports,
+            udp: self.udp,
+            limits: self.limits,
+            workers: self.workers,
+        }
+    }
+
+    /// The source ports that are never answered, instead of [`REFLECTOR_PORTS`]. None at all means
+    /// that only port 0 is not.
+    ///
+    /// ```
+    /// use rejoinder::{REFLECTOR_PORTS, ServerBuilder, Text};
+    ///
+    /// // NTP's peers ask from port 123 (RFC 5905 §9.1).
+    /// let others = REFLECTOR_PORTS.iter().copied().filter(|&port| port != 123);
+    /// let server = ServerBuilder::new(Text)
+    ///     .blocked_ports(others)
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.blocked_ports = ports.into_iter().collect();
+        self
+    }
+
+    /// How old a request may be when its turn comes; an older one is dropped unread, as
+    /// [`Stale`](crate::DropReason::Stale). Set it to the time after which clients have given up. Default:
+    /// no limit. Zero drops whatever waited at all.
+    ///
+    /// Its age is the time that it waited in the system's queue, if the transport knows
+    /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, see
+    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// each request, by the system and by the server.
+    ///
+    /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
+    /// the queue, they seem older or younger by as much; what seems to have come later than now, or
+    /// over an hour ago, counts as not having waited there.
+    ///
+    /// Linux notes times of arrival only while a socket of the machine asks for them, and takes a
+    /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    /// use std::time::Duration;
+    ///
+    /// let server = ServerBuilder::new(Text)
+    ///     .max_age(Duration::from_secs(5))
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.limits.max_age = Some(max_age);
+        self
+    }
+
+    /// The longest request that is read, in bytes; longer ones are dropped as
+    /// [`Truncated`](crate::DropReason::Truncated). Default: 65,507, all that a datagram can carry over
+    /// IPv4. Up to 65,527, which is all over IPv6 (RFC 8200 §3); more is an error of
+    /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`on`](Self::on). Zero reads
+    /// empty requests only.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// assert!(
+    ///     ServerBuilder::new(Text)
+    ///         .max_request_bytes(65_527)
+    ///         .bind("127.0.0.1:0")
+    ///         .is_ok()
+    /// );
+    /// let error = ServerBuilder::new(Text)
+    ///     .max_request_bytes(65_528)
+    ///     .bind("127.0.0.1:0")
+    ///     .unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// ```
+    #[must_use]
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_request_bytes = bytes;
+        self
+    }
+
+    /// The longest reply that is sent, in bytes; a handler that tries a longer one gets
+    /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507. Up to 65,527, as for
+    /// [requests](Self::max_request_bytes). With zero, only empty replies are.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// // What the way to anybody carries in one piece (RFC 8200 §5): 1,280 bytes less the headers.
+    /// let server = ServerBuilder::new(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_reply_bytes = bytes;
+        self
+    }
+
+    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
+    /// nothing to [`on`](Self::on), whose transport is open already.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpOptions};
+    ///
+    /// let large = UdpOptions::new().receive_buffer_bytes(16 << 20);
+    /// let server = ServerBuilder::new(Text).udp(large).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn udp(mut self, options: UdpOptions) -> Self {
+        self.udp = options;
+        self
+    }
+
+    /// How many threads serve, each with a socket of its own on the same address, a clone of the
+    /// codec and of the gates, and the one handler. The system spreads peers among the sockets, so
+    /// the requests of one peer are answered by one worker, in order. Default: 1.
+    ///
+    /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
+    /// [`UdpOptions::bind_group`]. Zero is an error.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// # #[cfg(target_os = "linux")]
+    /// let server = ServerBuilder::new(Text).workers(2).bind("127.0.0.1:0")?;
+    /// assert!(
+    ///     ServerBuilder::new(Text)
+    ///         .workers(0)
+    ///         .bind("127.0.0.1:0")
+    ///         .is_err()
+    /// );
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Whether the server waits for requests without ever giving up the processor. It saves the
+    /// time to fall asleep and wake up, several microseconds per request at low load, and costs all
+    /// of one core per worker, idle or not. Default: `false`.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text)
+    ///     .busy_poll(true)
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    #[must_use]
+    pub fn busy_poll(mut self, busy_poll: bool) -> Self {
+        self.limits.busy_poll = busy_poll;
+        self
+    }
+
+    /// A server on UDP sockets of its own, bound to the first of the addresses that can be had; the
+    /// error is the last one's.
+    ///
+    /// A limit that is out of range is an error of the kind
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput), and so are no workers. More workers than one
+    /// where the system cannot spread the peers are one of the kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported).
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text};
+    ///
+    /// let server = ServerBuilder::new(Text).bind("127.0.0.1:0")?;
+    /// assert!(server.local_addr()?.ip().is_loopback());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let check = self.limits.check();
+        check.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let udp = match self.limits.max_age {
+            Some(_) => self.udp.clone().with(UdpFeature::Timestamp),
+            None => self.udp.clone(),
+        };
+        let mut group = udp.bind_group(addr, self.workers)?;
+        let last = group.pop().expect("a group has a socket");
+        Ok(self.with_all(group, last))
+    }
+
+    /// A server on a transport that is open already, with one worker.
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    /// use std::net::UdpSocket;
+    ///
+    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// let server = ServerBuilder::new(Text).on(UdpTransport::from_socket(socket)?);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on<T: Transport>(self, transport: T) -> Server<T, C, G> {
+        self.with(Vec::new(), transport)
+    }
+
+    /// A server on several transports that are open already, with a worker for each: on sockets that
+    /// a service manager passes, say. They may have different addresses.
+    ///
+    /// The requests of one peer are answered in order if they all arrive at the same transport, as
+    /// they do in a [group](UdpOptions::bind_group). None at all is an error of the kind
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput).
+    ///
+    /// ```
+    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    ///
+    /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
+    /// let server = ServerBuilder::new(Text).on_all(transports)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn on_all<T: Transport>(
+        self,
+        transports: impl IntoIterator<Item = T>,
+    ) -> io::Result<Server<T, C, G>>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let mut transports: Vec<_> = transports.into_iter().collect();
+        let last = transports.pop().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "a server has a transport")
+        })?;
+        Ok(self.with_all(transports, last))
+    }
+
+    fn with_all<T>(self, transports: Vec<T>, last: T) -> Server<T, C, G>
+    where
+        C: Clone,
+        G: Clone,
+    {
+        let workers = transports.into_iter().map(|transport| Worker {
+            transport,
+            codec: self.codec.clone(),
+            gate: self.gate.clone(),
+        });
+        let workers = workers.collect();
+        self.with(workers, last)
+    }
+
+    fn with<T>(self, mut workers: Vec<Worker<T, C, G>>, transport: T) -> Server<T, C, G> {
+        workers.push(Worker {
+            transport,
+            codec: self.codec,
+            gate: self.gate,
+        });
+        Server {
+            shared: Arc::new(Shared::new(workers.len())),
+            workers,
+            limits: self.limits,
+            blocked_ports: self.blocked_ports,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_request_bytes: usize,
+    pub(super) max_reply_bytes: usize,
+    /// In buffers for receiving.
+    pub(super) batch: usize,
+    pub(super) busy_poll: bool,
+    pub(super) max_age: Option<Duration>,
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> Result<(), ServeError> {
+        let limits = [
+            ("max_request_bytes", self.max_request_bytes),
+            ("max_reply_bytes", self.max_reply_bytes),
+        ];
+        match limits.into_iter().find(|limit| limit.1 > MAX_LIMIT_BYTES) {
+            None => Ok(()),
+            Some((limit, bytes)) => Err(ServeError::LimitOutOfRange { limit, bytes }),
+        }
+    }
+}
+
+/// The most that fits into a datagram of UDP over IPv6: 65,535 bytes less the header of UDP.
+pub(super) const MAX_LIMIT_BYTES: usize = 65_527;
