@@ -504,7 +504,7 @@ fn invariant_1_conservation_under_load_while_running_and_when_stopped() {
         // Every look at the counters on the way checks that they add up, and they never go back.
         let mut looks = 0_u32;
         let mut last = Stats::default();
-        while last.received < 1_000 {
+        while last.received < 1_000 || looks < 2 {
             let stats = server.wait_for(|stats| stats.received > last.received);
             for (now, before) in stats.counters().zip(last.counters()) {
                 assert!(now.0 == "pending" || now.1 >= before.1, "{}", now.0);
@@ -512,7 +512,6 @@ fn invariant_1_conservation_under_load_while_running_and_when_stopped() {
             last = stats;
             looks += 1;
         }
-        assert!(looks > 1);
         let stats = server.stop();
         done.store(true, Ordering::Relaxed);
         let answers: u64 = clients
