@@ -32,7 +32,8 @@ pub(crate) fn main(
         Ok(None) => Ok(program::help(help)),
         Ok(Some(arguments)) => {
             let quiet = arguments.quiet;
-            start(arguments).and_then(|services| run(services, quiet))
+            // Signals first, so that none finds the program half started.
+            asked_to_end().and_then(|ended| run(start(arguments)?, &ended, quiet))
         }
         Err(error) => Err(error.into()),
     })
@@ -139,12 +140,17 @@ fn parse(options: &[&'static str]) -> Result<Option<Arguments>, lexopt::Error> {
     }))
 }
 
-/// Runs servers side by side until a signal comes, or one of them has no socket any more.
-fn run(services: Vec<Service>, quiet: bool) -> Result<ExitCode, Failure> {
+/// What a signal sets from now on.
+fn asked_to_end() -> Result<Arc<AtomicBool>, Failure> {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
+    Ok(ended)
+}
+
+/// Runs servers side by side until a signal comes, or one of them has no socket any more.
+fn run(services: Vec<Service>, ended: &Arc<AtomicBool>, quiet: bool) -> Result<ExitCode, Failure> {
     let tell = |line: String| {
         if !quiet {
             say(line);
@@ -167,7 +173,7 @@ fn run(services: Vec<Service>, quiet: bool) -> Result<ExitCode, Failure> {
                 "{name}answering any one network at most 100 times a second"
             ));
         }
-        let ended = Arc::clone(&ended);
+        let ended = Arc::clone(ended);
         let thread = thread::spawn(move || {
             let result = serve();
             ended.store(true, Ordering::Relaxed);
