@@ -284,6 +284,28 @@ fn what_is_held_back_takes_nothing_else_with_it() {
 }
 
 #[test]
+fn a_gate_is_told_of_the_replies_to_one_request_and_not_of_those_before_it() {
+    let witness = Witness::default();
+    let mut core = ServerCore::new(Text, echo).gate(witness.clone());
+    let mut inbox = Inbox::new(3, 64);
+    let mut outbox = Outbox::new(64, 64);
+    for text in ["first", "next", "the last"] {
+        inbox.push(text.as_bytes(), Meta::new(client()));
+    }
+    core.handle(at(0), &mut inbox, &mut outbox);
+    let mut releases = witness.0.lock().unwrap().clone();
+    releases.retain(|line| line.contains("release"));
+    assert_eq!(
+        releases,
+        [
+            "0 release first: 1, 5",
+            "0 release next: 1, 4",
+            "0 release the last: 1, 8",
+        ]
+    );
+}
+
+#[test]
 fn a_panic_of_a_gate_costs_one_datagram() {
     quiet_panics();
     let mut core = ServerCore::new(Text, echo).gate(|datagram: &Datagram<'_>| {

@@ -146,7 +146,7 @@ fn toml_string(text: &str, style: u8) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 2_000 }))]
 
     #[test]
     fn zurich_from_its_file_is_the_same_robot(requests in vec(request(), 8)) {
@@ -170,7 +170,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 300 }))]
 
     #[test]
     fn any_rule_set_in_a_file_is_the_robot_that_is_built(

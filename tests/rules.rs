@@ -68,6 +68,7 @@ fn a_fallback_is_chosen_like_a_template() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a share needs many requests")]
 fn every_template_has_its_turn_and_a_retransmission_gets_the_same_answer() {
     let robot = Robot::builder()
         .rules([numbered("(?s).*", 7)])
@@ -349,7 +350,7 @@ fn reflected(text: &str, pairs: &BTreeMap<String, String>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 2_000 }))]
 
     #[test]
     fn reflections_are_those_of_a_person(
@@ -436,7 +437,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 100 }))]
 
     /// With few rules and with many, of which only some are asked.
     #[test]
@@ -495,6 +496,7 @@ fn thousand_rules() -> Vec<Rule> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "builds a thousand rules")]
 fn each_of_a_thousand_rules_is_found() {
     let robot = Robot::builder()
         .rules(thousand_rules())
@@ -518,6 +520,7 @@ fn each_of_a_thousand_rules_is_found() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "builds a thousand rules")]
 fn the_earliest_of_many_rules_that_match_answers() {
     let robot = Robot::builder().rules(thousand_rules()).build().unwrap();
     // Every topic at once, from the last to the first.
@@ -535,6 +538,7 @@ fn the_earliest_of_many_rules_that_match_answers() {
 /// A backtracking matcher would need more steps on these than there are atoms: that they end at all
 /// shows that none is at work. Each is asked alone, and all together.
 #[test]
+#[cfg_attr(miri, ignore = "searches nearly 64 KiB")]
 fn catastrophic_patterns_come_to_an_end_on_the_longest_request() {
     let patterns = [
         "(a+)+b",
@@ -579,6 +583,7 @@ fn catastrophic_patterns_come_to_an_end_on_the_longest_request() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "builds large automata")]
 fn a_pattern_that_would_take_too_much_memory_is_an_error() {
     for pattern in [
         r"\w{1000}{1000}",

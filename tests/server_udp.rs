@@ -790,6 +790,17 @@ fn an_error_while_stopping_does_not_lose_what_had_arrived() {
 }
 
 #[test]
+fn errors_between_what_had_arrived_do_not_end_a_server_that_was_stopped_before_its_time() {
+    let mut events = vec![Event::Stop];
+    for _ in 0..100 {
+        events.extend([Event::Error(ErrorKind::Other), Event::Datagram(b"x")]);
+    }
+    let (result, stats, sent) = serve(events);
+    assert_eq!(result.unwrap(), stats);
+    assert_eq!((stats.receive_errors, sent.len()), (100, 100));
+}
+
+#[test]
 fn a_transport_that_only_fails_cannot_keep_a_server_that_was_stopped() {
     let mut events = vec![Event::Stop];
     events.extend((0..200).map(|_| Event::Error(ErrorKind::Other)));
