@@ -269,7 +269,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
 
     /// Gives out the result of a submitted request, in the order in which they come about, and
     /// waits for one if need be. `None` says that no request is left without a result, or that the
-    /// wait is over; [`Wait::Forever`] ends with the requests' deadlines.
+    /// wait is over; [`Wait::Forever`] ends with the requests' deadlines. [`Wait::Spin`] polls where
+    /// all requests share a socket ([`Correlation::Id`](crate::Correlation::Id)), and otherwise waits
+    /// as [`Wait::For`] does.
     ///
     /// ```
     /// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
@@ -315,10 +317,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 break;
             }
             let left = end.min(timer).saturating_sub(now.monotonic);
-            self.receive(if left.is_zero() {
-                Wait::No
-            } else {
-                Wait::For(left)
+            self.receive(match wait {
+                _ if left.is_zero() => Wait::No,
+                Wait::Spin(_) => Wait::Spin(left),
+                _ => Wait::For(left),
             });
             let over = now.monotonic >= end;
             if over || done(&self.core) {

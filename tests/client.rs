@@ -6,7 +6,7 @@ mod robot;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,7 +15,7 @@ use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
     MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
-    ServerCore, SimNet, Text, TextError, Transport, UdpOptions, Wait, Writer,
+    ServerCore, SimNet, SimTransport, Tagged, Text, TextError, Transport, UdpOptions, Wait, Writer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -997,5 +997,59 @@ fn an_unspecified_address_is_nobodys_and_fails_at_once() {
             panic!("{error:?}");
         };
         assert_eq!(source.kind(), io::ErrorKind::InvalidInput);
+    }
+}
+
+/// A network that notes how its transports are asked to wait.
+struct Watched<T>(T, Arc<Mutex<Vec<Wait>>>);
+
+impl Connect for Watched<SimNet> {
+    type Transport = Watched<SimTransport>;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport> {
+        Ok(Watched(self.0.connect(peer)?, Arc::clone(&self.1)))
+    }
+
+    fn now(&self) -> Now {
+        Connect::now(&self.0)
+    }
+}
+
+impl Transport for Watched<SimTransport> {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        self.1.lock().unwrap().push(wait);
+        self.0.recv(inbox, wait)
+    }
+
+    fn send(&mut self, outbox: &Outbox) -> Sent {
+        self.0.send(outbox)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    fn now(&self) -> Now {
+        self.0.now()
+    }
+}
+
+#[test]
+fn a_client_with_ids_that_is_told_to_poll_polls() {
+    let waits = Arc::default();
+    let net = Watched(SimNet::new(), Arc::clone(&waits));
+    let echo = |text: &str| Some(text.to_owned());
+    net.0
+        .host(server(), ServerCore::new(Tagged(Text), echo))
+        .unwrap();
+    let mut client = Client::new(net, Tagged(Text), server());
+    for wait in [Wait::Spin(TIMEOUT), Wait::For(TIMEOUT)] {
+        waits.lock().unwrap().clear();
+        client.submit(QUESTION).unwrap();
+        let (_, answer) = client.collect(wait).unwrap();
+        assert_eq!(answer.unwrap(), QUESTION);
+        let waits = waits.lock().unwrap();
+        let polls = |wait: &Wait| matches!(wait, Wait::Spin(_));
+        assert!(!waits.is_empty() && waits.iter().all(|one| polls(one) == polls(&wait)));
     }
 }

@@ -754,24 +754,49 @@ fn a_limit_that_no_datagram_can_reach_is_an_error() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn the_least_and_the_greatest_limits_hold() {
-    if !has_ipv6() {
-        return;
-    }
-    for limit in [0, 65_527] {
-        let builder = ServerBuilder::new(Raw)
-            .max_request_bytes(limit)
-            .max_reply_bytes(limit);
-        let echo = |bytes: &[u8]| Some(bytes.to_vec());
-        let server = Running::start(builder.bind("[::1]:0").unwrap(), echo);
-        let asker = asker(server.addr);
-        asker.send(&vec![b'x'; limit]).unwrap();
-        assert_eq!(receive(&asker).len(), limit);
-        if limit == 0 {
-            asker.send(b"x").unwrap();
-            server.wait_for(|stats| stats.dropped(DropReason::Truncated) == 1);
+    in_every_setting(|setting| {
+        // Linux sends no more than that over IPv4.
+        let greatest = if setting.v6 {
+            65_527
+        } else {
+            MAX_DATAGRAM_BYTES
+        };
+        for limit in [0, greatest] {
+            let builder = ServerBuilder::new(Raw)
+                .max_request_bytes(limit)
+                .max_reply_bytes(limit);
+            let echo = |bytes: &[u8]| Some(bytes.to_vec());
+            let server = Running::start(bind_with(setting, builder), echo);
+            let asker = server.asker();
+            asker.send(&vec![b'x'; limit]).unwrap();
+            assert_eq!(receive(&asker).len(), limit);
+            if limit == 0 {
+                asker.send(b"x").unwrap();
+                server.wait_for(|stats| stats.dropped(DropReason::Truncated) == 1);
+            }
+            server.stop();
         }
-        server.stop();
-    }
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
+fn a_server_that_polls_answers_and_ends() {
+    in_every_setting(|setting| {
+        let builder = ServerBuilder::new(Text).busy_poll(true);
+        let echo = |text: &str| Some(text.to_owned());
+        let server = Running::start(bind_with(setting, builder), echo);
+        let asker = server.asker();
+        for burst in [1, 20] {
+            for number in 0..burst {
+                asker.send(format!("{number}").as_bytes()).unwrap();
+            }
+            for number in 0..burst {
+                assert_eq!(receive(&asker), format!("{number}").as_bytes());
+            }
+        }
+        assert_eq!(server.stop().replies_sent, 21);
+    });
 }
 
 #[test]

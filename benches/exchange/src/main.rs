@@ -84,6 +84,10 @@ fn main() -> Result<()> {
                 let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name);
                 return peer.ok_or("no such server")?.serve(&cores);
             }
+            Short('h') | Long("help") => {
+                print!("{HELP}");
+                return Ok(());
+            }
             Long("rounds") => options.rounds = arguments.value()?.parse()?,
             Long("millis") => options.time = Duration::from_millis(arguments.value()?.parse()?),
             Long("loads") => options.loads = list(arguments.value()?.string()?),
@@ -91,6 +95,19 @@ fn main() -> Result<()> {
             Long("json") => options.json = Some(arguments.value()?.string()?),
             Long("svg") => options.svg = Some(arguments.value()?.string()?),
             _ => return Err(argument.unexpected().into()),
+        }
+    }
+    if options.rounds == 0 {
+        return Err("--rounds: at least 1".into());
+    }
+    for part in &options.skip {
+        if !["cpu", "throughput", "latency"].contains(&part.as_str()) {
+            return Err(format!("--skip `{part}`: not cpu, throughput or latency").into());
+        }
+    }
+    for part in &options.loads {
+        if !Load::ALL.iter().any(|load| load.name().contains(part)) {
+            return Err(format!("--loads `{part}`: no load is called so").into());
         }
     }
     let skips = |part: &str| options.skip.iter().any(|skip| skip == part);
@@ -116,6 +133,17 @@ fn main() -> Result<()> {
     }
     Ok(())
 }
+
+const HELP: &str = "\
+Exchanges over UDP on one machine, side by side; a minute and a half with the defaults.
+
+  --rounds N      rounds, every load on every server in each (9)
+  --millis N      how long each measurement takes (150)
+  --loads A,B     only loads whose names contain one of these (latency has none of them)
+  --skip A,B      not these parts: cpu, throughput, latency
+  --json FILE     all samples, one JSON object per line
+  --svg FILE      a plot of the CPU times
+";
 
 fn loads(options: &Options) -> impl Iterator<Item = Load> {
     Load::ALL.into_iter().filter(|load| {

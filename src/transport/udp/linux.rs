@@ -84,6 +84,9 @@ impl Fast {
         inbox: &mut Inbox,
         wait: Wait,
     ) -> io::Result<usize> {
+        if !inbox.has_space() {
+            return Ok(0);
+        }
         let end = match wait {
             Wait::Spin(time) => Instant::now().checked_add(time),
             _ => None,
@@ -128,9 +131,6 @@ impl Fast {
         } else {
             inbox.max_datagram_bytes() + 1
         };
-        if !inbox.has_space() {
-            return Ok(0);
-        }
         let waiting = inbox.len();
         let asked = self.batch.next();
         let received = sys::receive(
