@@ -17,6 +17,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rounds=${1:-3} seconds=${2:-2}
+for number in "$rounds" "$seconds"; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] || { echo "$number: not a number of rounds or seconds" >&2; exit 2; }
+done
 
 for program in knotd nsd dnsperf dig taskset chrt; do
     PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || { echo "$program is missing" >&2; exit 1; }

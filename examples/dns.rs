@@ -19,7 +19,7 @@ pub(crate) mod zone;
 
 use std::process::ExitCode;
 
-use codec::{Answer, Dns, MAX_BYTES, Query};
+use codec::{Answer, Dns, MAX_BYTES, Query, blocked_ports};
 use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
 use rejoinder::{Context, Handler, Reply, ReplyError, ServerBuilder};
 use whoami::{is_whoami, whoami};
@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         let file = arguments.get("zone");
         let zone = file.map_or_else(Zone::example, Zone::read)?;
         let server = ServerBuilder::new(Dns)
+            .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
             .max_reply_bytes(MAX_BYTES.into());
         let service = arguments.service("ADDRESS", "127.0.0.1:5300", server, zone)?;

@@ -7,7 +7,8 @@
 //!
 //! Responses look like requests here, so two such servers can keep a forged datagram going for ever
 //! (CVE-2024-2169). So nothing is answered that comes from a port below 1024, where the like of them
-//! lives, or from one that a service has here. Whatever is left, the rate limit keeps slow.
+//! lives, from another known to answer anything, or from one that a service has here. Whatever is left,
+//! the rate limit keeps slow.
 
 #[path = "support/service.rs"]
 mod service;
@@ -17,7 +18,7 @@ pub(crate) mod services;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use rejoinder::{Datagram, Raw, ServerBuilder};
+use rejoinder::{Datagram, REFLECTOR_PORTS, Raw, ServerBuilder};
 use services::Service;
 
 const HELP: &str = "\
@@ -28,8 +29,9 @@ Usage: inetd [--echo ADDRESS] [--time ADDRESS] [--daytime ADDRESS] [--qotd ADDRE
 Each service that has an address runs there (HOST:PORT, port 0 is any free port). Without any, all
 four run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717.
 
-Whatever a datagram says, it is answered, unless it comes from a port below 1024 or from the port of
-one of the services; and any one network is answered at most 100 times a second by each.
+Whatever a datagram says, it is answered, unless it comes from a port below 1024, from a higher one
+that is known to answer anything, or from the port of one of the services; and any one network is
+answered at most 100 times a second by each.
 
   -q, --quiet    print nothing
   -h, --help     this text
@@ -59,7 +61,9 @@ fn main() -> ExitCode {
                     }
                     _ => Ok(()),
                 };
-                let server = ServerBuilder::new(Raw).blocked_ports(1..1024).gate(gate);
+                let server = ServerBuilder::new(Raw)
+                    .blocked_ports((1..1024).chain(REFLECTOR_PORTS))
+                    .gate(gate);
                 running.push(arguments.service(name, address, server, it)?);
             }
         }

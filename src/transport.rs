@@ -38,6 +38,8 @@ use crate::clock::Now;
 ///   leaves from there, where the system can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
 ///   [`Sent::datagrams`] + [`Sent::failed`] is their number. One that fails holds up no other.
+///   (In the outbox of a [`Server`](crate::Server) whose replies carry
+///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`] does not keep it.)
 ///
 /// # Blocking
 ///

@@ -6,7 +6,7 @@ use domain::base::name::ToLabelIter;
 use domain::base::opt::{Opt, OptRecord};
 use domain::base::wire::ParseError;
 use domain::base::{Header, Message};
-use rejoinder::{Codec, Correlation, Now, Writer};
+use rejoinder::{Codec, Correlation, Now, REFLECTOR_PORTS, Writer};
 
 /// DNS over UDP.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,12 @@ pub(crate) struct Dns;
 
 /// The longest message that is sent, and received: it passes every path in one piece (RFC 9715).
 pub(crate) const MAX_BYTES: u16 = 1232;
+
+/// Resolvers may ask from port 53. Two servers could not go on answering each other: a response says
+/// that it is one.
+pub(crate) fn blocked_ports() -> impl Iterator<Item = u16> {
+    REFLECTOR_PORTS.into_iter().filter(|port| *port != 53)
+}
 
 /// A query, borrowed from its datagram.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use domain::rdata::ZoneRecordData;
 use domain::zonefile::inplace::{Entry, Zonefile};
 
 use super::codec::Records;
+use super::whoami::is_whoami;
 
 /// The answers of one zone.
 #[derive(Debug)]
@@ -230,6 +231,8 @@ impl Source {
         for (name, rrsets) in &names {
             let problem = if !name.ends_with(&apex) {
                 "not in the zone"
+            } else if is_whoami(name.as_slice()) {
+                "a name of the asker, not of a zone"
             } else if name.first().is_wildcard() {
                 "wildcards are not supported"
             } else if rrsets.contains_key(&Rtype::DNAME) {

@@ -193,7 +193,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
 
     /// How many threads serve, each with a socket of its own on the same address, a clone of the
     /// codec and of the gates, and the one handler. The system spreads peers among the sockets, so
-    /// the requests of one peer are answered by one worker, in order. Default: 1.
+    /// the requests of one peer are answered by one worker, in order unless replies carry
+    /// [ids](crate::Correlation::Id). Default: 1.
     ///
     /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
     /// [`UdpOptions::bind_group`]. Zero is an error.
@@ -284,7 +285,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// a service manager passes, say. They may have different addresses.
     ///
     /// The requests of one peer are answered in order if they all arrive at the same transport, as
-    /// they do in a [group](UdpOptions::bind_group). None at all is an error of the kind
+    /// they do in a [group](UdpOptions::bind_group), and replies carry no
+    /// [ids](crate::Correlation::Id). None at all is an error of the kind
     /// [`InvalidInput`](io::ErrorKind::InvalidInput).
     ///
     /// ```

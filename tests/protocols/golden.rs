@@ -160,6 +160,19 @@ fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
     assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
 }
 
+#[test]
+fn dns_answers_a_resolver_that_asks_from_port_53() {
+    let mut core = ServerCore::new(Dns, zone()).blocked_ports(crate::dns::codec::blocked_ports());
+    let request = query("www.example.org", Rtype::A, None);
+    let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
+    inbox.push(&request, Meta::new(([192, 0, 2, 1], 53).into()));
+    inbox.push(&request, Meta::new(([192, 0, 2, 1], 5353).into()));
+    core.handle(Now::system(), &mut inbox, &mut outbox);
+    let peers: Vec<u16> = outbox.iter().map(|it| it.peer.port()).collect();
+    assert_eq!(peers, [53]);
+    assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
+}
+
 fn zone() -> Zone {
     Zone::example().unwrap()
 }
@@ -307,6 +320,7 @@ fn a_zone_that_could_not_be_served_right_is_refused() {
             "a 60 A 192.0.2.1\na 61 A 192.0.2.2",
             "one set, several TTLs",
         ),
+        ("WhoAmI A 192.0.2.1", "a name of the asker"),
         ("a CH TXT x", "class"),
         ("@ DNSKEY 256 3 13 AAAA", "DNSSEC is not supported"),
         ("a NSEC b A NSEC", "DNSSEC is not supported"),
