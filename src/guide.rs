@@ -9,6 +9,10 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+#![cfg_attr(
+    feature = "rules",
+    doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
+)]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python) or
 //! [`from_udp_framed`] (tokio).

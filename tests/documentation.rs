@@ -188,7 +188,6 @@ fn exports(file: &syn::File) -> impl Iterator<Item = String> + use<> {
 
 fn leaves(tree: &UseTree, names: &mut Vec<String>) {
     match tree {
-        UseTree::Path(path) if path.ident == NOT_YET => {}
         UseTree::Path(path) => leaves(&path.tree, names),
         UseTree::Name(name) => names.push(name.ident.to_string()),
         UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(tree, names)),
@@ -254,6 +253,3 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
-
-/// The module of which this is not asked yet.
-const NOT_YET: &str = "bot";

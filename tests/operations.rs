@@ -170,6 +170,42 @@ fn bytes_that_are_no_text_are_told_with_their_place() {
 }
 
 #[test]
+fn a_hangup_does_not_wait_for_what_is_no_file() {
+    let scratch = Scratch::new();
+    let rules = scratch.file("rules.toml", says("one"));
+    let (mut server, address) = start_server(
+        "127.0.0.1:0",
+        example("server").args(["-q", "--rules", &rules]),
+    );
+    fs::remove_file(&rules).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&rules)
+            .status()
+            .unwrap()
+            .success()
+    );
+    server.signal("HUP");
+    server.wait_for_stderr(&format!("error: {rules}: it is no regular file"));
+    assert_eq!(ask(address, "x"), "one");
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
+#[test]
+fn a_server_does_not_begin_with_rules_without_end() {
+    let scratch = Scratch::new();
+    let large = scratch.file("rules.toml", "#".repeat((16 << 20) + 1));
+    for (rules, problem) in [
+        (large.as_str(), "it has more than 16777216 bytes"),
+        ("/dev/zero", "it is no regular file"),
+    ] {
+        let ended = run(example("server").args(["127.0.0.1:0", "--rules", rules]));
+        one_line(&ended, 1, &format!("{rules}: {problem}"));
+    }
+}
+
+#[test]
 fn a_server_does_not_begin_with_rules_that_it_cannot_use() {
     let scratch = Scratch::new();
     let rules = scratch.file("a\u{1b}[J\n.toml", "[[rule]]\npattern = '('\nanswer = ''\n");
