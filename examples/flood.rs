@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it is a program")]
 
 use std::error::Error;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -36,11 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         let stop = AtomicBool::new(false);
         let sent = AtomicU64::new(0);
         let honest = thread::scope(|scope| {
-            if flooded {
-                scope.spawn(|| flood(addr, &stop, &sent));
-            }
+            let flood = flooded.then(|| scope.spawn(|| flood(addr, &stop, &sent)));
             let honest = ask(addr);
             stop.store(true, Ordering::Relaxed);
+            if let Some(flood) = flood {
+                flood.join().expect("it does not panic")?;
+            }
             honest
         })?;
         handle.stop();
@@ -54,16 +56,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Sends as fast as it can, from one source after the other.
-fn flood(to: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
+fn flood(to: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) -> io::Result<()> {
     let networks =
         (1..=NETWORKS).flat_map(|net| (1..=SOURCES).map(move |host| [127, 1, net, host]));
-    let sockets: Vec<_> = networks
-        .filter_map(|ip| UdpSocket::bind(SocketAddr::from((ip, 0))).ok())
-        .inspect(|socket| {
-            // What comes back is left in the socket's queue, where it is dropped once that is full.
-            let _ = socket.set_nonblocking(true);
-        })
-        .collect();
+    let sockets = networks.map(|ip| {
+        let socket = UdpSocket::bind(SocketAddr::from((ip, 0)))?;
+        // What comes back is left in the socket's queue, where it is dropped once that is full.
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    });
+    let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
     for socket in sockets.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -72,10 +74,11 @@ fn flood(to: SocketAddr, stop: &AtomicBool, sent: &AtomicU64) {
             sent.fetch_add(1, Ordering::Relaxed);
         }
     }
+    Ok(())
 }
 
 /// Asks one question after the other, and notes how long each answer took; `None` if none came.
-fn ask(to: SocketAddr) -> std::io::Result<Vec<Option<Duration>>> {
+fn ask(to: SocketAddr) -> io::Result<Vec<Option<Duration>>> {
     let begun = Instant::now();
     let mut delays = Vec::new();
     while begun.elapsed() < TIME {
@@ -96,9 +99,12 @@ fn ask(to: SocketAddr) -> std::io::Result<Vec<Option<Duration>>> {
 fn report(honest: &[Option<Duration>], flood: u64, stats: &Stats) {
     let mut delays: Vec<_> = honest.iter().flatten().collect();
     delays.sort();
-    let at = |percent: usize| delays.get(delays.len() * percent / 100).copied();
+    let at = |percent: usize| match delays.get(delays.len() * percent / 100) {
+        Some(delay) => format!("{:.3} ms", delay.as_secs_f64() * 1e3),
+        None => "-".to_owned(),
+    };
     println!(
-        "  honest client: {} of {} answered; delay p50 {:?}, p99 {:?}",
+        "  honest client: {} of {} answered within {PATIENCE:?}; delay of those: p50 {}, p99 {}",
         delays.len(),
         honest.len(),
         at(50),

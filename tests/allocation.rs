@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use allocation_counter::measure;
 use rejoinder::{
-    Codec, Context, Ctime, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Now, Outbox, Raw,
-    Reply, ReplyError, Robot, Rule, Sent, Server, ServerCore, Text, Transport, UdpTransport, Wait,
-    zurich,
+    Codec, Context, Ctime, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Now, Outbox,
+    RateLimit, Raw, Reply, ReplyError, Robot, Rule, Sent, Server, ServerCore, Text, Transport,
+    UdpTransport, Wait, zurich,
 };
 
 /// What becomes of a request, in all the ways there are without a panic.
@@ -277,18 +277,23 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
 
 #[test]
 fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
-    let mut core = ServerCore::new(Ctime::utc(), zurich());
+    // As many networks as fill the table many times over.
+    let limit = RateLimit::builder().sources(256).build().unwrap();
+    let mut core = ServerCore::new(Ctime::utc(), zurich()).gate(limit);
     let mut inbox = Inbox::new(8, 1_024);
     let mut outbox = Outbox::new(64, 1_024);
+    let mut asked = 0_u32;
     let mut held = |peers: u32| {
         let info = measure(|| {
-            for number in 0..peers {
-                let peer = SocketAddr::from((number.to_be_bytes(), 7));
+            for _ in 0..peers {
+                asked += 1;
+                let peer = SocketAddr::from(((0x0a00_0001 + (asked << 8)).to_be_bytes(), 50_000));
                 inbox.push("你好吗？".as_bytes(), Meta::new(peer));
                 core.handle(at(0), &mut inbox, &mut outbox);
                 outbox.clear();
             }
         });
+        assert_eq!(core.stats().replied, u64::from(asked));
         info.bytes_current
     };
     held(10);

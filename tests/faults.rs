@@ -249,3 +249,17 @@ fn a_socket_that_is_gone_for_sending_only_does_not_end_the_server() {
     server.ask();
     assert_eq!(server.stop().send_errors_of(ErrorClass::Gone), 1);
 }
+
+#[test]
+fn an_error_that_stays_is_met_with_pauses() {
+    let server = Running::start();
+    let begun = Instant::now();
+    server.faults.on_receive(9, &ErrorKind::OutOfMemory.into());
+    // The first may be received while the server still waits; the second comes after the faults.
+    server.ask();
+    server.ask();
+    let elapsed = begun.elapsed();
+    assert_eq!(server.stop().receive_errors, 9);
+    // 0, 1, 2, 4, … 64 and 100 ms, one after each. No machine is too slow for that.
+    assert!(elapsed >= Duration::from_millis(227), "{elapsed:?}");
+}

@@ -734,3 +734,28 @@ proptest! {
 fn wire(peer: SocketAddr, payload: usize) -> usize {
     payload + if peer.is_ipv4() { 28 } else { 48 }
 }
+
+#[test]
+fn what_the_first_gate_holds_back_the_second_does_not_count() {
+    let limit = RateLimit::builder().answers_per_second(1).build().unwrap();
+    let mut core = ServerCore::new(Text, echo)
+        .gate(AmplificationLimit::new(0))
+        .gate(limit);
+    for _ in 0..3 {
+        assert!(ask(&mut core, at(0), b"x", Meta::new(client())).is_empty());
+    }
+    assert_eq!(core.stats().dropped(DropReason::Amplification), 3);
+}
+
+#[test]
+fn options_of_a_core_can_be_set_in_any_order() {
+    let own: SocketAddr = "192.0.2.7:9999".parse().unwrap();
+    let mut core = ServerCore::new(Text, echo)
+        .local_addr(own)
+        .blocked_ports([19]);
+    assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
+    let mut core = core.gate(());
+    assert_eq!(only_drop(&core.stats()), DropReason::SourceOwn);
+    assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
+    assert_eq!(core.stats().dropped(DropReason::SourceOwn), 2);
+}

@@ -325,3 +325,25 @@ fn the_beginning_and_the_end_of_a_server_are_told() {
         );
     });
 }
+
+#[test]
+fn errors_that_anybody_can_cause_do_not_hide_a_panic() {
+    let lines = Lines::new(Level::WARN);
+    tracing::subscriber::with_default(lines.clone(), || {
+        quiet_panics();
+        let mut core = ServerCore::new(Text, |_: &str| -> () { panic::panic_any(OnPurpose) });
+        for _ in 0..100 {
+            core.receive_failed(at(0), &ErrorKind::ConnectionRefused.into());
+            let mut sent = Sent::default();
+            sent.fail(ErrorKind::HostUnreachable.into());
+            core.sent(&sent);
+        }
+        assert_eq!(lines.take().len(), 10);
+        let (mut inbox, mut outbox) = batch(&[b"x"]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+    });
+    assert_eq!(
+        lines.take(),
+        ["ERROR message=the handler panicked peer=192.0.2.1:50000 left_out=0"]
+    );
+}

@@ -59,7 +59,7 @@ mod imp {
         pub(in crate::server) fn receive_failed(&mut self, now: Now, error: &io::Error) {
             let class = ErrorClass::of(error);
             if class != ErrorClass::Interrupted
-                && let Some(left_out) = self.errors.spend(now)
+                && let Some(left_out) = self.budget(class).spend(now)
             {
                 warn!(error = %Shown(error), ?class, left_out, "receiving failed");
             }
@@ -71,9 +71,17 @@ mod imp {
             error: &io::Error,
             datagrams: usize,
         ) {
-            if let Some(left_out) = self.errors.spend(now) {
-                let class = ErrorClass::of(error);
+            let class = ErrorClass::of(error);
+            if let Some(left_out) = self.budget(class).spend(now) {
                 warn!(error = %Shown(error), ?class, datagrams, left_out, "sending failed");
+            }
+        }
+
+        /// What anybody can cause with a packet shares with the drops.
+        fn budget(&mut self, class: ErrorClass) -> &mut Budget {
+            match class {
+                ErrorClass::Peer => &mut self.drops,
+                _ => &mut self.errors,
             }
         }
     }

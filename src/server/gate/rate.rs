@@ -683,4 +683,23 @@ mod tests {
         let ip = "192.0.2.1".parse().unwrap();
         assert_ne!(one.table.source(ip), two.table.source(ip));
     }
+
+    #[test]
+    fn networks_are_spread_over_the_whole_table() {
+        // A quarter of the places: in sets of four, few have no room.
+        let (places, networks) = (1 << 14, 1_u32 << 12);
+        let limit = RateLimit::builder().key([7; 16]).sources(places);
+        let mut limit = limit.answers_per_second(1).build().unwrap();
+        let mut answered = || {
+            (0..networks)
+                .filter(|network| {
+                    let [_, _, b, c] = network.to_be_bytes();
+                    ask(&mut limit, 0, &format!("10.{b}.{c}.1"))
+                })
+                .count()
+        };
+        assert_eq!(answered(), 4_096);
+        let forgotten = answered();
+        assert!(forgotten < 100, "{forgotten} of {networks}");
+    }
 }
