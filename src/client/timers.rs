@@ -31,7 +31,6 @@ impl Timers {
         let index = self.position[slot].unwrap_or(self.heap.len());
         if index == self.heap.len() {
             self.heap.push((due, slot));
-            self.position[slot] = Some(index);
         }
         self.heap[index].0 = due;
         self.settle(index);
@@ -40,37 +39,37 @@ impl Timers {
     pub(super) fn remove(&mut self, slot: usize) {
         if let Some(index) = self.position.get_mut(slot).and_then(Option::take) {
             self.heap.swap_remove(index);
-            if let Some(&(_, moved)) = self.heap.get(index) {
-                self.position[moved] = Some(index);
+            if index < self.heap.len() {
                 self.settle(index);
             }
         }
     }
 
-    /// Moves one up or down to where it belongs.
+    /// Moves one up or down to where it belongs. Those in between make room, each with one step.
     fn settle(&mut self, mut index: usize) {
-        while index > 0 && self.heap[index] < self.heap[(index - 1) / 2] {
-            index = self.swap(index, (index - 1) / 2);
+        let timer = self.heap[index];
+        while index > 0 && timer < self.heap[(index - 1) / 2] {
+            index = self.fill(index, (index - 1) / 2);
         }
         loop {
-            let smallest = [2 * index + 1, 2 * index + 2]
-                .into_iter()
-                .filter(|&child| child < self.heap.len())
-                .min_by_key(|&child| self.heap[child]);
-            match smallest {
-                Some(child) if self.heap[child] < self.heap[index] => {
-                    index = self.swap(index, child);
-                }
-                _ => break,
+            let mut child = 2 * index + 1;
+            if child + 1 < self.heap.len() && self.heap[child + 1] < self.heap[child] {
+                child += 1;
             }
+            if child >= self.heap.len() || timer < self.heap[child] {
+                break;
+            }
+            index = self.fill(index, child);
         }
+        self.heap[index] = timer;
+        self.position[timer.1] = Some(index);
     }
 
-    fn swap(&mut self, one: usize, other: usize) -> usize {
-        self.heap.swap(one, other);
-        for index in [one, other] {
-            self.position[self.heap[index].1] = Some(index);
-        }
+    /// Puts the one from `other` into the gap, and returns where the gap is now.
+    fn fill(&mut self, gap: usize, other: usize) -> usize {
+        let moved = self.heap[other];
+        self.heap[gap] = moved;
+        self.position[moved.1] = Some(gap);
         other
     }
 }
