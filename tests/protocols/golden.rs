@@ -346,11 +346,12 @@ fn a_zone_that_could_not_be_served_right_is_refused() {
 }
 
 /// The example's handler, and how often it was asked.
-fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, &'static AtomicU32) {
+fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, Arc<AtomicU32>) {
     let robot = zurich();
-    let asked: &AtomicU32 = Box::leak(Box::default());
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
     let handler = move |request: Packet| {
-        asked.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
         crate::coap::zurich::answer(&robot, &request)
     };
     (ServerCore::new(Coap, crate::coap::once(handler)), asked)
