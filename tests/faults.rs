@@ -6,6 +6,7 @@ mod faulty;
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -238,6 +239,27 @@ fn a_socket_that_is_gone_ends_the_server_with_the_error() {
     let stats = server.handle.stats();
     assert!(stats.is_conserved());
     assert_eq!(stats.receive_errors_of(ErrorClass::Gone), 1);
+}
+
+#[test]
+fn one_worker_whose_socket_is_gone_ends_all_of_them() {
+    let transports = [(); 2].map(|()| Faulty::new(UdpTransport::bind("127.0.0.1:0").unwrap()));
+    let [_, (_, faults)] = &transports;
+    faults.on_receive(1, &ErrorKind::NotConnected.into());
+    let transports = transports.map(|(transport, _)| transport);
+    let server = ServerBuilder::new(Text).on_all(transports).unwrap();
+    let handle = server.handle();
+    // Nobody asks it to end, and nobody asks the other worker anything.
+    let (done, ended) = mpsc::channel();
+    let serving = thread::spawn(move || {
+        let result = server.serve(|text: &str| Some(text.to_owned()));
+        done.send(()).unwrap();
+        result
+    });
+    let in_time = ended.recv_timeout(Duration::from_secs(20)).is_ok();
+    handle.stop();
+    let result = serving.join().unwrap();
+    assert!(in_time && matches!(result, Err(ServeError::TransportGone { .. })));
 }
 
 #[test]

@@ -250,6 +250,14 @@ fn a_flood_is_told_in_a_few_lines_and_how_many_were_left_out() {
             panic!("one line")
         };
         assert!(line.ends_with("left_out=1990"), "{line}");
+
+        // They are told once.
+        let (mut inbox, mut outbox) = batch(&[b"\xff"]);
+        core.handle(at(1_000), &mut inbox, &mut outbox);
+        let [line] = &lines.take()[..] else {
+            panic!("one line")
+        };
+        assert!(line.ends_with("left_out=0"), "{line}");
     });
 }
 

@@ -249,7 +249,7 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
     let addrs = sockets
         .each_ref()
         .map(|socket| socket.local_addr().unwrap());
-    let as_if_it_were_the_server = sockets[0].try_clone().unwrap();
+    let as_if_it_were_the_server = sockets.each_ref().map(|socket| socket.try_clone().unwrap());
     let transports = sockets.map(|socket| UdpTransport::from_socket(socket).unwrap());
     let server = ServerBuilder::new(Text).on_all(transports).unwrap();
     assert_eq!(server.local_addr().unwrap(), addrs[0]);
@@ -271,13 +271,15 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
             let len = client.recv(&mut buffer).unwrap();
             assert_eq!(&buffer[..len], b"A");
         }
-        // One answer to this, and neither of the two workers would ever be quiet again.
-        as_if_it_were_the_server.send_to(b"a", addrs[1]).unwrap();
-        until(|| handle.stats().received == 3);
+        // One answer to either of these, and neither of the two workers would ever be quiet again.
+        for (from, to) in as_if_it_were_the_server.iter().zip([addrs[1], addrs[0]]) {
+            from.send_to(b"a", to).unwrap();
+        }
+        until(|| handle.stats().received == 4);
         drop(stop);
         let stats = serving.join().unwrap().unwrap();
-        assert_eq!((stats.received, stats.replied), (3, 2));
-        assert_eq!(stats.dropped(DropReason::SourceOwn), 1);
+        assert_eq!((stats.received, stats.replied), (4, 2));
+        assert_eq!(stats.dropped(DropReason::SourceOwn), 2);
     });
     assert_eq!(threads.lock().unwrap().len(), 2);
 }
