@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use rejoinder::{
     AmplificationLimit, Codec, Context, Ctime, Datagram, DropReason, Gate, Handler, Inbox,
     MAX_REPLIES, Meta, Now, Outbox, REFLECTOR_PORTS, RateLimit, Replies, Reply, ReplyError,
-    ServerCore, SimNet, Stats, Text, Transport, Wait,
+    ServerCore, SimNet, Stats, Text, TextError, Transport, Wait, Writer,
 };
 
 fn at(millis: u64) -> Now {
@@ -166,6 +166,46 @@ fn checks_come_in_the_order_that_the_documentation_says() {
     let mut core = robot::core();
     assert!(ask(&mut core, at(0), b"\xff", Meta::new(client())).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Malformed);
+}
+
+/// Text that must not be read.
+struct Unread;
+
+impl Codec for Unread {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a str;
+    type Error = TextError;
+
+    fn decode_request<'a>(&self, _: &'a [u8]) -> Result<&'a str, TextError> {
+        panic!("it was parsed")
+    }
+    fn encode_response(
+        &self,
+        _: Now,
+        _: &[u8],
+        _: &str,
+        _: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, _: &str, _: &mut Writer<'_>) -> Result<(), TextError> {
+        Ok(())
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Text.decode_response(datagram)
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_a_gate_refuses_is_not_parsed() {
+    let refuse = |_: &Datagram<'_>| Err("no");
+    let mut core = ServerCore::new(Unread, |_: &str| Some("x")).gate(refuse);
+    assert!(ask(&mut core, at(0), b"x", Meta::new(client())).is_empty());
+    assert_eq!(only_drop(&core.stats()), DropReason::Gate("no"));
 }
 
 #[test]
@@ -414,6 +454,19 @@ fn behind_a_slow_handler_old_requests_are_dropped_and_replies_leave_early() {
     assert_eq!(batches, [1, 1, 1, 1, 0]);
     assert_eq!(core.stats().dropped(DropReason::Stale), 60);
     assert!(clock.get() > 64);
+}
+
+#[test]
+fn with_a_limit_to_the_age_the_10_ms_begin_when_the_first_request_is_read() {
+    let mut core = ServerCore::new(Text, echo).max_age(Duration::from_secs(1));
+    let mut inbox = Inbox::new(3, 64);
+    for _ in 0..3 {
+        inbox.push(b"x", Meta::new(client()));
+    }
+    let mut outbox = Outbox::new(64, 64);
+    // The thread did not run for a while after it had received them.
+    core.handle_with_clock(at(0), || at(50), &mut inbox, &mut outbox);
+    assert_eq!(outbox.len(), 3, "no handler was slow");
 }
 
 #[test]

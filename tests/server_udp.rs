@@ -546,6 +546,8 @@ enum Event {
 /// A transport that does as planned, then asks the server to end and has nothing to receive.
 struct Scripted {
     events: VecDeque<Event>,
+    /// Whether it has asked the server to end.
+    stopped: bool,
     handle: Arc<std::sync::OnceLock<ServerHandle>>,
     refuse: &'static [u8],
     /// The most datagrams that any look at the counters has seen pending.
@@ -554,7 +556,10 @@ struct Scripted {
 }
 
 impl Transport for Scripted {
-    fn recv(&mut self, inbox: &mut Inbox, _: Wait) -> io::Result<usize> {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        if self.stopped {
+            assert_eq!(wait, Wait::No, "what has arrived is there");
+        }
         match self.events.pop_front() {
             Some(Event::Datagram(bytes)) => {
                 inbox.push(bytes, Meta::new(ASKER));
@@ -571,6 +576,7 @@ impl Transport for Scripted {
             Some(Event::Error(kind)) => Err(kind.into()),
             Some(Event::Stop) | None => {
                 self.handle.get().unwrap().stop();
+                self.stopped = true;
                 Ok(0)
             }
         }
@@ -617,6 +623,7 @@ fn serve_and_look(
     let handle = Arc::default();
     let transport = Scripted {
         events: events.into(),
+        stopped: false,
         handle: Arc::clone(&handle),
         refuse: b"refused",
         most_pending: Arc::clone(most_pending),

@@ -7,6 +7,9 @@
 //! - What would act on the terminal rather than be seen is not shown, and not sent either: control
 //!   characters other than the tab and the line end, and invisible changes of direction. They are
 //!   typed or pasted by accident. Arguments and piped lines, which programs write, stay as they are.
+//! - How wide a character is that was joined of several, such as a family, terminals do not agree
+//!   about. Where one draws it wider than the line editor takes it to be, and the line wraps behind
+//!   it, a row above the prompt may be drawn over.
 
 use std::borrow::Cow;
 use std::io;

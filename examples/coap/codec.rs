@@ -10,6 +10,9 @@ use rejoinder::{Codec, Correlation, IntoReply, Now, Reply, ReplyError, Writer};
 /// request: an acknowledgement if it was confirmable, or a reset if the answer is empty. The answer
 /// to a message that was not confirmable repeats its message id: for one peer it is as unique as the
 /// request's (RFC 7252 §4.4).
+///
+/// A client takes an answer that comes on its own, after an empty acknowledgement (§5.2.2), but does
+/// not acknowledge it in turn: a codec has no say in what is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coap;
 

@@ -64,6 +64,7 @@ impl Codec for Stun {
         Ok(())
     }
 
+    /// RFC 8489 §5 asks for 96 bits that nobody can guess. These are 64 of them, and 32 zeros.
     fn encode_request(&self, id: u64, (): (), out: &mut Writer<'_>) -> Result<(), StunError> {
         let class = MessageType::from_class_method(MessageClass::Request, BINDING);
         let request = Message::builder(class, u128::from(id).into(), MessageWriteVec::new());

@@ -551,6 +551,21 @@ impl fmt::Debug for Outbox {
 #[error("the outbox is full")]
 pub struct OutboxFull;
 
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::Outbox;
+
+    #[test]
+    fn what_must_leave_in_order_is_asked_for_anew_in_each_batch() {
+        let mut outbox = Outbox::new(1, 512).in_any_order();
+        assert!(outbox.is_in_any_order());
+        outbox.keep_order();
+        assert!(!outbox.is_in_any_order());
+        outbox.clear();
+        assert!(outbox.is_in_any_order());
+    }
+}
+
 /// An IP packet has at most 65,535 bytes, so this holds whatever the system merges into one.
 const MIN_BUFFER_BYTES: usize = 65_536;
 /// What an Ethernet frame carries.

@@ -221,6 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_on_a_group_takes_the_machine_that_it_is_on_for_itself() {
+        let mut check = SourceCheck::default();
+        check.add_own("224.0.0.251:9999".parse().unwrap());
+        let here = "192.0.2.1".parse().unwrap();
+        for (own, local) in [
+            ("192.0.2.1:9999", here),
+            ("[::ffff:192.0.2.1]:9999", here),
+            ("192.0.2.1:9999", "::ffff:192.0.2.1".parse().unwrap()),
+        ] {
+            let drop = Err(DropReason::SourceOwn);
+            assert_eq!(check.check(&meta(own).to(local)), drop, "{own} to {local}");
+        }
+        assert_eq!(check.check(&meta("192.0.2.2:9999").to(here)), Ok(()));
+        assert_eq!(check.check(&meta("192.0.2.1:9998").to(here)), Ok(()));
+    }
+
+    #[test]
     fn a_socket_on_every_address_takes_whoever_has_its_port_for_itself() {
         for bound in ["[::]:9999", "0.0.0.0:9999", "[::ffff:0.0.0.0]:9999"] {
             let mut check = SourceCheck::default();
