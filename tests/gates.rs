@@ -174,7 +174,7 @@ struct Unread;
 impl Codec for Unread {
     type Request<'a> = &'a str;
     type Response<'a> = &'a str;
-    type Answer<'a> = &'a str;
+    type Answer<'a> = &'a [u8];
     type Error = TextError;
 
     fn decode_request<'a>(&self, _: &'a [u8]) -> Result<&'a str, TextError> {
@@ -184,7 +184,7 @@ impl Codec for Unread {
         &self,
         _: Now,
         _: &[u8],
-        _: &str,
+        _: &[u8],
         _: &mut Writer<'_>,
     ) -> Result<(), TextError> {
         Ok(())
@@ -203,7 +203,7 @@ impl Codec for Unread {
 #[test]
 fn what_a_gate_refuses_is_not_parsed() {
     let refuse = |_: &Datagram<'_>| Err("no");
-    let mut core = ServerCore::new(Unread, |_: &str| Some("x")).gate(refuse);
+    let mut core = ServerCore::new(Unread, |_: &str| Some(b"x".to_vec())).gate(refuse);
     assert!(ask(&mut core, at(0), b"x", Meta::new(client())).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Gate("no"));
 }
