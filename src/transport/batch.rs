@@ -69,7 +69,6 @@ impl Meta {
 /// inbox.push(b"too long", Meta::new("192.0.2.1:7777".parse()?));
 /// let datagram = inbox.pop().expect("it was pushed");
 /// assert!(datagram.meta.truncated); // so what is in `bytes` is no message
-///     
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
