@@ -24,7 +24,8 @@ use self::sockets::{NoSocket, Sockets};
 use crate::clock::Now;
 use crate::codec::Codec;
 use crate::transport::{
-    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, Wait,
+    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, OutboxFull,
+    Sent, Transport, UdpOptions, Wait,
 };
 
 /// A client: asks one peer, and believes nobody else.
@@ -139,7 +140,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             connector,
             core,
             sockets,
-            inbox: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            inbox: Inbox::new(BATCH, MAX_V6_DATAGRAM_BYTES),
             outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
             outgoing: Vec::new(),
             ready: Vec::new(),
@@ -270,8 +271,8 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// Gives out the result of a submitted request, in the order in which they come about, and
     /// waits for one if need be. `None` says that no request is left without a result, or that the
     /// wait is over; [`Wait::Forever`] ends with the requests' deadlines. [`Wait::Spin`] polls where
-    /// all requests share a socket ([`Correlation::Id`](crate::Correlation::Id)), and otherwise waits
-    /// as [`Wait::For`] does.
+    /// there is one socket, for one request or for all ([`Correlation::Id`](crate::Correlation::Id)),
+    /// and otherwise waits as [`Wait::For`] does.
     ///
     /// ```
     /// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
@@ -344,8 +345,15 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 alone = false;
                 continue;
             }
-            let Some((slot, datagram)) = self.core.next_send(now) else {
+            let Some((slot, _)) = self.core.next_send(now) else {
                 break;
+            };
+            alone = self.core.is_in_doubt(slot);
+            if alone {
+                self.flush(now);
+            }
+            let Some(datagram) = self.core.request(slot) else {
+                continue;
             };
             let pushed: Result<(), OutboxFull> =
                 self.outbox.push_with(datagram.peer, None, |space| {
@@ -354,7 +362,6 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 });
             pushed.expect("the outbox has room");
             self.outgoing.push(slot);
-            alone = self.core.is_in_doubt(slot);
         }
         self.flush(now);
     }
@@ -363,21 +370,23 @@ impl<N: Connect, C: Codec> Client<N, C> {
         let Some(&first) = self.outgoing.first() else {
             return;
         };
-        if let Some(socket) = self.sockets.of(first) {
-            let sent = socket.send(&self.outbox);
-            if let Some(error) = sent.error {
-                if is_unreachable(&error) {
-                    self.core.unreachable(now, first, &error);
-                } else if ErrorClass::of(&error) == ErrorClass::Gone {
-                    self.core.transport_gone(now, first, &error);
-                } else {
-                    for &slot in &self.outgoing {
-                        if sent.datagrams == 0 {
-                            self.core.refused(slot, core::copy(&error));
-                        } else {
-                            // Which it was will be seen when each is sent again, alone.
-                            self.core.refused_perhaps(slot);
-                        }
+        let sent = match self.sockets.of(first) {
+            Some(socket) => socket.send(&self.outbox),
+            None => Sent::default(),
+        };
+        if let Some(error) = sent.error {
+            if is_unreachable(&error) {
+                self.core.unreachable(now, first, &error);
+            } else if ErrorClass::of(&error) == ErrorClass::Gone {
+                self.core.transport_gone(now, first, &error);
+                self.sockets.drop_shared();
+            } else {
+                for &slot in &self.outgoing {
+                    if sent.datagrams == 0 {
+                        self.core.refused(slot, core::copy(&error));
+                    } else {
+                        // Which it was will be seen when each is sent again, alone.
+                        self.core.refused_perhaps(slot);
                     }
                 }
             }
@@ -417,13 +426,15 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let received = socket.recv(&mut self.inbox, wait);
             let now = socket.now();
             if let Err(error) = received {
-                match ErrorClass::of(&error) {
+                match ErrorClass::of_receiving(&error) {
                     ErrorClass::Interrupted => {}
                     ErrorClass::Gone => {
                         self.core.transport_gone(now, slot, &error);
                         self.sockets.drop_shared();
                     }
                     _ if is_unreachable(&error) => self.core.unreachable(now, slot, &error),
+                    // Anybody can cause it. A pause would give him time for the next.
+                    ErrorClass::Peer => {}
                     // It may pass. What does not must not make a loop without a pause.
                     _ => thread::sleep(PAUSE),
                 }

@@ -163,6 +163,25 @@ pub trait Codec {
         None
     }
 
+    /// The id of a request that the handler does not get to see, if there is one: [`Dedup`] takes it
+    /// into account, so that a copy is told from the same question, asked again. The default says
+    /// that there is none.
+    ///
+    /// [`Dedup`]: crate::Dedup
+    ///
+    /// ```
+    /// use rejoinder::{Codec, Tagged, Text};
+    ///
+    /// assert_eq!(
+    ///     Tagged(Text).request_id(b"?\0\0\0\0\0\0\0\x07how many?"),
+    ///     Some(7)
+    /// );
+    /// ```
+    fn request_id(&self, request: &[u8]) -> Option<u64> {
+        let _ = request;
+        None
+    }
+
     /// Whether a response that came from the right peer (and has the right id) belongs to this
     /// request: the place to compare what the protocol echoes, such as the question of a DNS
     /// message. Both are whole datagrams. The default says yes.

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use self::builder::Limits;
 pub use self::builder::ServerBuilder;
-use self::builder::{Limits, MAX_LIMIT_BYTES};
 pub use self::core::ServerCore;
 use self::failures::Failures;
 pub use self::gate::{
@@ -29,7 +29,9 @@ use self::handle::Shared;
 pub use self::stats::{DropReason, Stats};
 use crate::codec::{Codec, Correlation};
 use crate::handler::{Handler, MAX_REPLIES};
-use crate::transport::{ErrorClass, Inbox, Outbox, Transport, UdpTransport, Wait};
+use crate::transport::{
+    ErrorClass, Inbox, MAX_V6_DATAGRAM_BYTES, Outbox, Transport, UdpTransport, Wait,
+};
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
 ///
@@ -288,7 +290,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
             Err(error) => {
                 core.receive_failed(transport.now(), &error);
                 shared.publish(index, &core.snapshot(inbox.len()));
-                let class = ErrorClass::of(&error);
+                let class = ErrorClass::of_receiving(&error);
                 if class == ErrorClass::Gone {
                     return Ended {
                         stats: core.stats(),
@@ -359,7 +361,7 @@ pub enum ServeError {
     },
     /// A limit of the [`ServerBuilder`] is one that no datagram can reach. A server that was
     /// [bound](ServerBuilder::bind) has heard of it there.
-    #[error("{limit} is {bytes}, but no datagram has more than {MAX_LIMIT_BYTES} bytes")]
+    #[error("{limit} is {bytes}, but no datagram has more than {MAX_V6_DATAGRAM_BYTES} bytes")]
     LimitOutOfRange {
         /// The name of the option.
         limit: &'static str,

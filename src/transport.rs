@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+pub(crate) use self::batch::MAX_V6_DATAGRAM_BYTES;
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
 pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::sim::{

@@ -6,6 +6,7 @@ mod robot;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +16,8 @@ use proptest::test_runner::FileFailurePersistence;
 use rejoinder::{
     Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
     MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
-    ServerCore, SimNet, SimTransport, Tagged, Text, TextError, Transport, UdpOptions, Wait, Writer,
+    ServerCore, SimNet, SimTransport, Tagged, Text, TextError, Transport, UdpOptions, UdpTransport,
+    Wait, Writer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -735,7 +737,209 @@ fn a_transport_that_is_gone_ends_the_request_at_once() {
     assert!(matches!(error, RequestError::Transport(_)), "{error:?}");
 }
 
+/// Sockets that cannot send, and how many were opened.
+struct Broken(Arc<AtomicU32>);
+
+impl Connect for Broken {
+    type Transport = BrokenTransport;
+
+    fn connect(&self, _: SocketAddr) -> io::Result<BrokenTransport> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(BrokenTransport)
+    }
+}
+
+struct BrokenTransport;
+
+impl Transport for BrokenTransport {
+    fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn send(&mut self, outbox: &Outbox) -> Sent {
+        let mut sent = Sent::default();
+        for _ in outbox.iter() {
+            sent.fail(io::ErrorKind::NotConnected.into());
+        }
+        sent
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(server())
+    }
+}
+
+#[test]
+fn a_shared_socket_that_is_gone_is_replaced_also_if_it_is_seen_when_sending() {
+    let opened = Arc::default();
+    let mut client = Client::new(Broken(Arc::clone(&opened)), Tagged(Text), server());
+    for _ in 0..5 {
+        let error = client.request(QUESTION).unwrap_err();
+        assert!(matches!(error, RequestError::Transport(_)), "{error:?}");
+    }
+    assert_eq!(opened.load(Ordering::Relaxed), 5);
+}
+
+/// A network that can be told to fail, and how often it was asked for a socket.
+#[derive(Clone)]
+struct Failing {
+    net: SimNet,
+    error: Arc<Mutex<Option<io::ErrorKind>>>,
+    asked: Arc<AtomicU32>,
+}
+
+impl Connect for Failing {
+    type Transport = SimTransport;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match *self.error.lock().unwrap() {
+            Some(kind) => Err(kind.into()),
+            None => self.net.connect(peer),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Connect::now(&self.net)
+    }
+}
+
+#[test]
+fn sockets_at_rest_are_given_up_for_another_only_where_that_may_help() {
+    let net = SimNet::new();
+    let failing = Failing {
+        error: Arc::default(),
+        asked: Arc::default(),
+        net: net.clone(),
+    };
+    let mut client = Client::new(failing.clone(), Ctime::utc(), sim_server(&net));
+    for _ in 0..10 {
+        client.request(QUESTION).unwrap();
+    }
+    for (kind, asked) in [
+        (io::ErrorKind::NetworkUnreachable, 1),
+        (io::ErrorKind::PermissionDenied, 1),
+        // Ten are closed, one after the other.
+        (io::ErrorKind::AddrNotAvailable, 11),
+        (io::ErrorKind::OutOfMemory, 1),
+    ] {
+        *failing.error.lock().unwrap() = Some(kind);
+        failing.asked.store(0, Ordering::Relaxed);
+        let error = client.request(QUESTION).unwrap_err();
+        assert!(matches!(error, RequestError::Connect { .. }), "{error:?}");
+        assert_eq!(failing.asked.load(Ordering::Relaxed), asked, "{kind}");
+    }
+}
+
+/// A network whose sockets refuse what is longer than 1,000 bytes, and how many datagrams each batch
+/// had.
+struct Narrow(SimNet, Arc<Mutex<Vec<usize>>>);
+
+struct NarrowTransport(SimTransport, Arc<Mutex<Vec<usize>>>);
+
+impl Connect for Narrow {
+    type Transport = NarrowTransport;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<NarrowTransport> {
+        Ok(NarrowTransport(self.0.connect(peer)?, Arc::clone(&self.1)))
+    }
+    fn now(&self) -> Now {
+        Connect::now(&self.0)
+    }
+}
+
+impl Transport for NarrowTransport {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        self.0.recv(inbox, wait)
+    }
+    fn send(&mut self, outbox: &Outbox) -> Sent {
+        self.1.lock().unwrap().push(outbox.len());
+        let mut short = Outbox::new(64, 1_000);
+        let mut refused = Sent::default();
+        for datagram in outbox.iter() {
+            if datagram.bytes.len() > 1_000 {
+                refused.fail(io::Error::other("too long"));
+            } else {
+                push(&mut short, datagram.peer, datagram.bytes);
+            }
+        }
+        let sent = self.0.send(&short);
+        Sent {
+            datagrams: sent.datagrams,
+            ..refused
+        }
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+    fn now(&self) -> Now {
+        self.0.now()
+    }
+}
+
+#[test]
+fn a_request_that_the_system_may_have_refused_is_sent_again_alone() {
+    let net = SimNet::new();
+    let echo = |text: &str| Some(text.to_owned());
+    net.host(server(), ServerCore::new(Tagged(Text), echo))
+        .unwrap();
+    let batches = Arc::default();
+    let mut client = ClientBuilder::new(Tagged(Text))
+        .retry(Retry::new().max_sends(2))
+        .on(Narrow(net.clone(), Arc::clone(&batches)), server());
+    client.submit("before").unwrap();
+    let long = client.submit(&"x".repeat(2_000)).unwrap();
+    let (_, answer) = client.collect(Wait::Forever).unwrap();
+    assert_eq!(answer.unwrap(), "before");
+    // So late that both are due: the new one, and the long one once more.
+    client.submit("after").unwrap();
+    net.advance(TIMEOUT / 2);
+    let mut results = Vec::new();
+    while let Some((ticket, result)) = client.collect(Wait::Forever) {
+        results.push((ticket == long, result.map(str::to_owned)));
+    }
+    assert!(
+        matches!(
+            &results[..],
+            [(true, Err(RequestError::NotSent { .. })), (false, Ok(_))]
+                | [(false, Ok(_)), (true, Err(RequestError::NotSent { .. }))]
+        ),
+        "{results:?}"
+    );
+    assert_eq!(*batches.lock().unwrap(), [2, 1, 1]);
+}
+
 // Over UDP.
+
+/// UDP sockets that each meet so many errors first.
+struct Troubled(usize);
+
+impl Connect for Troubled {
+    type Transport = FlakyTransport<UdpTransport>;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport> {
+        Ok(FlakyTransport {
+            // One that a packet can cause, though it does not say that nobody is there.
+            errors: vec![io::ErrorKind::ConnectionAborted; self.0],
+            inner: UdpOptions::new().connect(peer)?,
+        })
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
+fn errors_that_anybody_can_cause_do_not_keep_an_answer_waiting() {
+    // With a millisecond's pause after each, they would take twice as long as there is time.
+    let errors = 2 * usize::try_from(PATIENT.as_millis()).unwrap();
+    let socket = loopback();
+    let peer = socket.local_addr().unwrap();
+    let builder = ClientBuilder::new(Text).timeout(PATIENT);
+    let mut client = builder.on(Troubled(errors), peer);
+    let thread = thread::spawn(move || {
+        let (_, peer) = question(&socket);
+        socket.send_to(b"yes", peer).unwrap();
+    });
+    assert_eq!(client.request("?").unwrap(), "yes");
+    thread.join().unwrap();
+}
 
 fn loopback() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").unwrap()
@@ -1035,7 +1239,7 @@ impl Transport for Watched<SimTransport> {
 }
 
 #[test]
-fn a_client_with_ids_that_is_told_to_poll_polls() {
+fn a_client_that_is_told_to_poll_polls_where_there_is_one_socket() {
     let waits = Arc::default();
     let net = Watched(SimNet::new(), Arc::clone(&waits));
     let echo = |text: &str| Some(text.to_owned());
@@ -1052,4 +1256,14 @@ fn a_client_with_ids_that_is_told_to_poll_polls() {
         let polls = |wait: &Wait| matches!(wait, Wait::Spin(_));
         assert!(!waits.is_empty() && waits.iter().all(|one| polls(one) == polls(&wait)));
     }
+
+    // Without ids, a lone request has the only socket.
+    let net = Watched(SimNet::new(), Arc::clone(&waits));
+    net.0.host(server(), ServerCore::new(Text, echo)).unwrap();
+    let mut client = Client::new(net, Text, server());
+    waits.lock().unwrap().clear();
+    client.submit(QUESTION).unwrap();
+    client.collect(Wait::Spin(TIMEOUT)).unwrap().1.unwrap();
+    let waits = waits.lock().unwrap();
+    assert!(!waits.is_empty() && waits.iter().all(|one| matches!(one, Wait::Spin(_))));
 }

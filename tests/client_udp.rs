@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rejoinder::{
-    Client, ClientBuilder, Codec, Ctime, Handler, Raw, RequestError, Server, ServerHandle, Stats,
-    Tagged, Text, Ticket, Wait,
+    Client, ClientBuilder, Codec, Ctime, Handler, Raw, RequestError, Server, ServerBuilder,
+    ServerHandle, Stats, Tagged, Text, Ticket, Wait,
 };
 
 #[test]
@@ -69,6 +69,17 @@ fn the_longest_answer_arrives_whole() {
         Err(RequestError::TooLong(_))
     ));
     assert_eq!(server.stop().replied, 2);
+}
+
+#[test]
+fn over_ipv6_the_longest_answer_is_a_little_longer() {
+    let server = ServerBuilder::new(Raw).max_reply_bytes(65_527);
+    let server = run(server.bind("[::1]:0").unwrap(), |bytes: &[u8]| {
+        Some(vec![bytes[0]; 65_527])
+    });
+    let mut client = Client::udp(server.addr, Raw).unwrap();
+    assert_eq!(client.request(&[7]).unwrap(), vec![7; 65_527]);
+    assert_eq!(server.stop().replied, 1);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use rejoinder::{
-    Context, Dedup, DropReason, Handler, Inbox, Meta, Now, Outbox, Reply, ReplyError, ServerCore,
-    Text,
+    Client, Context, Dedup, DropReason, Handler, Inbox, Meta, Now, Outbox, Reply, ReplyError,
+    ServerCore, SimNet, Tagged, Text,
 };
 
 const PEER: &str = "192.0.2.1:5683";
@@ -81,6 +81,20 @@ fn peer_and_local_address_are_parts_of_the_key() {
     ] {
         assert_eq!(ask(&mut core, "a:", meta, Duration::ZERO), [answer]);
     }
+}
+
+#[test]
+fn the_same_question_asked_again_is_no_copy_where_the_codec_adds_ids() {
+    let net = SimNet::scripted(0, "1 duplicate".parse().unwrap());
+    let server = "10.0.0.1:9999".parse().unwrap();
+    let once = Dedup::new(counter(), |_: &&str| Some(()));
+    net.host(server, ServerCore::new(Tagged(Text), once))
+        .unwrap();
+    let mut client = Client::new(net, Tagged(Text), server);
+    // The first request arrives twice, and is counted once.
+    assert_eq!(client.request("how often?").unwrap(), "1");
+    assert_eq!(client.request("how often?").unwrap(), "2");
+    assert_eq!(client.ignored(), 1);
 }
 
 #[test]

@@ -112,6 +112,24 @@ fn port_0_is_any_free_port_and_all_of_them_can_be_used() {
 }
 
 #[test]
+fn an_ipv4_mapped_address_is_one_of_ipv4() {
+    let net = SimNet::new();
+    let mut one = net.bind(addr("[::ffff:10.0.0.1]:7")).unwrap();
+    assert_eq!(one.local_addr().unwrap(), addr("10.0.0.1:7"));
+    let taken = net.bind(addr("10.0.0.1:7")).err().unwrap();
+    assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    let mut two = net.connect(addr("[::ffff:10.0.0.1]:7")).unwrap();
+    let from = two.local_addr().unwrap();
+    send(&mut two, addr("10.0.0.1:7"), b"hello");
+    assert_eq!(receive_all(&mut one), [(from, b"hello".to_vec())]);
+    send(&mut one, from, b"you too");
+    assert_eq!(
+        receive_all(&mut two),
+        [(addr("10.0.0.1:7"), b"you too".to_vec())]
+    );
+}
+
+#[test]
 fn connecting_gives_an_address_that_no_other_has() {
     let net = SimNet::new();
     for peer in ["10.0.0.1:7", "[fd00::1]:7"] {

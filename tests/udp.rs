@@ -8,6 +8,9 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use socket2::SockRef;
+
 use rejoinder::{
     Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, UdpTransport,
     Wait,
@@ -384,6 +387,35 @@ fn datagrams_of_no_bytes_and_of_65507_pass_both_ways() {
         let sent = transport.send(&outbox(&[(peer, &bytes)]));
         assert_eq!((sent.datagrams, sent.failed), (1, 0), "{:?}", sent.error);
         assert!(receive_plain(&other) == (bytes, addr));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_that_was_shut_down_is_gone() {
+    for addr in [V4, V6] {
+        if addr == V6 && !ipv6() {
+            continue;
+        }
+        for options in [UdpOptions::new(), UdpOptions::new().portable()] {
+            let socket = plain(addr);
+            let other = socket.try_clone().unwrap();
+            let asker = plain(addr);
+            let mut transport = options.adopt(socket).unwrap();
+            asker.send_to(b"", transport.local_addr().unwrap()).unwrap();
+            let mut inbox = Inbox::new(8, 512);
+            // Nothing from somebody is a datagram.
+            let (bytes, peer, _) = receive(&mut transport, &mut inbox);
+            assert_eq!((bytes.len(), peer), (0, asker.local_addr().unwrap()));
+            // It says that it is not connected, and does it.
+            let shut = SockRef::from(&other).shutdown(std::net::Shutdown::Read);
+            assert_eq!(shut.unwrap_err().kind(), ErrorKind::NotConnected);
+            for _ in 0..2 {
+                let gone = transport.recv(&mut inbox, Wait::For(PATIENT)).unwrap_err();
+                assert_eq!(gone.kind(), ErrorKind::NotConnected, "{addr} {options:?}");
+                assert!(inbox.is_empty());
+            }
+        }
     }
 }
 

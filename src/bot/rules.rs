@@ -22,7 +22,8 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 /// several fit, the longest wins.
 ///
 /// A robot is a [`Handler`] for every codec of text, and every request gets exactly one answer: the
-/// first fallback, if the answer would be longer than a datagram may be.
+/// first fallback, if the answer would be longer than a datagram may be. (Where that is longer too, it
+/// is an error, and there is none.)
 ///
 /// The same request always gets the same answer, in time proportional to its length, whatever the
 /// patterns. Each thread that answers keeps what the search for each rule needs: space in proportion

@@ -270,12 +270,16 @@ impl<C: Codec> ClientCore<C> {
     /// ```
     pub fn next_send(&mut self, now: Now) -> Option<(usize, Outgoing<'_>)> {
         let index = self.next_due(now.monotonic)?;
-        let outgoing = Outgoing {
-            bytes: &self.slots[index].request,
+        Some((index, self.request(index)?))
+    }
+
+    /// The request that is in flight in this slot.
+    pub(super) fn request(&self, slot: usize) -> Option<Outgoing<'_>> {
+        self.is_in_flight(slot).then(|| Outgoing {
+            bytes: &self.slots[slot].request,
             peer: self.peer,
             local: None,
-        };
-        Some((index, outgoing))
+        })
     }
 
     fn next_due(&mut self, now: Duration) -> Option<usize> {

@@ -1,13 +1,13 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::core::ClientCore;
 use crate::clock::Now;
 use crate::codec::Codec;
-use crate::transport::Connect;
+use crate::transport::{Connect, ErrorClass};
 
 /// The sockets of a client.
 pub(super) enum Sockets<T> {
@@ -78,7 +78,7 @@ impl<T> Sockets<T> {
                     match connector.connect(peer) {
                         Ok(socket) => return Ok(Some(socket)),
                         // Those that rest may be just the ones too many.
-                        Err(_) if resting.give_up() => {}
+                        Err(error) if is_for_want(&error) && resting.give_up() => {}
                         Err(error) => return Err(NoSocket::Error(error)),
                     }
                 }
@@ -143,6 +143,16 @@ impl<T> Sockets<T> {
             *socket = None;
         }
     }
+}
+
+/// Whether a socket may be had once another is closed: of memory, descriptors (which have no class of
+/// their own) or ports there may be too few.
+fn is_for_want(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable
+        || matches!(
+            ErrorClass::of(error),
+            ErrorClass::Resources | ErrorClass::Other
+        )
 }
 
 impl<T> Resting<T> {

@@ -117,6 +117,11 @@ impl<C: Codec> Codec for Tagged<C> {
         Correlation::Id { bits: 64 }
     }
 
+    fn request_id(&self, request: &[u8]) -> Option<u64> {
+        let (id, _) = split(REQUEST, request)?;
+        Some(u64::from_be_bytes(id))
+    }
+
     fn response_id(&self, response: &[u8]) -> Option<u64> {
         let (id, _) = split(RESPONSE, response)?;
         Some(u64::from_be_bytes(id))

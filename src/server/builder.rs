@@ -7,7 +7,9 @@ use super::gate::{Gate, REFLECTOR_PORTS};
 use super::handle::Shared;
 use super::{ServeError, Server, Worker};
 use crate::codec::Codec;
-use crate::transport::{MAX_DATAGRAM_BYTES, Transport, UdpFeature, UdpOptions, UdpTransport};
+use crate::transport::{
+    MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Transport, UdpFeature, UdpOptions, UdpTransport,
+};
 
 /// Options of a server. Every one has a default that is right for most.
 ///
@@ -105,7 +107,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// no limit. Zero drops whatever waited at all.
     ///
     /// Its age is the time that it waited in the system's queue, if the transport knows
-    /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, see
+    /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, unless the socket is
+    /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
     /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
     ///
@@ -259,8 +262,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         let check = self.limits.check();
         check.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let udp = match self.limits.max_age {
-            Some(_) => self.udp.clone().with(UdpFeature::Timestamp),
-            None => self.udp.clone(),
+            Some(_) if !self.udp.is_portable() => self.udp.clone().with(UdpFeature::Timestamp),
+            _ => self.udp.clone(),
         };
         let mut group = udp.bind_group(addr, self.workers)?;
         let last = group.pop().expect("a group has a socket");
@@ -356,12 +359,35 @@ impl Limits {
             ("max_request_bytes", self.max_request_bytes),
             ("max_reply_bytes", self.max_reply_bytes),
         ];
-        match limits.into_iter().find(|limit| limit.1 > MAX_LIMIT_BYTES) {
+        match limits
+            .into_iter()
+            .find(|limit| limit.1 > MAX_V6_DATAGRAM_BYTES)
+        {
             None => Ok(()),
             Some((limit, bytes)) => Err(ServeError::LimitOutOfRange { limit, bytes }),
         }
     }
 }
 
-/// The most that fits into a datagram of UDP over IPv6: 65,535 bytes less the header of UDP.
-pub(super) const MAX_LIMIT_BYTES: usize = 65_527;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
+mod tests {
+    use std::time::Duration;
+
+    use super::ServerBuilder;
+    use crate::codec::Text;
+    use crate::transport::{UdpFeature, UdpOptions};
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs a socket")]
+    fn a_limit_to_the_age_asks_for_times_of_arrival_unless_nothing_is_to_be_asked_for() {
+        let has_times = |options: UdpOptions| {
+            let builder = ServerBuilder::new(Text).udp(options);
+            let server = builder.max_age(Duration::from_secs(1)).bind("127.0.0.1:0");
+            let features = server.unwrap().workers[0].transport.features();
+            features.contains(UdpFeature::Timestamp)
+        };
+        assert_eq!(has_times(UdpOptions::new()), cfg!(target_os = "linux"));
+        assert!(!has_times(UdpOptions::new().portable()));
+    }
+}

@@ -57,7 +57,7 @@ mod imp {
         }
 
         pub(in crate::server) fn receive_failed(&mut self, now: Now, error: &io::Error) {
-            let class = ErrorClass::of(error);
+            let class = ErrorClass::of_receiving(error);
             if class != ErrorClass::Interrupted
                 && let Some(left_out) = self.budget(class).spend(now)
             {

@@ -171,7 +171,7 @@ impl Stats {
     }
 
     pub(super) fn count_receive_error(&mut self, error: &io::Error) {
-        let class = ErrorClass::of(error);
+        let class = ErrorClass::of_receiving(error);
         self.receive_errors += u64::from(class != ErrorClass::Interrupted);
         self.receive_errors_by_class.add(class, 1);
     }

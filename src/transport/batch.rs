@@ -15,6 +15,8 @@ use std::time::Duration;
 /// assert_eq!(inbox.max_datagram_bytes(), 65_507);
 /// ```
 pub const MAX_DATAGRAM_BYTES: usize = 65_507;
+/// The most that fits into a datagram of UDP over IPv6: 65,535 bytes less the header of UDP.
+pub(crate) const MAX_V6_DATAGRAM_BYTES: usize = 65_527;
 
 /// Where a received datagram came from and went to.
 ///
@@ -438,12 +440,13 @@ impl Outbox {
     /// Whether `datagrams` more, of whatever length, are sure to fit.
     #[inline]
     pub fn has_room_for(&self, datagrams: usize) -> bool {
-        self.datagrams.len() + datagrams <= self.max_datagrams
-            && self.used + datagrams * self.max_datagram_bytes <= self.arena.len()
+        datagrams <= self.max_datagrams - self.datagrams.len()
+            && datagrams.saturating_mul(self.max_datagram_bytes) <= self.arena.len() - self.used
     }
 
     /// Queues a datagram that `write` writes in place: it gets the space of the longest datagram
-    /// and returns how many bytes of it to send. Nothing is queued if it fails.
+    /// and returns how many bytes of it to send. Nothing is queued if it fails. The space still has
+    /// what was in it before, so it is no good to return more bytes than were written.
     ///
     /// # Panics
     ///
@@ -550,10 +553,25 @@ impl fmt::Debug for Outbox {
 #[error("the outbox is full")]
 pub struct OutboxFull;
 
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::Outbox;
+/// An IP packet has at most 65,535 bytes, so this holds whatever the system merges into one.
+const MIN_BUFFER_BYTES: usize = 65_536;
+/// What an Ethernet frame carries.
+const USUAL_DATAGRAM_BYTES: usize = 1_500;
 
+#[cfg(test)]
+mod tests {
+    use super::{Outbox, OutboxFull};
+
+    #[test]
+    fn no_number_of_datagrams_is_too_large_to_ask_room_for() {
+        let mut outbox = Outbox::new(4, 16);
+        let pushed = outbox.push_with(([192, 0, 2, 1], 7).into(), None, |_| Ok(1));
+        assert_eq!(pushed, Ok::<(), OutboxFull>(()));
+        assert!(outbox.has_room_for(3) && !outbox.has_room_for(4));
+        assert!(!outbox.has_room_for(usize::MAX));
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn what_must_leave_in_order_is_asked_for_anew_in_each_batch() {
         let mut outbox = Outbox::new(1, 512).in_any_order();
@@ -564,8 +582,3 @@ mod tests {
         assert!(outbox.is_in_any_order());
     }
 }
-
-/// An IP packet has at most 65,535 bytes, so this holds whatever the system merges into one.
-const MIN_BUFFER_BYTES: usize = 65_536;
-/// What an Ethernet frame carries.
-const USUAL_DATAGRAM_BYTES: usize = 1_500;

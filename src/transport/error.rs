@@ -20,8 +20,8 @@ pub enum ErrorClass {
     /// A signal came (EINTR). Nothing is wrong.
     Interrupted,
     /// It is about one peer, or the way there: ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH,
-    /// EMSGSIZE and whatever else a system makes of a message of ICMP. Anybody can cause it with a
-    /// packet, so it says little and ends nothing.
+    /// EMSGSIZE and whatever else a system makes of a message of ICMP (in receiving EACCES too, which
+    /// `ICMPv6` has). Anybody can cause it with a packet, so it says little and ends nothing.
     Peer,
     /// The system is short of something that comes back: ENOMEM, ENOBUFS, EAGAIN.
     Resources,
@@ -57,6 +57,15 @@ impl ErrorClass {
                 Some(code) if NO_BUFFERS_CODES.contains(&code) => Self::Resources,
                 _ => Self::Other,
             },
+        }
+    }
+
+    /// The class of an error in receiving. No firewall refuses that; but a router may refuse what was
+    /// sent before, and say so (RFC 4443 §3.1, codes 1, 5 and 6).
+    pub(crate) fn of_receiving(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(EACCES) => Self::Peer,
+            _ => Self::of(error),
         }
     }
 
@@ -112,15 +121,22 @@ impl ErrorCounts {
 }
 
 /// EMSGSIZE, and what Linux makes of the rarer messages of ICMP (`icmp_err_convert` in
-/// net/ipv4/icmp.c): ENONET, ENOPROTOOPT, EOPNOTSUPP, EHOSTDOWN.
+/// net/ipv4/icmp.c, `icmpv6_err_convert` in net/ipv6/icmp.c): ENONET, EPROTO, ENOPROTOOPT, EOPNOTSUPP,
+/// EHOSTDOWN.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const PEER_CODES: &[i32] = &[90, 64, 92, 95, 112];
+const PEER_CODES: &[i32] = &[90, 64, 71, 92, 95, 112];
 /// EMSGSIZE, ENOPROTOOPT, EHOSTDOWN.
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 const PEER_CODES: &[i32] = &[40, 42, 64];
 /// WSAEMSGSIZE, WSAENETRESET, WSAEHOSTDOWN.
 #[cfg(not(unix))]
 const PEER_CODES: &[i32] = &[10_040, 10_052, 10_064];
+
+#[cfg(unix)]
+const EACCES: i32 = 13;
+/// WSAEACCES.
+#[cfg(not(unix))]
+const EACCES: i32 = 10_013;
 
 /// ENOBUFS.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -147,6 +163,7 @@ mod tests {
             (113, ErrorClass::Peer),         // EHOSTUNREACH
             (101, ErrorClass::Peer),         // ENETUNREACH
             (90, ErrorClass::Peer),          // EMSGSIZE
+            (71, ErrorClass::Peer),          // EPROTO
             (112, ErrorClass::Peer),         // EHOSTDOWN
             (12, ErrorClass::Resources),     // ENOMEM
             (105, ErrorClass::Resources),    // ENOBUFS
@@ -164,6 +181,17 @@ mod tests {
                 "{code}"
             );
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_router_refuses_is_no_matter_of_this_machine() {
+        use std::io;
+
+        let eacces = io::Error::from_raw_os_error(13);
+        assert_eq!(ErrorClass::of_receiving(&eacces), ErrorClass::Peer);
+        let eperm = io::Error::from_raw_os_error(1);
+        assert_eq!(ErrorClass::of_receiving(&eperm), ErrorClass::Configuration);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use self::script::{Fault, Script, ScriptError};
 use self::state::{Endpoint, Queue, State};
 pub use self::trace::{PacketFate, Trace, TraceEvent};
 use super::batch::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
-use super::{Connect, Wait};
+use super::{Connect, Wait, canonical};
 use crate::clock::Now;
 
 /// A network in memory, with any number of machines and endpoints, for tests without a socket, a
@@ -41,7 +41,8 @@ use crate::clock::Now;
 /// over. A clone is another handle of the same network.
 ///
 /// Memory: at most 1,048,576 datagrams are in flight, and 4,096 wait at each endpoint that does not
-/// receive; the trace [tells](PacketFate) which more were lost.
+/// receive; the trace [tells](PacketFate) which more were lost. Besides, each pair of addresses between
+/// which something was sent is remembered for ever.
 ///
 /// What has a loop of its own does not belong on a thread beside it: a
 /// [`Server`](crate::Server) over an endpoint waits without end, so that it would drive the virtual
@@ -480,6 +481,7 @@ impl Connect for SimNet {
     /// Datagrams from others than the peer are delivered to it too, so that clients are seen to
     /// check.
     fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {
+        let peer = canonical(peer);
         let home = self.home.unwrap_or(match peer {
             SocketAddr::V4(_) => IpAddr::from([10, 255, 255, 254]),
             SocketAddr::V6(_) => IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 0xfffe]),

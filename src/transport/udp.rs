@@ -180,11 +180,10 @@ impl UdpTransport {
             Wait::Spin(time) => Instant::now().checked_add(time),
             _ => None,
         };
-        let len = inbox.max_datagram_bytes() + 1;
+        // All of it: where a datagram does not fit, some systems say no more than that.
         let Some(buffer) = inbox.spare().next() else {
             return Ok(0);
         };
-        let buffer = &mut buffer[..len];
         loop {
             match self.socket.recv_from(buffer) {
                 Ok((len, peer)) => {
@@ -198,6 +197,11 @@ impl UdpTransport {
                         Some(end) if Instant::now() < end => hint::spin_loop(),
                         _ => return Ok(0),
                     },
+                    // So the standard library calls a datagram from nobody, which is what a socket
+                    // that was shut down for receiving gives, without end.
+                    ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                        return Err(io::Error::new(ErrorKind::NotConnected, error));
+                    }
                     _ => return Err(error),
                 },
             }
@@ -239,7 +243,8 @@ impl Transport for UdpTransport {
     }
 
     /// As told by the last datagram received, if [`UdpFeature::DropCount`] is in use. What several
-    /// datagrams were merged into counts once.
+    /// datagrams were merged into counts once. A socket that was [adopted](UdpOptions::adopt) may have
+    /// lost some before, which are among them.
     fn kernel_drops(&self) -> u64 {
         self.fast.as_ref().map_or(0, Fast::kernel_drops)
     }
@@ -357,6 +362,10 @@ impl UdpOptions {
     pub fn portable(mut self) -> Self {
         self.features = UdpFeatures::NONE;
         self
+    }
+
+    pub(crate) fn is_portable(&self) -> bool {
+        self.features == UdpFeatures::NONE
     }
 
     /// Binds a socket to the first of the addresses that can be had; the error is the last one's.
@@ -539,6 +548,9 @@ impl Family {
     #[cfg(target_os = "linux")]
     fn source(self, source: IpAddr, peer: SocketAddr) -> Option<(IpAddr, u32)> {
         if source.is_unspecified() || source.is_multicast() {
+            return None;
+        }
+        if source.is_ipv4() != canonical(peer).is_ipv4() {
             return None;
         }
         match (self, source) {

@@ -214,14 +214,14 @@ impl RateLimitBuilder {
     }
 
     /// How many bits of an IPv6 address tell one network from another, 0 to 128. Default: 56, what
-    /// one site gets (RFC 6177 §2).
+    /// many providers give a home (RFC 6177 §2 asks for clearly more than a /64).
     pub fn v6_prefix(mut self, bits: u8) -> Self {
         self.v6_prefix_bits = bits;
         self
     }
 
-    /// Exempts a network: the addresses whose first `bits` bits are those of `network`. Default:
-    /// none is exempt. Every datagram is compared with every exempt network, so a few are best.
+    /// Exempts a network: the addresses of its family whose first `bits` bits are those of `network`.
+    /// Default: none is exempt. Every datagram is compared with every exempt network, so a few are best.
     pub fn exempt(mut self, network: IpAddr, bits: u8) -> Self {
         self.exempt.push((network, bits));
         self
@@ -242,6 +242,10 @@ impl RateLimitBuilder {
     }
 
     /// Allocates the table.
+    ///
+    /// # Panics
+    ///
+    /// If so much memory cannot be addressed.
     pub fn build(self) -> Result<RateLimit, RateLimitError> {
         for (option, is_zero) in [
             ("answers_per_second", self.answers_per_second == 0),
@@ -260,7 +264,11 @@ impl RateLimitBuilder {
             .iter()
             .map(|&(network, bits)| {
                 let mask = mask(bits, if network.is_ipv4() { 32 } else { 128 })?;
-                Ok((mapped(network) & mask, mask))
+                Ok(Exempt {
+                    is_v4: network.to_canonical().is_ipv4(),
+                    network: mapped(network) & mask,
+                    mask,
+                })
             })
             .collect::<Result<_, _>>()?;
 
@@ -346,11 +354,17 @@ struct Table {
     limits: Limits,
     v4_mask: u128,
     v6_mask: u128,
-    /// Network and mask.
-    exempt: Vec<(u128, u128)>,
+    exempt: Vec<Exempt>,
     hasher: SipHasher13,
     parts: Box<[Mutex<Box<[Set]>>]>,
     sets_per_part: usize,
+}
+
+/// A network that has no limit.
+struct Exempt {
+    is_v4: bool,
+    network: u128,
+    mask: u128,
 }
 
 impl Table {
@@ -361,7 +375,7 @@ impl Table {
         if self
             .exempt
             .iter()
-            .any(|&(network, mask)| addr & mask == network)
+            .any(|one| one.is_v4 == ip.is_ipv4() && addr & one.mask == one.network)
         {
             return None;
         }
@@ -401,8 +415,9 @@ impl Limits {
     /// The time, in nanoseconds, that it takes to earn the replies.
     fn cost(&self, replies: &Replies, datagram: &Datagram<'_>) -> u64 {
         let bytes = replies.wire_bytes(&datagram.meta) as u64;
-        let answers = (replies.datagrams as u64).saturating_mul(NANOS) / self.answers_per_second;
-        answers.max(bytes.saturating_mul(NANOS) / self.bytes_per_second)
+        let nanos = |amount: u64, per_second| amount.saturating_mul(NANOS).div_ceil(per_second);
+        let answers = nanos(replies.datagrams as u64, self.answers_per_second);
+        answers.max(nanos(bytes, self.bytes_per_second))
     }
 }
 
@@ -441,7 +456,8 @@ impl Set {
     }
 }
 
-/// An address as one of IPv6: both families in one space, where they do not overlap.
+/// An address as one of IPv6: both families in one space. No address is in both, but a short prefix of
+/// IPv6 may hold those of IPv4.
 fn mapped(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
@@ -601,6 +617,40 @@ mod tests {
         }
         assert!(ask(&mut limit, 0, "11.0.0.1"));
         assert!(!ask(&mut limit, 0, "11.0.0.1"));
+    }
+
+    #[test]
+    fn a_short_exempt_prefix_of_ipv6_holds_nothing_of_ipv4() {
+        for (network, bits) in [("::", 0), ("::", 64), ("::1", 80)] {
+            let mut limit = builder()
+                .answers_per_second(1)
+                .exempt(network.parse().unwrap(), bits)
+                .build()
+                .unwrap();
+            assert!((0..100).all(|_| ask(&mut limit, 0, "::1")));
+            for peer in ["192.0.2.1", "::ffff:198.51.100.1"] {
+                assert!(ask(&mut limit, 0, peer) && !ask(&mut limit, 0, peer));
+            }
+        }
+        // What is written as a mapped address is one of IPv4.
+        let mut limit = builder()
+            .answers_per_second(1)
+            .exempt("::ffff:10.0.0.0".parse().unwrap(), 104)
+            .build()
+            .unwrap();
+        assert!((0..100).all(|_| ask(&mut limit, 0, "10.1.2.3")));
+    }
+
+    #[test]
+    fn no_rate_is_so_high_that_it_is_none() {
+        let mut limit = builder()
+            .answers_per_second(u32::MAX)
+            .bytes_per_second(u64::MAX)
+            .burst(Duration::from_nanos(10))
+            .build()
+            .unwrap();
+        let answered = (0..100).filter(|_| ask(&mut limit, 0, "192.0.2.1")).count();
+        assert!((10..=11).contains(&answered), "{answered}");
     }
 
     #[test]

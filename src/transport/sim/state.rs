@@ -12,7 +12,7 @@ use super::ports::Ports;
 use super::script::{Fault, Script};
 use super::trace::{PacketFate, Trace};
 use crate::clock::Now;
-use crate::transport::{Inbox, Outbox, Sent, Wait};
+use crate::transport::{Inbox, Outbox, Sent, Wait, canonical};
 
 /// All that a network is, behind its lock.
 pub(super) struct State {
@@ -87,11 +87,8 @@ impl State {
         self.directions.entry((from, to)).or_default()
     }
 
-    pub(super) fn open(
-        &mut self,
-        mut addr: SocketAddr,
-        endpoint: Endpoint,
-    ) -> io::Result<SocketAddr> {
+    pub(super) fn open(&mut self, addr: SocketAddr, endpoint: Endpoint) -> io::Result<SocketAddr> {
+        let mut addr = canonical(addr);
         if addr.ip().is_unspecified() {
             return Err(io::Error::new(
                 ErrorKind::AddrNotAvailable,
@@ -141,6 +138,7 @@ impl State {
         bytes: &[u8],
         kind: Kind,
     ) -> io::Result<()> {
+        let to = canonical(to);
         if to.port() == 0 {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,

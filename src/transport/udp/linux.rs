@@ -148,6 +148,14 @@ impl Fast {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             Err(error) => return Err(error),
         };
+        // What arrives has a sender. Nothing from nobody is what a socket that was shut down for
+        // receiving gives, without end.
+        let is_real = |one: &Envelope| one.len > 0 || one.name_len > 0;
+        let envelopes = &self.envelopes[..received];
+        let received = envelopes.iter().take_while(|one| is_real(one)).count();
+        if received == 0 && !envelopes.is_empty() {
+            return Err(ErrorKind::NotConnected.into());
+        }
         self.batch.received(asked, received);
         let has_timestamps = self.features.contains(UdpFeature::Timestamp);
         let now = has_timestamps.then(SystemTime::now);
