@@ -4,7 +4,7 @@ use std::time::Duration;
 ///
 /// The first timeout is a random time between [`initial`](Self::initial) and 1.5 times that, drawn
 /// for each request, so that clients that failed together do not come back together. Every further
-/// timeout is twice the one before (RFC 7252 §4.2; RFC 8085 §3.1.3 asks for such a backoff). After
+/// timeout is twice the one before (RFC 7252 §4.2; RFC 8961 §4 asks for such a backoff). After
 /// [`max_sends`](Self::max_sends) the client only waits, until the request's deadline.
 ///
 /// With a first timeout `t`, requests leave at 0, `t`, 3`t`, 7`t`, 15`t` after the submission. By

@@ -214,7 +214,7 @@ impl RateLimitBuilder {
     }
 
     /// How many bits of an IPv6 address tell one network from another, 0 to 128. Default: 56, what
-    /// many providers give a home (RFC 6177 §2 asks for clearly more than a /64).
+    /// many providers give a home (RFC 6177 §2 asks for more than one /64).
     pub fn v6_prefix(mut self, bits: u8) -> Self {
         self.v6_prefix_bits = bits;
         self
