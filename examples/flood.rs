@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
-use program::{Failure, chain};
+use program::{Failure, chain, in_output};
 use rejoinder::{Ctime, RateLimit, ServerBuilder, Stats, zurich};
 
 /// The flood comes from so many networks of 256 addresses, and from so many addresses of each.
@@ -69,7 +69,7 @@ fn run() -> Result<ExitCode, Failure> {
         handle.stop();
         let stats = server.join().expect("no panic ends a server");
         let stats = stats.map_err(|error| Failure::RunTime(chain(&error)))?;
-        match report([limited, flooded], &honest, sent.into_inner(), &stats) {
+        match report([limited, flooded], &honest, sent.into_inner(), &stats).map_err(in_output) {
             // Whoever read this has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             result => result?,
@@ -119,7 +119,9 @@ fn ask(to: SocketAddr) -> io::Result<Honest> {
         let asked = Instant::now();
         socket.send("你好吗？".as_bytes())?;
         let answered = socket.recv(&mut [0; 256]).is_ok();
-        delays.push(answered.then(|| asked.elapsed()));
+        // The system may end the wait a little later than it was asked to.
+        let delay = Some(asked.elapsed()).filter(|&delay| answered && delay <= PATIENCE);
+        delays.push(delay);
         if warm.is_none() && begun.elapsed() >= Duration::from_secs(1) {
             warm = resident();
         }

@@ -30,8 +30,8 @@ Each service that has an address runs there (HOST:PORT, port 0 is any free port)
 four run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717.
 
 Whatever a datagram says, it is answered, unless it comes from a port below 1024, from a higher one
-that is known to answer anything, or from the port of one of the services; and any one network is
-answered at most 100 times a second by each.
+that is known to answer anything, or from the port of one of the services; and each gives any one
+network 100 answers, and 64 KiB, a second at most.
 
   -q, --quiet    print nothing
   -h, --help     this text

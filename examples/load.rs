@@ -37,7 +37,7 @@ use askers::{Peers, Sockets};
 use numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
 use options::Options;
 use plot::{Curve, float};
-use program::{Failure, chain, command, complain, reachable, resolve, say};
+use program::{Failure, chain, command, complain, in_output, reachable, resolve, say};
 use progress::Progress;
 use rejoinder::{ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -72,7 +72,7 @@ What:
       --seed NUMBER        of the numbers; the same one asks the same. Default: a random one
 
 What for:
-      --max-p99 TIME       exit code 1 if 99 % of the right answers took longer
+      --max-p99 TIME       exit code 1 if more than 1 % of the right answers took longer
       --max-loss PERCENT   exit code 1 if more of the requests were lost
       --json               the numbers as a JSON object in one line, instead of lines and a plot
       --svg FILE           writes a plot of the latency by percentile
@@ -176,7 +176,8 @@ fn run() -> Result<ExitCode, Failure> {
             grouped(float(tally.wrong)),
             grouped(float(tally.lost))
         );
-        file.write_all(curve.svg(&title, &subtitle).as_bytes())?;
+        file.write_all(curve.svg(&title, &subtitle).as_bytes())
+            .map_err(|error| Failure::RunTime(format!("--svg: {error}")))?;
     }
     let text = if options.json {
         summary.json()
@@ -191,7 +192,7 @@ fn run() -> Result<ExitCode, Failure> {
         )
     };
     match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(in_output(error).into()),
         _ => {}
     }
     if let Some(complaint) = judge.complaint() {

@@ -102,7 +102,8 @@ fn run() -> Result<ExitCode, Failure> {
     }
     if let Some(answers) = limit {
         say(format_args!(
-            "answering any one network at most {answers} times a second (change it with --limit)"
+            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
+             with --limit)"
         ));
     } else if !is_local {
         say("answering without a limit: whoever forges a sender can use this against others");
@@ -301,7 +302,7 @@ fn limit(text: &str) -> Result<Limit, &'static str> {
     match text.parse() {
         Ok(answers) if answers > 0 => Ok(Limit::Answers(answers)),
         Err(_) if text == "off" => Ok(Limit::Off),
-        _ => Err("not a number of answers per second, 1 or more, and not `off`"),
+        _ => Err("neither a number of answers per second, 1 to 4294967295, nor `off`"),
     }
 }
 

@@ -13,7 +13,7 @@ mod service;
 pub(crate) mod table;
 
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use codec::{Conversation, Turn};
 use rejoinder::{
     Client, Context, Dedup, Escaped, Handler, Reply, ReplyError, ServerBuilder, Tagged, Text,
 };
-use service::Failure;
+use service::{Failure, complain, in_output};
 use table::Sessions;
 
 const HELP: &str = "\
@@ -34,8 +34,10 @@ Usage: sessions [ADDRESS] [--peers N] [--lifetime SECONDS] [--quiet]
 
   ADDRESS               where to listen, HOST:PORT; port 0 is any free port.
                         Default: 127.0.0.1:8889
-  --peers N             how many peers are remembered at most, from 1. Default: 10000
-  --lifetime SECONDS    for how long after what they said last, from 1. Default: 600
+  --peers N             how many peers are remembered at most, 1 to 1000000.
+                        Default: 10000
+  --lifetime SECONDS    for how long after what they said last, 1 to 31536000.
+                        Default: 600
   -q, --quiet           print nothing
   -h, --help            this text
 
@@ -168,31 +170,27 @@ impl fmt::Display for Answer {
 fn main() -> ExitCode {
     let args: Vec<_> = env::args_os().skip(1).collect();
     if args.first().is_some_and(|arg| arg == "--talk") {
-        let talked = match &args[1..] {
+        return service::end(match &args[1..] {
             [server] => talk(&server.to_string_lossy()),
-            _ => Err("--talk takes one address, HOST:PORT, and nothing else; see --help".into()),
-        };
-        return match talked {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(io::stderr(), "error: {}", Escaped(&error.to_string()));
-                ExitCode::FAILURE
-            }
-        };
+            _ => Err(Failure::Usage(
+                "--talk takes one address, HOST:PORT, and nothing else".to_owned(),
+            )),
+        });
     }
     service::main(HELP, &["ADDRESS", "peers", "lifetime"], |arguments| {
-        let number = |option, default| match arguments.get(option) {
+        let number = |option, default, most: u32| match arguments.get(option) {
             None => Ok(default),
             Some(text) => text
                 .parse()
                 .ok()
-                .filter(|&number| number > 0)
-                .ok_or_else(|| Failure::Usage(format!("--{option} `{text}`: not a number from 1"))),
+                .filter(|number| (1..=most).contains(number))
+                .ok_or_else(|| {
+                    let problem = format!("--{option} `{text}`: not a number from 1 to {most}");
+                    Failure::Usage(problem)
+                }),
         };
-        let peers = number("peers", 10_000)?;
-        let lifetime = number("lifetime", 600)?;
-        let peers = usize::try_from(peers)
-            .map_err(|_| Failure::Usage(format!("--peers `{peers}`: too many for this machine")))?;
+        let peers = number("peers", 10_000, MAX_PEERS)? as usize;
+        let lifetime = number("lifetime", 600, MAX_LIFETIME)?.into();
         let robot = Acquaintance::new(peers, Duration::from_secs(lifetime));
         let server = ServerBuilder::new(Conversation).max_request_bytes(1_200);
         let robot = robot.once(peers);
@@ -206,22 +204,47 @@ fn main() -> ExitCode {
 }
 
 /// The other side: one client, whose requests all come from one socket, and so one session.
-fn talk(server: &str) -> Result<(), Box<dyn Error>> {
-    let mut client = Client::udp(server, Tagged(Text))?;
+fn talk(server: &str) -> Result<ExitCode, Failure> {
+    let mut client = Client::udp(server, Tagged(Text)).map_err(|error| {
+        let problem = format!("--talk `{server}`: {error}; write HOST:PORT");
+        match error.kind() {
+            ErrorKind::InvalidInput => Failure::Usage(problem),
+            _ => Failure::RunTime(problem),
+        }
+    })?;
     let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let mut line = String::new();
+    let mut line = Vec::new();
     loop {
         if prompts {
-            write!(io::stdout(), "你：")?;
-            io::stdout().flush()?;
+            print("你：")?;
         }
         line.clear();
-        if io::stdin().read_line(&mut line)? == 0 {
-            return Ok(());
+        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+            return Ok(ExitCode::SUCCESS);
         }
-        let answer = client.request(line.trim_end())?;
-        writeln!(io::stdout(), "{}", Escaped(answer))?;
+        let Ok(text) = str::from_utf8(&line) else {
+            complain("that line is not UTF-8, so it was not sent");
+            continue;
+        };
+        let answer = client.request(text.trim_end());
+        let answer = answer.map_err(Box::<dyn Error>::from)?;
+        match print(&format!("{}\n", Escaped(answer))) {
+            // Whoever read the answers has read enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            printed => printed?,
+        }
     }
 }
 
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(in_output)
+}
+
 const MAX_NAME_CHARS: usize = 20;
+/// Some hundred megabytes.
+const MAX_PEERS: u32 = 1_000_000;
+/// A year, in seconds.
+const MAX_LIFETIME: u32 = 31_536_000;

@@ -55,7 +55,8 @@
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`SimNet`], [`Link`] and
 //!   [`Script`].
 //! - A server that is left alone, with what its counters mean: [`guide::production`].
-//! - Rules for a robot: [`Robot`], [`Rule`].
+//! - Rules for a robot: [`Robot`], [`Rule`]; from a file, with the feature `rules`, `Robot::from_toml`
+//!   and the page `guide::rules`.
 //!
 //! # Features
 //!
@@ -70,7 +71,8 @@
 //! - Every datagram received is counted as replied, silent, dropped (with the reason) or pending
 //!   ([`Stats`]), at every moment.
 //! - A response is never answered, so two servers that face each other go quiet.
-//! - No datagram, no error of a socket and no panic of a handler ends a server.
+//! - No datagram, no panic of a handler and no error of a socket ends a server, unless the socket is
+//!   gone.
 //! - A datagram that was cut off is never taken for a whole one.
 //! - What cannot be understood is met with silence.
 //! - Only the peer that was asked can answer, and nothing makes a client's deadline later.

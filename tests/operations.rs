@@ -561,7 +561,7 @@ fn sockets_that_were_opened_have_a_worker_each() {
 #[test]
 fn a_socket_that_others_can_reach_is_limited_whoever_opened_it() {
     let mut server = Program::start(&mut activated(&["udp:0.0.0.0"], &["-q"]));
-    server.wait_for_stderr("answering any one network at most 100 times a second");
+    server.wait_for_stderr("giving any one network 100 answers, and 100 KiB, a second at most");
     let sockets = ["udp:127.0.0.1", "udp:0.0.0.0"];
     let mut server = Program::start(&mut activated(&sockets, &["-q", "--limit", "off"]));
     server.wait_for_stderr("answering without a limit");
@@ -781,9 +781,12 @@ fn a_value_that_will_not_do_is_told_with_the_option() {
     for (args, problem) in [
         (
             &["--limit", "abc"][..],
-            "--limit `abc`: not a number of answers per second",
+            "--limit `abc`: neither a number of answers per second",
         ),
-        (&["-l0"], "--limit `0`: not a number of answers per second"),
+        (
+            &["-l0"],
+            "--limit `0`: neither a number of answers per second",
+        ),
         (&["-w", "0"], "--workers `0`: not a number from 1 to 1024"),
         (
             &["--workers=1025"],

@@ -117,15 +117,18 @@ fn a_signal_makes_the_server_print_its_counters_and_go_on() {
 
 #[test]
 fn a_server_that_others_can_reach_limits_its_answers() {
-    const ON: &str = "answering any one network at most ";
+    const ON: &str = "giving any one network ";
     let said = |address: &str, options: &[&str]| {
         let (mut server, _) = start_server(address, example("server").args(options));
         server.signal("INT");
         server.wait_for_stderr("received 0: ");
         server.finish().stderr
     };
-    assert!(said("0.0.0.0:0", &[]).contains(&format!("{ON}100 times a second")));
-    assert!(said("0.0.0.0:0", &["--limit", "7"]).contains(&format!("{ON}7 times a second")));
+    assert!(said("0.0.0.0:0", &[]).contains(&format!("{ON}100 answers, and 100 KiB, a second")));
+    assert!(
+        said("0.0.0.0:0", &["--limit", "7"])
+            .contains(&format!("{ON}7 answers, and 7 KiB, a second"))
+    );
     let off = said("0.0.0.0:0", &["--limit", "off"]);
     assert!(off.contains("answering without a limit") && !off.contains(ON));
     let local = said("127.0.0.1:0", &[]);
@@ -419,8 +422,8 @@ fn a_wrong_call_is_told_in_one_line() {
             &["line\nbreak:port"],
             r"bad address `line\nbreak:port`",
         ),
-        ("server", &["--limit", "0"], "not a number of answers"),
-        ("server", &["--limit", "-1"], "not a number of answers"),
+        ("server", &["--limit", "0"], "neither a number of answers"),
+        ("server", &["--limit", "-1"], "neither a number of answers"),
         ("server", &["--limit"], "missing argument for option"),
         ("client", &["--loud"], "invalid option '--loud'"),
         (
@@ -519,6 +522,30 @@ fn a_privileged_port_is_told_in_one_line() {
         .arg(format!("127.0.0.1:{port}")));
     assert_eq!(ended.code(), Some(1));
     assert_one_line(&ended, "that port is not for everyone");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_told_as_one() {
+    let (_server, address) = start_server("127.0.0.1:0", &mut example("server"));
+    let address = address.to_string();
+    let asking = ["--server", &address, "你好吗？"];
+    for (name, arguments) in [
+        ("client", &asking[..]),
+        ("client", &["--json", "--server", &address, "你好吗？"]),
+        ("client", &["--help"]),
+        ("server", &["--help"]),
+        ("inetd", &["--help"]),
+    ] {
+        let full = std::fs::File::create("/dev/full").unwrap();
+        let ended = example(name).args(arguments).stdout(full).output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{name} {arguments:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&ended.stderr),
+            "error: standard output: No space left on device (os error 28)\n",
+            "{name} {arguments:?}"
+        );
+    }
 }
 
 /// Runs the client with messages as arguments.

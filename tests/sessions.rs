@@ -258,6 +258,48 @@ proptest! {
 
 #[test]
 #[cfg(unix)]
+fn a_conversation_that_cannot_be_says_why() {
+    for (arguments, code, problem) in [
+        (
+            &["--talk", "nohost"][..],
+            2,
+            "--talk `nohost`: invalid socket address; write HOST:PORT",
+        ),
+        (
+            &["--talk"],
+            2,
+            "--talk takes one address, HOST:PORT, and nothing else",
+        ),
+        (
+            &["--peers", "1000001"],
+            2,
+            "--peers `1000001`: not a number from 1 to 1000000",
+        ),
+        (
+            &["--lifetime", "0"],
+            2,
+            "--lifetime `0`: not a number from 1 to 31536000",
+        ),
+    ] {
+        let ended = Program::start(example("sessions").args(arguments)).finish();
+        assert_eq!(ended.code(), Some(code));
+        assert_eq!(ended.stderr, format!("error: {problem}; see --help\n"));
+    }
+    // What is no text is not sent, and the conversation goes on.
+    let (_server, address) = start_server("127.0.0.1:0", &mut example("sessions"));
+    let mut client = example("sessions");
+    client.args(["--talk", &address.to_string()]);
+    let ended = Program::start_with_input(&mut client, b"\xff\nhello\n").finish();
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(ended.stdout, "这是你说的第 1 句话。你叫什么？\n");
+    assert_eq!(
+        ended.stderr,
+        "error: that line is not UTF-8, so it was not sent\n"
+    );
+}
+
+#[test]
+#[cfg(unix)]
 fn a_conversation_with_the_program() {
     let (server, address) = start_server("127.0.0.1:0", &mut example("sessions"));
     let talk = |text: &str| {

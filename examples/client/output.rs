@@ -28,7 +28,7 @@ use rejoinder::{CivilTime, Escaped, Frame};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::program::complain;
+use crate::program::{complain, in_output};
 
 /// What is shown of an answer, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,18 +94,19 @@ impl Output {
                 error: None,
             });
         }
-        let mut out = io::stdout().lock();
+        let mut line = Vec::new();
         if self.shape == Shape::TimeAndText {
-            write!(out, "{time} ({})  ", signed(answer.ahead_s))?;
+            write!(line, "{time} ({})  ", signed(answer.ahead_s))?;
         }
         if self.round_trip {
-            write!(out, "{:.3} ms  ", answer.round_trip.as_secs_f64() * 1e3)?;
+            write!(line, "{:.3} ms  ", answer.round_trip.as_secs_f64() * 1e3)?;
         }
         let shown = match self.shape {
             Shape::Frame => &answer.frame,
             Shape::Text | Shape::TimeAndText => &answer.text,
         };
-        writeln!(out, "{}", Escaped(shown))
+        writeln!(line, "{}", Escaped(shown))?;
+        print(&line)
     }
 
     /// A line about what went wrong: with a message, if with one only.
@@ -160,7 +161,11 @@ fn write_json(line: &Line<'_>) -> io::Result<()> {
     let mut bytes = Vec::new();
     line.serialize(&mut Serializer::with_formatter(&mut bytes, Harmless))?;
     bytes.push(b'\n');
-    io::stdout().write_all(&bytes)
+    print(&bytes)
+}
+
+fn print(bytes: &[u8]) -> io::Result<()> {
+    io::stdout().write_all(bytes).map_err(in_output)
 }
 
 /// JSON that can be shown on a terminal. JSON itself wants the first 32 characters escaped; other

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
-use std::fs;
 
 use domain::base::iana::{Class, OptRcode, Rtype};
 use domain::base::message_builder::{MessageBuilder, StaticCompressor};
@@ -45,12 +44,6 @@ impl Zone {
     /// The zone that ships.
     pub(crate) fn example() -> Result<Self, Box<dyn Error>> {
         Self::parse(include_bytes!("example.zone"))
-    }
-
-    /// Reads a zone from the master file at a path.
-    pub(crate) fn read(path: &str) -> Result<Self, Box<dyn Error>> {
-        let text = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
-        Ok(Self::parse(&text).map_err(|error| format!("{path}: {error}"))?)
     }
 
     /// Reads a master file (RFC 1035 §5) with one zone in it. What this server could not answer

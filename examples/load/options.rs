@@ -1,8 +1,6 @@
 //! What stands on the command line.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,7 +9,7 @@ use lexopt::prelude::*;
 
 use crate::answers::Message;
 use crate::numbers::{PLACEHOLDER, stands_apart};
-use crate::program::{DEFAULT, Failure};
+use crate::program::{DEFAULT, Failure, read_file};
 use crate::run::Plan;
 use crate::summary::Thresholds;
 
@@ -182,6 +180,7 @@ fn time(text: &str, least: Duration, most: Duration) -> Result<Duration, String>
     let seconds = match text[digits.len()..].trim() {
         "" | "s" => 1.0,
         "m" => 60.0,
+        "h" => 3600.0,
         "ms" => 1e-3,
         "us" | "µs" | "μs" => 1e-6,
         _ => f64::NAN,
@@ -225,13 +224,7 @@ fn message(text: &str) -> Result<Message, String> {
 fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
     let fail =
         |problem: String| Failure::Usage(format!("--messages {}: {problem}", path.display()));
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| fail(error.to_string()))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(fail(format!("more than {MOST_BYTES} bytes")));
-    }
+    let bytes = read_file(path, MOST_BYTES).map_err(|error| fail(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|error| fail(error.to_string()))?;
     let mut messages = Vec::new();
     for (line, number) in text.lines().zip(1_u32..) {

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
 use std::path::PathBuf;
 
 use rejoinder::Robot;
+
+use super::program::read_file;
 
 /// A file of rules, which can be read as often as it is changed.
 pub(crate) struct RulesFile(PathBuf);
@@ -18,7 +18,7 @@ impl RulesFile {
 
     /// Reads the file and compiles its rules; or says in one line what is wrong, and where.
     pub(crate) fn load(&self) -> Result<Robot, String> {
-        let bytes = self.read().map_err(|error| format!("{self}: {error}"))?;
+        let bytes = read_file(&self.0, MAX_BYTES).map_err(|error| format!("{self}: {error}"))?;
         let text = str::from_utf8(&bytes).map_err(|error| {
             let (line, column) = place(&bytes, error.valid_up_to());
             format!("{self}: line {line}, column {column}: not UTF-8")
@@ -28,23 +28,6 @@ impl RulesFile {
             return Err(format!("{self}: line 1, column 1: it is empty"));
         }
         Robot::from_toml(text).map_err(|error| format!("{self}: {error}"))
-    }
-
-    /// A pipe could keep the program waiting, deaf to signals, and a device could fill its memory.
-    fn read(&self) -> io::Result<Vec<u8>> {
-        if !fs::metadata(&self.0)?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut bytes = Vec::new();
-        File::open(&self.0)?
-            .take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(io::Error::other(format!(
-                "it has more than {MAX_BYTES} bytes"
-            )));
-        }
-        Ok(bytes)
     }
 }
 

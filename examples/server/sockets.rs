@@ -1,6 +1,6 @@
 //! Where the server's sockets come from: it opens them, or a service manager has.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 
 #[cfg(unix)]
@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use rejoinder::UdpOptions;
 use rejoinder::{Codec, Gate, Server, ServerBuilder, Transport, UdpTransport};
 
-use super::program::{DEFAULT, Failure, chain, resolve};
+use super::program::{DEFAULT, Failure, resolve, why_not_bound};
 
 /// What the server is to listen on.
 pub(crate) enum Sockets {
@@ -117,17 +117,4 @@ fn passed() -> Result<Vec<UdpTransport>, Failure> {
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
 fn passed() -> Result<Vec<UdpTransport>, Failure> {
     Ok(Vec::new())
-}
-
-fn why_not_bound(address: &str, error: &io::Error) -> String {
-    let advice = match error.kind() {
-        ErrorKind::AddrInUse => {
-            "the port is taken; end that program or choose another port (0: any free one)"
-        }
-        ErrorKind::PermissionDenied => "that port is not for everyone; choose one above 1023",
-        ErrorKind::AddrNotAvailable => "this machine has no such address; try 127.0.0.1 or 0.0.0.0",
-        ErrorKind::Unsupported => "several workers need Linux; leave out --workers",
-        _ => return format!("cannot listen on {address}: {}", chain(error)),
-    };
-    format!("cannot listen on {address}: {advice}")
 }

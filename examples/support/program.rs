@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
 use std::process::ExitCode;
 
 use rejoinder::Escaped;
@@ -72,8 +74,50 @@ pub(crate) fn say(line: impl Display) {
 pub(crate) fn help(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Err(error) => {
+            complain(in_output(error));
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Says of an error where it was met. A reader who has read enough is none of this program's business,
+/// so that error stays as it is.
+pub(crate) fn in_output(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => error,
+        kind => io::Error::new(kind, format!("standard output: {error}")),
+    }
+}
+
+/// Reads a regular file of at most `most` bytes. A pipe could keep the program waiting, deaf to signals,
+/// and a device could fill its memory.
+#[allow(dead_code, reason = "not every program reads a file")]
+pub(crate) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Why a server cannot listen there, and what to do.
+#[allow(dead_code, reason = "not every program is a server")]
+pub(crate) fn why_not_bound(address: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "the port is taken; end that program or choose another port (0: any free one)"
+        }
+        ErrorKind::PermissionDenied => "that port is not for everyone; choose one above 1023",
+        ErrorKind::AddrNotAvailable => "this machine has no such address; try 127.0.0.1 or 0.0.0.0",
+        ErrorKind::Unsupported => "several workers need Linux; leave out --workers",
+        _ => return format!("cannot listen on {address}: {}", chain(error)),
+    };
+    format!("cannot listen on {address}: {advice}")
 }
 
 /// An error and its causes, in one line.

@@ -14,11 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use program::{chain, say};
+use program::{chain, say, why_not_bound};
 use rejoinder::{Codec, Gate, Handler, RateLimit, ServeError, ServerBuilder, ServerHandle, Stats};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use program::Failure;
+#[allow(unused_imports, reason = "what only some of the programs need")]
+pub(crate) use program::{complain, end, in_output, read_file};
 
 /// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
 ///
@@ -28,7 +30,7 @@ pub(crate) fn main(
     options: &[&'static str],
     start: impl FnOnce(Arguments) -> Result<Vec<Service>, Failure>,
 ) -> ExitCode {
-    program::end(match parse(options) {
+    end(match parse(options) {
         Ok(None) => Ok(program::help(help)),
         Ok(Some(arguments)) => {
             let quiet = arguments.quiet;
@@ -85,7 +87,7 @@ impl Arguments {
         let server = server
             .gate(is_limited.then(RateLimit::default))
             .bind(&addrs[..])
-            .map_err(|error| Failure::RunTime(format!("cannot listen on {text}: {error}")))?;
+            .map_err(|error| Failure::RunTime(why_not_bound(text, &error)))?;
         Ok(Service {
             name: if option == "ADDRESS" { "" } else { option }.to_owned(),
             addr: server.local_addr()?,
@@ -170,7 +172,7 @@ fn run(services: Vec<Service>, ended: &Arc<AtomicBool>, quiet: bool) -> Result<E
         if is_limited {
             // `RateLimit`'s default.
             tell(format!(
-                "{name}answering any one network at most 100 times a second"
+                "{name}giving any one network 100 answers, and 64 KiB, a second at most"
             ));
         }
         let ended = Arc::clone(ended);

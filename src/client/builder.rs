@@ -100,7 +100,6 @@ impl<C: Codec> ClientBuilder<C> {
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::NobodyListening { .. }));
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
-    ///     
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]

@@ -144,7 +144,8 @@ fn inetd_does_not_answer_its_own_services_and_their_like() {
         assert_eq!(ended.stderr.matches(reason).count(), 2, "{ended:?}");
     }
     for name in ["echo", "daytime"] {
-        let limit = format!("{name}: answering any one network at most 100 times a second\n");
+        let limit =
+            format!("{name}: giving any one network 100 answers, and 64 KiB, a second at most\n");
         assert!(ended.stderr.contains(&limit), "{ended:?}");
     }
 }
@@ -159,7 +160,7 @@ fn services_for_everyone_are_limited() {
         assert_eq!(
             ended
                 .stderr
-                .contains("answering any one network at most 100 times a second\n"),
+                .contains("giving any one network 100 answers, and 64 KiB, a second at most\n"),
             limited,
             "{ended:?}"
         );
@@ -802,9 +803,17 @@ fn every_program_says_what_it_wants_and_what_it_got() {
                 .starts_with(&format!("error: cannot listen on {addr}: "))
         );
     }
-    let ended = Program::start(example("dns").args(["--zone", "/no/such/file"])).finish();
-    assert_eq!(ended.code(), Some(1));
-    assert!(ended.stderr.starts_with("error: /no/such/file: "));
+    // A device has no end, and a directory no bytes.
+    for (file, problem) in [
+        ("/no/such/file", "No such file"),
+        ("/dev/zero", "it is no regular file"),
+        ("/", "it is no regular file"),
+    ] {
+        let ended = Program::start(example("dns").args(["--zone", file])).finish();
+        assert_eq!(ended.code(), Some(1));
+        let line = format!("error: --zone {file}: {problem}");
+        assert!(ended.stderr.starts_with(&line), "{ended:?}");
+    }
 }
 
 #[test]
