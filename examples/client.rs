@@ -214,7 +214,9 @@ fn problem(error: &RequestError) -> Problem {
         _ => "other",
     };
     let mut message = chain(error);
-    if let RequestError::NobodyListening { peer } = error {
+    if let RequestError::NobodyListening { peer } = error
+        && peer.ip().is_loopback()
+    {
         let server = command("server", "", *peer);
         message = format!("{message}; start the server with: {server}");
     }

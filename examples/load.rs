@@ -271,7 +271,7 @@ fn probe_one(
 
 fn unanswered(message: &Message, error: &RequestError) -> Failure {
     Failure::RunTime(match error {
-        RequestError::NobodyListening { peer } => {
+        RequestError::NobodyListening { peer } if peer.ip().is_loopback() => {
             let server = command("server", "", *peer);
             format!("{error}; start the server with: {server}")
         }

@@ -417,6 +417,12 @@ fn a_wrong_call_is_told_in_one_line() {
             "bad address `127.0.0.1:99999`",
         ),
         ("server", &["99999"], "bad address `99999`"),
+        ("server", &[""], "bad address ``: no host"),
+        (
+            "client",
+            &["--server", ":1", "hi"],
+            "bad address `:1`: no host",
+        ),
         (
             "server",
             &["line\nbreak:port"],

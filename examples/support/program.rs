@@ -147,6 +147,11 @@ pub(crate) fn resolve(address: &str) -> Result<Vec<SocketAddr>, Failure> {
         format!("{address}:{}", DEFAULT.port())
     };
     let advice = format!("write HOST:PORT, such as {DEFAULT}");
+    if address.is_empty() || address.starts_with(':') && !full.starts_with('[') {
+        return Err(Failure::Usage(format!(
+            "bad address `{address}`: no host; {advice}"
+        )));
+    }
     match full.to_socket_addrs().map(Vec::from_iter) {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(Failure::RunTime(format!(
