@@ -418,6 +418,7 @@ fn a_wrong_call_is_told_in_one_line() {
         ),
         ("server", &["99999"], "bad address `99999`"),
         ("server", &[""], "bad address ``: no host"),
+        ("server", &[":0"], "bad address `:0`: no host"),
         (
             "client",
             &["--server", ":1", "hi"],
@@ -505,8 +506,6 @@ fn an_address_that_cannot_be_had_is_told_in_one_line() {
         // RFC 5737 and RFC 6761: nobody's address, nobody's name.
         ("192.0.2.1:0", "this machine has no such address"),
         ("nobody.invalid:0", "no address for `nobody.invalid:0`"),
-        (":0", "no address for `:0`"),
-        ("", "no address for ``"),
     ] {
         let ended = run(example("server").arg(address));
         assert_eq!(ended.code(), Some(1), "{address}");
