@@ -14,7 +14,7 @@ use super::stats::{DropReason, Fate, Stats};
 use crate::clock::Now;
 use crate::codec::Codec;
 use crate::handler::{Context, Handler, MAX_REPLIES, Reply, ReplyError};
-use crate::transport::{Datagram, Inbox, Node, Outbox, Sent};
+use crate::transport::{Datagram, ErrorClass, Inbox, Node, Outbox, Sent};
 
 /// The server without its surroundings: no socket, no clock, no thread, only a function from
 /// datagrams to datagrams.
@@ -395,7 +395,10 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// ```
     pub fn receive_failed(&mut self, now: Now, error: &io::Error) {
         self.stats.count_receive_error(error);
-        self.last_receive_error = Some(LastError::new(error));
+        // That a signal came is nothing to look at.
+        if ErrorClass::of(error) != ErrorClass::Interrupted {
+            self.last_receive_error = Some(LastError::new(error));
+        }
         self.log.receive_failed(now, error);
     }
 
