@@ -25,7 +25,7 @@ use crate::clock::Now;
 use crate::codec::Codec;
 use crate::transport::{
     Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, OutboxFull,
-    Sent, Transport, UdpOptions, Wait,
+    PROVOKED_PER_PAUSE, Sent, Transport, UdpOptions, Wait,
 };
 
 /// A client: asks one peer, and believes nobody else.
@@ -97,6 +97,8 @@ pub struct Client<N: Connect, C> {
     outgoing: Vec<usize>,
     ready: Vec<usize>,
     entropy: Entropy,
+    /// How many errors in receiving anybody may have caused.
+    provoked: u32,
 }
 
 impl<C: Codec> Client<UdpOptions, C> {
@@ -145,6 +147,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             outgoing: Vec::new(),
             ready: Vec::new(),
             entropy: Entropy::new(),
+            provoked: 0,
         }
     }
 
@@ -433,8 +436,13 @@ impl<N: Connect, C: Codec> Client<N, C> {
                         self.sockets.drop_shared();
                     }
                     _ if is_unreachable(&error) => self.core.unreachable(now, slot, &error),
-                    // Anybody can cause it. A pause would give him time for the next.
-                    ErrorClass::Peer => {}
+                    // Anybody can cause it.
+                    ErrorClass::Peer => {
+                        self.provoked = self.provoked.wrapping_add(1);
+                        if self.provoked.is_multiple_of(PROVOKED_PER_PAUSE) {
+                            thread::sleep(PAUSE);
+                        }
+                    }
                     // It may pass. What does not must not make a loop without a pause.
                     _ => thread::sleep(PAUSE),
                 }

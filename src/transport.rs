@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub(crate) use self::batch::MAX_V6_DATAGRAM_BYTES;
 pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub(crate) use self::error::PROVOKED_PER_PAUSE;
 pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::sim::{
     AboveMtu, Fault, Link, Node, PacketFate, Script, ScriptError, SimNet, SimTransport, Trace,

@@ -924,6 +924,49 @@ impl Connect for Troubled {
     }
 }
 
+/// A network that is down, and how often that was told.
+struct Down(Arc<AtomicU32>);
+
+struct DownTransport(Arc<AtomicU32>);
+
+impl Connect for Down {
+    type Transport = DownTransport;
+
+    fn connect(&self, _: SocketAddr) -> io::Result<DownTransport> {
+        Ok(DownTransport(Arc::clone(&self.0)))
+    }
+}
+
+impl Transport for DownTransport {
+    fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(io::ErrorKind::NetworkDown.into())
+    }
+    fn send(&mut self, outbox: &Outbox) -> Sent {
+        Sent {
+            datagrams: outbox.len(),
+            ..Sent::default()
+        }
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(server())
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "waits in earnest")]
+fn a_system_that_tells_of_the_same_error_for_ever_is_not_asked_without_a_pause() {
+    let told = Arc::default();
+    let builder = ClientBuilder::new(Text).timeout(Duration::from_millis(500));
+    let mut client = builder.on(Down(Arc::clone(&told)), server());
+    let begun = Instant::now();
+    assert!(client.request("?").is_err());
+    // As documented, 64 for each millisecond; the first ones are free.
+    let most = 64 * (begun.elapsed().as_millis() + 1);
+    let told = told.load(Ordering::Relaxed);
+    assert!(u128::from(told) <= most, "{told} of {most}");
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn errors_that_anybody_can_cause_do_not_keep_an_answer_waiting() {

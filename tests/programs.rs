@@ -8,7 +8,9 @@ mod process;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
-use process::{Ended, PATIENCE, Program, example, python, start_server};
+#[cfg(target_os = "linux")]
+use process::python;
+use process::{Ended, PATIENCE, Program, example, start_server};
 use rejoinder::{Codec, Ctime};
 
 #[test]

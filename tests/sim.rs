@@ -127,6 +127,16 @@ fn an_ipv4_mapped_address_is_one_of_ipv4() {
         receive_all(&mut two),
         [(addr("10.0.0.1:7"), b"you too".to_vec())]
     );
+    // Also where no endpoint is.
+    let mapped = |ip: &str| ip.parse::<std::net::IpAddr>().unwrap();
+    net.inject(addr("[::ffff:10.0.0.9]:9"), addr("10.0.0.1:7"), b"forged");
+    assert_eq!(
+        receive_all(&mut one),
+        [(addr("10.0.0.9:9"), b"forged".to_vec())]
+    );
+    net.partition(mapped("::ffff:10.0.0.9"), mapped("::ffff:10.0.0.1"));
+    net.inject(addr("10.0.0.9:9"), addr("10.0.0.1:7"), b"cut off");
+    assert!(receive_all(&mut one).is_empty());
 }
 
 #[test]

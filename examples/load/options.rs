@@ -1,6 +1,8 @@
 //! What stands on the command line.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use lexopt::prelude::*;
 
 use crate::answers::Message;
 use crate::numbers::{PLACEHOLDER, stands_apart};
-use crate::program::{DEFAULT, Failure, read_file};
+use crate::program::{DEFAULT, Failure};
 use crate::run::Plan;
 use crate::summary::Thresholds;
 
@@ -224,7 +226,13 @@ fn message(text: &str) -> Result<Message, String> {
 fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
     let fail =
         |problem: String| Failure::Usage(format!("--messages {}: {problem}", path.display()));
-    let bytes = read_file(path, MOST_BYTES).map_err(|error| fail(error.to_string()))?;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(error.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(fail(format!("more than {MOST_BYTES} bytes")));
+    }
     let text = String::from_utf8(bytes).map_err(|error| fail(error.to_string()))?;
     let mut messages = Vec::new();
     for (line, number) in text.lines().zip(1_u32..) {

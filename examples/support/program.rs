@@ -75,7 +75,9 @@ pub(crate) fn help(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(in_output(error));
+            if error.kind() != ErrorKind::BrokenPipe {
+                complain(in_output(error));
+            }
             ExitCode::FAILURE
         }
     }

@@ -84,7 +84,8 @@ impl State {
     }
 
     pub(super) fn direction(&mut self, from: IpAddr, to: IpAddr) -> &mut Direction {
-        self.directions.entry((from, to)).or_default()
+        let key = (from.to_canonical(), to.to_canonical());
+        self.directions.entry(key).or_default()
     }
 
     pub(super) fn open(&mut self, addr: SocketAddr, endpoint: Endpoint) -> io::Result<SocketAddr> {
@@ -138,7 +139,7 @@ impl State {
         bytes: &[u8],
         kind: Kind,
     ) -> io::Result<()> {
-        let to = canonical(to);
+        let (from, to) = (canonical(from), canonical(to));
         if to.port() == 0 {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
