@@ -408,7 +408,9 @@ fn json_tells_errors_by_kind() {
     }
 
     // Nothing is asked at all.
-    let ended = run(example("client").args(["--json", "--server", ":1", "hi"]));
+    // RFC 6761 §6.4: nobody's name.
+    let nobody = ["--json", "--server", "nobody.invalid", "hi"];
+    let ended = run(example("client").args(nobody));
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
     let lines = objects(&ended.stdout);
     assert_eq!(
