@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use codec::{Answer, Dns, MAX_BYTES, Query, blocked_ports};
 use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
 use rejoinder::{Context, Handler, Reply, ReplyError, ServerBuilder};
-use service::Failure;
 use whoami::{is_whoami, whoami};
 use zone::Zone;
 
@@ -68,17 +67,10 @@ impl Handler<Dns> for Zone {
     }
 }
 
-const MAX_ZONE_BYTES: u64 = 16 << 20;
-
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS", "zone"], |arguments| {
-        let zone = match arguments.get("zone") {
-            None => Zone::example()?,
-            Some(path) => service::read_file(path.as_ref(), MAX_ZONE_BYTES)
-                .map_err(Box::from)
-                .and_then(|text| Zone::parse(&text))
-                .map_err(|error| Failure::RunTime(format!("--zone {path}: {error}")))?,
-        };
+        let zone = arguments.file("zone", Zone::parse)?;
+        let zone = zone.map_or_else(Zone::example, Ok)?;
         let server = ServerBuilder::new(Dns)
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())

@@ -14,13 +14,13 @@ use std::thread;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use program::{chain, say, why_not_bound};
+use program::{chain, read_file, say, why_not_bound};
 use rejoinder::{Codec, Gate, Handler, RateLimit, ServeError, ServerBuilder, ServerHandle, Stats};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use program::Failure;
 #[allow(unused_imports, reason = "what only some of the programs need")]
-pub(crate) use program::{complain, end, in_output, read_file};
+pub(crate) use program::{complain, end, in_output};
 
 /// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
 ///
@@ -60,6 +60,24 @@ impl Arguments {
     /// The value of an option.
     pub(crate) fn get(&self, option: &str) -> Option<&str> {
         self.values.get(option).map(String::as_str)
+    }
+
+    /// What is in the file that an option names.
+    #[allow(dead_code, reason = "not every program reads a file")]
+    pub(crate) fn file<T>(
+        &self,
+        option: &str,
+        parse: impl FnOnce(&[u8]) -> Result<T, Box<dyn Error>>,
+    ) -> Result<Option<T>, Failure> {
+        let Some(path) = self.get(option) else {
+            return Ok(None);
+        };
+        let parsed = read_file(path.as_ref(), MAX_FILE_BYTES)
+            .map_err(Box::from)
+            .and_then(|bytes| parse(&bytes));
+        parsed
+            .map(Some)
+            .map_err(|error| Failure::RunTime(format!("--{option} {path}: {error}")))
     }
 
     /// A service at the address that an option names.
@@ -198,5 +216,7 @@ fn run(services: Vec<Service>, ended: &Arc<AtomicBool>, quiet: bool) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whoever has more in a file has named the wrong one.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 /// How often the program looks whether a signal came.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);
