@@ -37,7 +37,7 @@ use askers::{Peers, Sockets};
 use numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
 use options::Options;
 use plot::{Curve, float};
-use program::{Failure, chain, command, complain, in_output, reachable, resolve, say};
+use program::{Failure, chain, command, complain, print, reachable, resolve, say};
 use progress::Progress;
 use rejoinder::{ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -191,8 +191,8 @@ fn run() -> Result<ExitCode, Failure> {
             plot.unwrap_or_default()
         )
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(in_output(error).into()),
+    match print(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}
     }
     if let Some(complaint) = judge.complaint() {

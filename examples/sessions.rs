@@ -13,7 +13,7 @@ mod service;
 pub(crate) mod table;
 
 use std::error::Error;
-use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use codec::{Conversation, Turn};
 use rejoinder::{
     Client, Context, Dedup, Escaped, Handler, Reply, ReplyError, ServerBuilder, Tagged, Text,
 };
-use service::{Failure, complain, in_output};
+use service::{Failure, complain, print};
 use table::Sessions;
 
 const HELP: &str = "\
@@ -216,7 +216,7 @@ fn talk(server: &str) -> Result<ExitCode, Failure> {
     let mut line = Vec::new();
     loop {
         if prompts {
-            print("你：")?;
+            print("你：".as_bytes())?;
         }
         line.clear();
         if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
@@ -228,19 +228,12 @@ fn talk(server: &str) -> Result<ExitCode, Failure> {
         };
         let answer = client.request(text.trim_end());
         let answer = answer.map_err(Box::<dyn Error>::from)?;
-        match print(&format!("{}\n", Escaped(answer))) {
+        match print(format!("{}\n", Escaped(answer)).as_bytes()) {
             // Whoever read the answers has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
             printed => printed?,
         }
     }
-}
-
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(in_output)
 }
 
 const MAX_NAME_CHARS: usize = 20;

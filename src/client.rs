@@ -348,7 +348,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 alone = false;
                 continue;
             }
-            let Some((slot, _)) = self.core.next_send(now) else {
+            let Some(slot) = self.core.next_due(now.monotonic) else {
                 break;
             };
             alone = self.core.is_in_doubt(slot);

@@ -28,7 +28,7 @@ use rejoinder::{CivilTime, Escaped, Frame};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::program::{complain, in_output};
+use crate::program::{complain, print};
 
 /// What is shown of an answer, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -162,10 +162,6 @@ fn write_json(line: &Line<'_>) -> io::Result<()> {
     line.serialize(&mut Serializer::with_formatter(&mut bytes, Harmless))?;
     bytes.push(b'\n');
     print(&bytes)
-}
-
-fn print(bytes: &[u8]) -> io::Result<()> {
-    io::stdout().write_all(bytes).map_err(in_output)
 }
 
 /// JSON that can be shown on a terminal. JSON itself wants the first 32 characters escaped; other

@@ -18,7 +18,7 @@ impl RulesFile {
 
     /// Reads the file and compiles its rules; or says in one line what is wrong, and where.
     pub(crate) fn load(&self) -> Result<Robot, String> {
-        let bytes = read_file(&self.0, MAX_BYTES).map_err(|error| format!("{self}: {error}"))?;
+        let bytes = read_file(&self.0).map_err(|error| format!("{self}: {error}"))?;
         let text = str::from_utf8(&bytes).map_err(|error| {
             let (line, column) = place(&bytes, error.valid_up_to());
             format!("{self}: line {line}, column {column}: not UTF-8")
@@ -45,6 +45,3 @@ fn place(text: &[u8], at: usize) -> (usize, usize) {
     let line = line.trim_start_matches('\u{feff}');
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
-
-/// Some hundred thousand rules: more than their automata may take.
-const MAX_BYTES: u64 = 16 << 20;

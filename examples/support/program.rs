@@ -72,15 +72,23 @@ pub(crate) fn say(line: impl Display) {
 
 /// Prints what `--help` asks for.
 pub(crate) fn help(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    match print(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if error.kind() != ErrorKind::BrokenPipe {
-                complain(in_output(error));
+                complain(error);
             }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes to standard output, and leaves nothing in its buffer.
+pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .map_err(in_output)
 }
 
 /// Says of an error where it was met. A reader who has read enough is none of this program's business,
@@ -92,17 +100,21 @@ pub(crate) fn in_output(error: io::Error) -> io::Error {
     }
 }
 
-/// Reads a regular file of at most `most` bytes. A pipe could keep the program waiting, deaf to signals,
+/// Reads a regular file of a size that one may mean. A pipe could keep the program waiting, deaf to signals,
 /// and a device could fill its memory.
 #[allow(dead_code, reason = "not every program reads a file")]
-pub(crate) fn read_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it has more than {most} bytes")));
+    File::open(path)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!(
+            "it has more than {MAX_FILE_BYTES} bytes"
+        )));
     }
     Ok(bytes)
 }
@@ -188,3 +200,6 @@ pub(crate) fn command(example: &str, option: &str, addr: SocketAddr) -> String {
         _ => format!("cargo run --example {example} -- {option}{quote}{addr}{quote}"),
     }
 }
+
+/// Some hundred thousand rules, or names: whoever has more in a file has named the wrong one.
+const MAX_FILE_BYTES: u64 = 16 << 20;

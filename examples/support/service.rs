@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use program::Failure;
 #[allow(unused_imports, reason = "what only some of the programs need")]
-pub(crate) use program::{complain, end, in_output};
+pub(crate) use program::{complain, end, print};
 
 /// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
 ///
@@ -72,7 +72,7 @@ impl Arguments {
         let Some(path) = self.get(option) else {
             return Ok(None);
         };
-        let parsed = read_file(path.as_ref(), MAX_FILE_BYTES)
+        let parsed = read_file(path.as_ref())
             .map_err(Box::from)
             .and_then(|bytes| parse(&bytes));
         parsed
@@ -216,7 +216,5 @@ fn run(services: Vec<Service>, ended: &Arc<AtomicBool>, quiet: bool) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whoever has more in a file has named the wrong one.
-const MAX_FILE_BYTES: u64 = 16 << 20;
 /// How often the program looks whether a signal came.
 const SIGNAL_CHECK: Duration = Duration::from_millis(50);

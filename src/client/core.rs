@@ -282,7 +282,8 @@ impl<C: Codec> ClientCore<C> {
         })
     }
 
-    fn next_due(&mut self, now: Duration) -> Option<usize> {
+    /// The slot of the request that is to be sent now.
+    pub(super) fn next_due(&mut self, now: Duration) -> Option<usize> {
         let retry = self.options.retry;
         loop {
             if self.retransmissions < retry.max_in_flight

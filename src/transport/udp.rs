@@ -550,22 +550,16 @@ impl Family {
         if source.is_unspecified() || source.is_multicast() {
             return None;
         }
-        if source.is_ipv4() != canonical(peer).is_ipv4() {
-            return None;
-        }
-        match (self, source) {
-            (Self::V4, IpAddr::V4(_)) => Some((source, 0)),
-            (Self::V4, IpAddr::V6(_)) => None,
-            (Self::V6, IpAddr::V4(v4)) => Some((v4.to_ipv6_mapped().into(), 0)),
-            (Self::V6, IpAddr::V6(v6)) => {
-                let interface = match peer {
-                    SocketAddr::V6(peer) => peer.scope_id(),
-                    SocketAddr::V4(_) => 0,
-                };
+        match (self, source, canonical(peer)) {
+            (Self::V4, IpAddr::V4(_), SocketAddr::V4(_)) => Some((source, 0)),
+            (Self::V6, IpAddr::V4(v4), SocketAddr::V4(_)) => Some((v4.to_ipv6_mapped().into(), 0)),
+            (Self::V6, IpAddr::V6(v6), SocketAddr::V6(peer)) => {
+                let interface = peer.scope_id();
                 // RFC 4007 §6: such an address says nothing without its zone.
                 let needs_interface = v6.is_unicast_link_local();
                 (interface != 0 || !needs_interface).then_some((source, interface))
             }
+            _ => None,
         }
     }
 }
