@@ -20,7 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use rejoinder::{Client, ClientBuilder, ServerCore, SimNet, Tagged, Text, Wait};
+use rejoinder::codec::{Tagged, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::SimNet;
+use rejoinder::{Client, Wait};
 
 fn main() {
     let seeds = std::env::args()
@@ -79,7 +82,9 @@ fn one_by_one(exchanges: u64) {
 
 fn many_in_flight(exchanges: u64) {
     let (net, server) = upper();
-    let mut client = ClientBuilder::new(Tagged(Text)).window(256).on(net, server);
+    let mut client = Client::builder(Tagged(Text))
+        .window(256)
+        .with_connector(net, server);
     let begun = Instant::now();
     let (mut submitted, mut collected) = (0, 0);
     while collected < exchanges {

@@ -16,10 +16,9 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use rejoinder::{
-    Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Transport, UdpOptions,
-    UdpTransport, Wait,
-};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{Transport, Wait};
 
 fn main() {
     divan::main();

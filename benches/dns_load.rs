@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use codec::{Dns, Query};
 use domain::base::iana::{Class, Rtype};
 use domain::base::{Header, Name};
-use rejoinder::{ClientBuilder, UdpOptions, Wait};
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Client, Wait};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds an argument of its own.
@@ -38,10 +39,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<_, Box<dyn Error>>>()?;
 
     // Ids have 16 bits: if they rested, there would be none left within the first second.
-    let mut client = ClientBuilder::new(Dns)
+    let mut client = Client::builder(Dns)
         .window(window)
         .quarantine(Duration::ZERO)
-        .on(UdpOptions::new(), server);
+        .with_connector(UdpOptions::new(), server);
     let mut queries = names.iter().cycle();
     let mut answered = 0_u64;
     let started = Instant::now();

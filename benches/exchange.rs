@@ -13,7 +13,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rejoinder::{Client, Codec, Ctime, Server, zurich};
+use rejoinder::bot::zurich;
+use rejoinder::codec::Ctime;
+use rejoinder::{Client, Codec, Server};
 
 const REQUEST: &str = "你觉得我是最帅最帅的吗？";
 const ANSWER: &str = "【机器人】小Zurich 觉得自己是最帅最帅的!";
@@ -31,7 +33,7 @@ fn main() {
     report("one blocking client", one_by_one(addr, time));
     report("64 in flight", in_flight(addr, time));
 
-    handle.stop();
+    handle.shutdown();
     let stats = serving.join().unwrap().unwrap();
     println!("server: {stats}");
 }
@@ -43,7 +45,7 @@ fn report(name: &str, (answered, elapsed): (usize, Duration)) {
 }
 
 fn one_by_one(addr: SocketAddr, time: Duration) -> (usize, Duration) {
-    let mut client = Client::udp(addr, Ctime::local()).unwrap();
+    let mut client = Client::connect(addr, Ctime::local()).unwrap();
     let started = Instant::now();
     let mut answered = 0;
     while started.elapsed() < time {

@@ -18,9 +18,11 @@ use chrono::{DateTime, Local};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use regex::Regex;
-use rejoinder::{
-    Codec, Ctime, Inbox, MAX_DATAGRAM_BYTES, Meta, Now, Outbox, Robot, ServerCore, Writer, zurich,
-};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::Ctime;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
+use rejoinder::{Codec, Timestamp, Writer};
 
 fn main() {
     divan::main();
@@ -40,8 +42,8 @@ fn request(name: &str) -> String {
     }
 }
 
-fn now() -> Now {
-    Now::new(
+fn now() -> Timestamp {
+    Timestamp::new(
         Duration::ZERO,
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_562_519_878),
     )
@@ -181,7 +183,7 @@ mod ctime {
     }
 }
 
-fn naive_frame(now: Now, text: &str) -> String {
+fn naive_frame(now: Timestamp, text: &str) -> String {
     let time = DateTime::<Local>::from(now.wall).format("%a %b %e %H:%M:%S %-Y");
     format!("[b'{time}']{text}")
 }

@@ -14,7 +14,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use regex::RegexSetBuilder;
 use regex_automata::{Anchored, Input, meta};
-use rejoinder::{Robot, Rule};
+use rejoinder::bot::{Robot, Rule};
 
 fn main() {
     divan::main();

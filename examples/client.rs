@@ -26,7 +26,9 @@ use input::{Input, Next};
 use lexopt::prelude::*;
 use output::{Answer, Output, Problem, Shape};
 use program::{DEFAULT, Failure, chain, command, reachable, resolve, value};
-use rejoinder::{Client, ClientBuilder, Ctime, RequestError, UdpOptions};
+use rejoinder::codec::Ctime;
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Client, RequestError};
 
 const HELP: &str = "\
 Sends each MESSAGE to a server of the ctime protocol and prints the response.
@@ -110,10 +112,10 @@ fn talk(
     messages: &[OsString],
 ) -> Result<ExitCode, Failure> {
     let clients = peers.iter().map(|&peer| {
-        ClientBuilder::new(Ctime::local())
+        Client::builder(Ctime::local())
             .timeout(timeout)
             .fail_when_unreachable(true)
-            .udp(reachable(peer))
+            .connect(reachable(peer))
     });
     let mut session = Session {
         clients: clients.collect::<Result<_, _>>()?,

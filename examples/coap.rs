@@ -16,7 +16,8 @@ use std::process::ExitCode;
 
 use coap_lite::{MessageType, Packet};
 use codec::Coap;
-use rejoinder::{Dedup, Handler, ServerBuilder};
+use rejoinder::handler::Dedup;
+use rejoinder::{Handler, Server};
 use zurich::answer;
 
 const HELP: &str = "\
@@ -52,10 +53,10 @@ pub(crate) fn once<H: Handler<Coap>>(handler: H) -> impl Handler<Coap> {
 
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS"], |arguments| {
-        let robot = rejoinder::zurich();
+        let robot = rejoinder::bot::zurich();
         let handler = once(move |request: Packet| answer(&robot, &request));
         // What every path takes in one piece (§4.6).
-        let server = ServerBuilder::new(Coap)
+        let server = Server::builder(Coap)
             .max_request_bytes(1152)
             .max_reply_bytes(1152);
         let service = arguments.service("ADDRESS", "127.0.0.1:5683", server, handler)?;

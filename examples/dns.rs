@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use codec::{Answer, Dns, MAX_BYTES, Query, blocked_ports};
 use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
-use rejoinder::{Context, Handler, Reply, ReplyError, ServerBuilder};
+use rejoinder::{Context, Handler, Reply, ReplyError, Server};
 use whoami::{is_whoami, whoami};
 use zone::Zone;
 
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS", "zone"], |arguments| {
         let zone = arguments.file("zone", Zone::parse)?;
         let zone = zone.map_or_else(Zone::example, Ok)?;
-        let server = ServerBuilder::new(Dns)
+        let server = Server::builder(Dns)
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
             .max_reply_bytes(MAX_BYTES.into());

@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 
 use lexopt::prelude::*;
 use program::{Failure, chain, in_output};
-use rejoinder::{Ctime, RateLimit, ServerBuilder, Stats, zurich};
+use rejoinder::bot::zurich;
+use rejoinder::codec::Ctime;
+use rejoinder::gate::RateLimit;
+use rejoinder::{Server, Stats};
 
 /// The flood comes from so many networks of 256 addresses, and from so many addresses of each.
 const NETWORKS: u8 = 100;
@@ -48,7 +51,7 @@ fn run() -> Result<ExitCode, Failure> {
         };
     }
     for (limited, flooded) in [(false, false), (false, true), (true, true)] {
-        let server = ServerBuilder::new(Ctime::local())
+        let server = Server::builder(Ctime::local())
             .gate(limited.then(RateLimit::default))
             .bind("127.0.0.1:0")?;
         let addr = server.local_addr()?;
@@ -66,7 +69,7 @@ fn run() -> Result<ExitCode, Failure> {
             }
             honest
         })?;
-        handle.stop();
+        handle.shutdown();
         let stats = server.join().expect("no panic ends a server");
         let stats = stats.map_err(|error| Failure::RunTime(chain(&error)))?;
         match report([limited, flooded], &honest, sent.into_inner(), &stats).map_err(in_output) {

@@ -18,7 +18,10 @@ pub(crate) mod services;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use rejoinder::{Datagram, REFLECTOR_PORTS, Raw, ServerBuilder};
+use rejoinder::Server;
+use rejoinder::codec::Raw;
+use rejoinder::gate::REFLECTOR_PORTS;
+use rejoinder::transport::Datagram;
 use services::Service;
 
 const HELP: &str = "\
@@ -61,7 +64,7 @@ fn main() -> ExitCode {
                     }
                     _ => Ok(()),
                 };
-                let server = ServerBuilder::new(Raw)
+                let server = Server::builder(Raw)
                     .blocked_ports((1..1024).chain(REFLECTOR_PORTS))
                     .gate(gate);
                 running.push(arguments.service(name, address, server, it)?);

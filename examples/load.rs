@@ -39,7 +39,11 @@ use options::Options;
 use plot::{Curve, float};
 use program::{Failure, chain, command, complain, print, reachable, resolve, say};
 use progress::Progress;
-use rejoinder::{ClientBuilder, Codec, Connect, Ctime, Escaped, RequestError, UdpOptions, Wait};
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
+use rejoinder::transport::Connect;
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Client, Codec, RequestError, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use summary::{Summary, grouped};
 use terminal_size::{Width, terminal_size_of};
@@ -233,11 +237,11 @@ fn probe_one(
     any_answer: bool,
     numbers: &Numbers,
 ) -> Result<bool, Failure> {
-    let mut client = ClientBuilder::new(Numbered::new(false, numbers.fork()))
+    let mut client = Client::builder(Numbered::new(false, numbers.fork()))
         .fail_when_unreachable(true)
         .timeout(PROBE)
         .window(PROBES)
-        .udp(target)?;
+        .connect(target)?;
     let mut asked = vec![0; PROBES];
     let mut next = 0;
     let mut repeated = true;

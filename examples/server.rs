@@ -32,7 +32,11 @@ use std::time::{Duration, Instant};
 use lexopt::prelude::*;
 use program::{Failure, chain, command, complain, reachable, say, value};
 use rates::Rates;
-use rejoinder::{Ctime, Escaped, RateLimit, ServerBuilder, zurich};
+use rejoinder::Server;
+use rejoinder::bot::zurich;
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
+use rejoinder::gate::RateLimit;
 use rules::RulesFile;
 #[cfg(unix)]
 use signal_hook::consts::{SIGHUP, SIGUSR1};
@@ -89,7 +93,7 @@ fn run() -> Result<ExitCode, Failure> {
         Limit::ForOthers if !is_local => Some(DEFAULT_LIMIT),
         Limit::ForOthers | Limit::Off => None,
     };
-    let builder = ServerBuilder::new(Ctime::local()).gate(limit.map(rate_limit).transpose()?);
+    let builder = Server::builder(Ctime::local()).gate(limit.map(rate_limit).transpose()?);
     let Listening { server, addresses } = sockets.serve(builder)?;
     let handle = server.handle();
 
@@ -139,7 +143,7 @@ fn run() -> Result<ExitCode, Failure> {
             }
             Err(_) => {
                 manager::stopping();
-                handle.stop();
+                handle.shutdown();
                 // A standard output that nobody reads can hold the server up.
                 break ended
                     .recv_timeout(GRACE)

@@ -20,9 +20,10 @@ use std::time::Duration;
 use std::{env, fmt};
 
 use codec::{Conversation, Turn};
-use rejoinder::{
-    Client, Context, Dedup, Escaped, Handler, Reply, ReplyError, ServerBuilder, Tagged, Text,
-};
+use rejoinder::codec::{Tagged, Text};
+use rejoinder::escape::Escaped;
+use rejoinder::handler::Dedup;
+use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server};
 use service::{Failure, complain, print};
 use table::Sessions;
 
@@ -192,7 +193,7 @@ fn main() -> ExitCode {
         let peers = number("peers", 10_000, MAX_PEERS)? as usize;
         let lifetime = number("lifetime", 600, MAX_LIFETIME)?.into();
         let robot = Acquaintance::new(peers, Duration::from_secs(lifetime));
-        let server = ServerBuilder::new(Conversation).max_request_bytes(1_200);
+        let server = Server::builder(Conversation).max_request_bytes(1_200);
         let robot = robot.once(peers);
         Ok(vec![arguments.service(
             "ADDRESS",
@@ -205,7 +206,7 @@ fn main() -> ExitCode {
 
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
-    let mut client = Client::udp(server, Tagged(Text)).map_err(|error| {
+    let mut client = Client::connect(server, Tagged(Text)).map_err(|error| {
         let problem = format!("--talk `{server}`: {error}; write HOST:PORT");
         match error.kind() {
             ErrorKind::InvalidInput => Failure::Usage(problem),

@@ -16,7 +16,8 @@ mod service;
 use std::process::ExitCode;
 
 use codec::{LOCAL_CLOCK, Sntp};
-use rejoinder::{REFLECTOR_PORTS, ServerBuilder};
+use rejoinder::Server;
+use rejoinder::gate::REFLECTOR_PORTS;
 
 const HELP: &str = "\
 The machine's time by SNTP (RFC 4330, RFC 5905).
@@ -38,7 +39,7 @@ pub(crate) fn blocked_ports() -> impl Iterator<Item = u16> {
 
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS"], |arguments| {
-        let server = ServerBuilder::new(Sntp)
+        let server = Server::builder(Sntp)
             .blocked_ports(blocked_ports())
             .max_request_bytes(1500)
             .max_reply_bytes(48);

@@ -13,7 +13,7 @@ mod service;
 use std::process::ExitCode;
 
 use codec::Stun;
-use rejoinder::{Context, Handler, Reply, ReplyError, ServerBuilder};
+use rejoinder::{Context, Handler, Reply, ReplyError, Server};
 
 const HELP: &str = "\
 STUN's binding method on UDP (RFC 8489).
@@ -43,7 +43,7 @@ impl Handler<Stun> for Mirror {
 
 fn main() -> ExitCode {
     service::main(HELP, &["ADDRESS"], |arguments| {
-        let server = ServerBuilder::new(Stun).max_request_bytes(1500);
+        let server = Server::builder(Stun).max_request_bytes(1500);
         let service = arguments.service("ADDRESS", "127.0.0.1:3478", server, Mirror)?;
         Ok(vec![service])
     })

@@ -6,8 +6,8 @@ mod file;
 mod index;
 mod pattern;
 mod reflection;
+mod robot;
 mod rule;
-mod rules;
 mod substitution;
 mod template;
 mod zurich;
@@ -15,6 +15,6 @@ mod zurich;
 pub use self::error::RuleError;
 #[cfg(feature = "rules")]
 pub use self::file::{RuleFileError, RuleFileProblem};
+pub use self::robot::{Robot, RobotAnswer, RobotBuilder};
 pub use self::rule::Rule;
-pub use self::rules::{Answer, Robot, RobotBuilder};
 pub use self::zurich::zurich;

@@ -21,12 +21,13 @@ use self::entropy::Entropy;
 pub use self::error::RequestError;
 pub use self::retry::Retry;
 use self::sockets::{NoSocket, Sockets};
-use crate::clock::Now;
 use crate::codec::Codec;
+use crate::timestamp::Timestamp;
 use crate::transport::{
     Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, OutboxFull,
-    PROVOKED_PER_PAUSE, Sent, Transport, UdpOptions, Wait,
+    PROVOKED_PER_PAUSE, SendReport, Transport, Wait,
 };
+use crate::udp::UdpOptions;
 
 /// A client: asks one peer, and believes nobody else.
 ///
@@ -34,9 +35,10 @@ use crate::transport::{
 /// [deadline](ClientBuilder::timeout).
 ///
 /// ```no_run
-/// use rejoinder::{Client, Ctime};
+/// use rejoinder::codec::Ctime;
+/// use rejoinder::Client;
 ///
-/// let mut client = Client::udp("127.0.0.1:8888", Ctime::local())?;
+/// let mut client = Client::connect("127.0.0.1:8888", Ctime::local())?;
 /// println!("{}", client.request("你好吗？")?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -47,7 +49,10 @@ use crate::transport::{
 /// [`collect`](Self::collect) sends them, waits, and gives out results as they come:
 ///
 /// ```
-/// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::{Client, Wait};
 /// use std::collections::HashMap;
 ///
 /// # let net = SimNet::new();
@@ -102,19 +107,33 @@ pub struct Client<N: Connect, C> {
 }
 
 impl<C: Codec> Client<UdpOptions, C> {
+    /// A builder with the defaults of [`ClientBuilder`].
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
+    ///
+    /// let client = Client::builder(Text).window(16).connect("127.0.0.1:9999")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn builder(codec: C) -> ClientBuilder<C> {
+        ClientBuilder::new(codec)
+    }
+
     /// A client over UDP that asks the first of the addresses, with the defaults of
     /// [`ClientBuilder`]. Fails if there is no address, because a name is not known, say. No socket
     /// is opened and nothing is sent before the first request.
     ///
     /// ```
-    /// use rejoinder::{Client, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
     ///
-    /// let client = Client::udp("127.0.0.1:9999", Text)?;
+    /// let client = Client::connect("127.0.0.1:9999", Text)?;
     /// assert_eq!(client.peer().port(), 9999);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn udp(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
-        ClientBuilder::new(codec).udp(peer)
+    pub fn connect(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
+        Client::builder(codec).connect(peer)
     }
 }
 
@@ -122,7 +141,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// A client over any transport, with the defaults of [`ClientBuilder`].
     ///
     /// ```
-    /// use rejoinder::{Client, ServerCore, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
     ///
     /// let net = SimNet::new();
     /// let server = "10.0.0.1:9999".parse()?;
@@ -134,7 +156,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(connector: N, codec: C, peer: SocketAddr) -> Self {
-        ClientBuilder::new(codec).on(connector, peer)
+        Client::builder(codec).with_connector(connector, peer)
     }
 
     fn with(connector: N, sockets: Sockets<N::Transport>, core: ClientCore<C>) -> Self {
@@ -159,7 +181,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// How many submitted requests have no result yet.
     ///
     /// ```
-    /// # use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::sans_io::ServerCore;
+    /// # use rejoinder::sim::SimNet;
+    /// # use rejoinder::{Client, Wait};
     /// # let net = SimNet::new();
     /// # let server = "10.0.0.1:9999".parse()?;
     /// # net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
@@ -179,7 +204,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// too late.
     ///
     /// ```
-    /// use rejoinder::{Client, ServerCore, SimNet, Tagged, Text};
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
     ///
     /// // The first answer arrives twice.
     /// let net = SimNet::scripted(0, "2 duplicate".parse()?);
@@ -206,7 +234,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// [collected](Self::collect).
     ///
     /// ```
-    /// use rejoinder::{Client, RequestError, ServerCore, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, RequestError};
     ///
     /// let net = SimNet::new();
     /// let server = "10.0.0.1:9999".parse()?;
@@ -235,10 +266,12 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// if the [window](ClientBuilder::window) is full: then collect a result first.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, RequestError};
     ///
     /// let server = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).window(1).on(SimNet::new(), server);
+    /// let mut client = Client::builder(Text).window(1).with_connector(SimNet::new(), server);
     /// client.submit("one")?;
     /// let error = client.submit("two").unwrap_err();
     /// assert!(matches!(
@@ -278,7 +311,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// and otherwise waits as [`Wait::For`] does.
     ///
     /// ```
-    /// use rejoinder::{Client, ServerCore, SimNet, Text, Wait};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, Wait};
     ///
     /// # let net = SimNet::new();
     /// # let server = "10.0.0.1:9999".parse()?;
@@ -335,7 +371,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
         self.sockets.release(self.connector.now(), core);
     }
 
-    fn send_due(&mut self, now: Now) {
+    fn send_due(&mut self, now: Timestamp) {
         let mut alone = false;
         loop {
             // A socket of its own means a batch of its own.
@@ -369,18 +405,18 @@ impl<N: Connect, C: Codec> Client<N, C> {
         self.flush(now);
     }
 
-    fn flush(&mut self, now: Now) {
+    fn flush(&mut self, now: Timestamp) {
         let Some(&first) = self.outgoing.first() else {
             return;
         };
         let sent = match self.sockets.of(first) {
             Some(socket) => socket.send(&self.outbox),
-            None => Sent::default(),
+            None => SendReport::default(),
         };
         if let Some(error) = sent.error {
             if is_unreachable(&error) {
                 self.core.unreachable(now, first, &error);
-            } else if ErrorClass::of(&error) == ErrorClass::Gone {
+            } else if ErrorClass::classify(&error) == ErrorClass::Gone {
                 self.core.transport_gone(now, first, &error);
                 self.sockets.drop_shared();
             } else {
@@ -429,7 +465,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let received = socket.recv(&mut self.inbox, wait);
             let now = socket.now();
             if let Err(error) = received {
-                match ErrorClass::of_receiving(&error) {
+                match ErrorClass::classify_receive(&error) {
                     ErrorClass::Interrupted => {}
                     ErrorClass::Gone => {
                         self.core.transport_gone(now, slot, &error);

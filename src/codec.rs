@@ -7,11 +7,11 @@ mod text;
 
 use std::fmt;
 
-pub use self::ctime::{CivilTime, Ctime, CtimeError, Frame};
+pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
 pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
 
 /// One wire protocol, both directions: one type serves the server, the client and the tests.
 ///
@@ -37,7 +37,7 @@ use crate::clock::Now;
 /// # A minimal implementation
 ///
 /// ```
-/// use rejoinder::{Codec, Now, Writer};
+/// use rejoinder::{Codec, Timestamp, Writer};
 ///
 /// /// A request is `?` and a number, a response is `!` and a number.
 /// struct Numbers;
@@ -66,7 +66,7 @@ use crate::clock::Now;
 ///     fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<u32, NotANumber> {
 ///         decode(b'?', datagram)
 ///     }
-///     fn encode_response(&self, _: Now, _: &[u8], answer: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
+///     fn encode_response(&self, _: Timestamp, _: &[u8], answer: u32, out: &mut Writer<'_>) -> Result<(), NotANumber> {
 ///         out.put(b"!");
 ///         out.put(&answer.to_be_bytes());
 ///         Ok(())
@@ -110,7 +110,7 @@ pub trait Codec {
     /// protocol [with ids](Correlation::Id) takes the id out of it, others ignore it.
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         request: &[u8],
         answer: Self::Answer<'_>,
         out: &mut Writer<'_>,
@@ -138,7 +138,8 @@ pub trait Codec {
     /// How responses are matched to requests. The default is [`Correlation::Socket`].
     ///
     /// ```
-    /// use rejoinder::{Codec, Correlation, Tagged, Text};
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::{Codec, Correlation};
     ///
     /// assert_eq!(Text.correlation(), Correlation::Socket);
     /// assert_eq!(Tagged(Text).correlation(), Correlation::Id { bits: 64 });
@@ -150,7 +151,8 @@ pub trait Codec {
     /// The id that a response carries, if it is one. Only asked of a protocol with ids.
     ///
     /// ```
-    /// use rejoinder::{Codec, Tagged, Text};
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::Codec;
     ///
     /// assert_eq!(
     ///     Tagged(Text).response_id(b"!\0\0\0\0\0\0\0\x07seven"),
@@ -167,10 +169,11 @@ pub trait Codec {
     /// into account, so that a copy is told from the same question, asked again. The default says
     /// that there is none.
     ///
-    /// [`Dedup`]: crate::Dedup
+    /// [`Dedup`]: crate::handler::Dedup
     ///
     /// ```
-    /// use rejoinder::{Codec, Tagged, Text};
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::Codec;
     ///
     /// assert_eq!(
     ///     Tagged(Text).request_id(b"?\0\0\0\0\0\0\0\x07how many?"),
@@ -187,13 +190,14 @@ pub trait Codec {
     /// message. Both are whole datagrams. The default says yes.
     ///
     /// ```
-    /// use rejoinder::{Codec, Tagged, Text};
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::Codec;
     ///
     /// let request = b"?\0\0\0\0\0\0\0\x07how many?";
-    /// assert!(Tagged(Text).answers(request, b"!\0\0\0\0\0\0\0\x07seven"));
-    /// assert!(!Tagged(Text).answers(request, b"!\0\0\0\0\0\0\0\x08eight"));
+    /// assert!(Tagged(Text).response_matches(request, b"!\0\0\0\0\0\0\0\x07seven"));
+    /// assert!(!Tagged(Text).response_matches(request, b"!\0\0\0\0\0\0\0\x08eight"));
     /// ```
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         let _ = (request, response);
         true
     }
@@ -202,7 +206,8 @@ pub trait Codec {
 /// How a protocol's responses are matched to its requests.
 ///
 /// ```
-/// use rejoinder::{Codec, Correlation, Ctime};
+/// use rejoinder::codec::Ctime;
+/// use rejoinder::{Codec, Correlation};
 ///
 /// // A frame of the ctime protocol has a time and a text, and no room for an id.
 /// assert_eq!(Ctime::local().correlation(), Correlation::Socket);
@@ -228,7 +233,8 @@ pub enum Correlation {
 /// codec needs no checks of its own; whoever passed the writer in reports [`TooLong`].
 ///
 /// ```
-/// use rejoinder::{TooLong, Writer};
+/// use rejoinder::codec::TooLong;
+/// use rejoinder::Writer;
 ///
 /// let mut space = [0; 5];
 /// let mut out = Writer::new(&mut space);
@@ -287,7 +293,7 @@ impl fmt::Write for Writer<'_> {
 /// A datagram would be longer than its limit.
 ///
 /// ```
-/// use rejoinder::TooLong;
+/// use rejoinder::codec::TooLong;
 ///
 /// let error = TooLong {
 ///     bytes: 70_000,

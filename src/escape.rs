@@ -10,7 +10,7 @@ use std::fmt::{self, Write as _};
 /// take for line ends. Everything else is shown as it is, backslashes included.
 ///
 /// ```
-/// use rejoinder::Escaped;
+/// use rejoinder::escape::Escaped;
 ///
 /// assert_eq!(Escaped("好\u{1b}[31m\n").to_string(), r"好\u{1b}[31m\n");
 /// ```

@@ -3,7 +3,7 @@
 //! Each page begins with what you will have at its end, and each stands for itself. If all of this
 //! is new, read them in this order:
 //!
-//! 1. [`handler`]: what the answer is. With [`Text`](crate::Text), that is a whole bot.
+//! 1. [`handler`]: what the answer is. With [`Text`](crate::codec::Text), that is a whole bot.
 //! 2. [`codec`]: a protocol of your own, or of somebody else.
 //! 3. [`bad_network`]: how a bot is tested where datagrams get lost.
 //! 4. [`gate`]: who is let in.
@@ -18,7 +18,10 @@
 //! [`from_udp_framed`] (tokio).
 //!
 //! ```
-//! use rejoinder::{Client, ServerCore, SimNet, Text};
+//! use rejoinder::codec::Text;
+//! use rejoinder::sans_io::ServerCore;
+//! use rejoinder::sim::SimNet;
+//! use rejoinder::Client;
 //!
 //! let net = SimNet::new();
 //! let bot = "10.0.0.1:9999".parse()?;

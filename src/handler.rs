@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 pub use self::dedup::Dedup;
-use crate::clock::Now;
 use crate::codec::{Codec, TooLong, Writer};
+use crate::timestamp::Timestamp;
 use crate::transport::{Meta, Outbox, OutboxFull};
 
 /// What answers requests.
@@ -35,7 +36,8 @@ use crate::transport::{Meta, Outbox, OutboxFull};
 /// trait:
 ///
 /// ```
-/// use rejoinder::{ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
 ///
 /// ServerCore::new(Text, |line: &str| {
 ///     line.strip_prefix("upper ").map(str::to_uppercase)
@@ -45,7 +47,8 @@ use crate::transport::{Meta, Outbox, OutboxFull};
 /// # A minimal implementation
 ///
 /// ```
-/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Context, Handler, Reply, ReplyError};
 /// use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// #[derive(Default)]
@@ -92,10 +95,24 @@ where
     }
 }
 
+/// A handler that is shared is a handler.
+impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
+    fn handle(
+        &self,
+        request: C::Request<'_>,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        H::handle(self, request, context, reply)
+    }
+}
+
 /// The most datagrams that one request can be answered with.
 ///
 /// ```
-/// use rejoinder::{Context, Handler, MAX_REPLIES, Raw, Reply, ReplyError};
+/// use rejoinder::codec::Raw;
+/// use rejoinder::handler::MAX_REPLIES;
+/// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
 /// /// Counts down from the request's first byte, a datagram for each number.
 /// struct Countdown;
@@ -106,9 +123,9 @@ where
 ///         (0..from).rev().try_for_each(|number| reply.send(&[number]))
 ///     }
 /// }
-/// # let net = rejoinder::SimNet::new();
+/// # let net = rejoinder::sim::SimNet::new();
 /// # let server = "10.0.0.1:9999".parse()?;
-/// # net.host(server, rejoinder::ServerCore::new(Raw, Countdown))?;
+/// # net.host(server, rejoinder::sans_io::ServerCore::new(Raw, Countdown))?;
 /// # assert_eq!(rejoinder::Client::new(net.clone(), Raw, server).request(b"\xff")?, [15]);
 /// # net.advance(std::time::Duration::from_secs(1));
 /// # assert_eq!(net.trace().total(), 17);
@@ -119,7 +136,8 @@ pub const MAX_REPLIES: usize = 16;
 /// What a handler knows about a request beside its content.
 ///
 /// ```
-/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
 /// /// Tells whoever asks how he is seen from here, as STUN does.
 /// struct WhoAmI;
@@ -134,9 +152,9 @@ pub const MAX_REPLIES: usize = 16;
 ///         reply.send(&context.peer)
 ///     }
 /// }
-/// # let net = rejoinder::SimNet::new();
+/// # let net = rejoinder::sim::SimNet::new();
 /// # let server = "10.0.0.1:9999".parse()?;
-/// # net.host(server, rejoinder::ServerCore::new(Text, WhoAmI))?;
+/// # net.host(server, rejoinder::sans_io::ServerCore::new(Text, WhoAmI))?;
 /// # let mut client = rejoinder::Client::new(net.at("10.0.0.2".parse()?), Text, server);
 /// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -149,20 +167,21 @@ pub struct Context {
     /// The address that was asked, if the system tells; the answer leaves from there.
     pub local: Option<IpAddr>,
     /// When the batch with this request was received.
-    pub now: Now,
+    pub now: Timestamp,
 }
 
 impl Context {
     /// The context of a datagram: for drivers, and for tests of a handler on its own.
     ///
     /// ```
-    /// use rejoinder::{Context, Meta, Now};
+    /// use rejoinder::transport::Meta;
+    /// use rejoinder::{Context, Timestamp};
     ///
     /// let meta = Meta::new("192.0.2.1:7777".parse()?);
-    /// assert_eq!(Context::new(&meta, Now::system()).peer, meta.peer);
+    /// assert_eq!(Context::new(&meta, Timestamp::system()).peer, meta.peer);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    pub fn new(meta: &Meta, now: Now) -> Self {
+    pub fn new(meta: &Meta, now: Timestamp) -> Self {
         Self {
             peer: meta.peer,
             local: meta.local,
@@ -176,7 +195,8 @@ impl Context {
 /// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_REPLIES`].
 ///
 /// ```
-/// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
 /// struct Greeter;
 ///
@@ -208,10 +228,12 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// drivers, and for tests of a handler on its own.
     ///
     /// ```
-    /// use rejoinder::{Context, Handler, Meta, Now, Outbox, Reply, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::transport::{Meta, Outbox};
+    /// use rejoinder::{Context, Handler, Reply, Timestamp};
     ///
     /// let handler = |name: &str| [format!("hello, {name}"), format!("and bye, {name}")];
-    /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+    /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Timestamp::system());
     /// let mut outbox = Outbox::new(16, 512);
     /// let mut reply = Reply::new(&Text, b"Ada", &context, &mut outbox);
     /// handler.handle("Ada", &context, &mut reply)?;
@@ -238,7 +260,8 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// and another can be tried: a shorter one, say.
     ///
     /// ```
-    /// use rejoinder::{Context, Handler, Reply, ReplyError, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Context, Handler, Reply, ReplyError};
     ///
     /// /// Repeats what it hears, as much as a datagram holds.
     /// struct Echo;
@@ -251,9 +274,9 @@ impl<'a, C: Codec> Reply<'a, C> {
     ///         }
     ///     }
     /// }
-    /// # let meta = rejoinder::Meta::new("192.0.2.1:7777".parse()?);
-    /// # let context = Context::new(&meta, rejoinder::Now::system());
-    /// # let mut outbox = rejoinder::Outbox::new(16, 20);
+    /// # let meta = rejoinder::transport::Meta::new("192.0.2.1:7777".parse()?);
+    /// # let context = Context::new(&meta, rejoinder::Timestamp::system());
+    /// # let mut outbox = rejoinder::transport::Outbox::new(16, 20);
     /// # for (said, heard) in [("hello", "you said: hello"), ("hello, hello", "you said too much")] {
     /// #     outbox.clear();
     /// #     Echo.handle(said, &context, &mut Reply::new(&Text, b"", &context, &mut outbox))?;
@@ -274,8 +297,10 @@ impl<'a, C: Codec> Reply<'a, C> {
     /// Sends a datagram as it is, past the codec: one that was [sent](Self::sent) before, say.
     ///
     /// ```
-    /// # use rejoinder::{Context, Meta, Now, Outbox, Reply, Text};
-    /// # let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Meta, Outbox};
+    /// # use rejoinder::{Context, Reply, Timestamp};
+    /// # let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Timestamp::system());
     /// # let mut outbox = Outbox::new(16, 512);
     /// let kept = b"what was sent the first time";
     /// let mut reply = Reply::new(&Text, b"again?", &context, &mut outbox);
@@ -357,18 +382,19 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// For the answer type of your own codec, one line is enough:
 ///
 /// ```
-/// # use rejoinder::{Codec, Now, Writer};
+/// # use rejoinder::{Codec, Timestamp, Writer};
 /// # struct Numbers;
 /// # impl Codec for Numbers {
 /// #     type Request<'a> = u32; type Response<'a> = u32; type Answer<'a> = u32;
 /// #     type Error = std::convert::Infallible;
 /// #     fn decode_request<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
-/// #     fn encode_response(&self, _: Now, _: &[u8], a: u32, out: &mut Writer<'_>) -> Result<(), Self::Error> { out.put(&a.to_be_bytes()); Ok(()) }
+/// #     fn encode_response(&self, _: Timestamp, _: &[u8], a: u32, out: &mut Writer<'_>) -> Result<(), Self::Error> { out.put(&a.to_be_bytes()); Ok(()) }
 /// #     fn encode_request(&self, _: u64, _: u32, _: &mut Writer<'_>) -> Result<(), Self::Error> { Ok(()) }
 /// #     fn decode_response<'a>(&self, d: &'a [u8]) -> Result<u32, Self::Error> { Ok(d.len() as u32) }
 /// #     fn is_response(&self, _: &[u8]) -> bool { false }
 /// # }
-/// use rejoinder::{IntoReply, Reply, ReplyError, ServerCore};
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::{IntoReply, Reply, ReplyError};
 ///
 /// impl IntoReply<Numbers> for u32 {
 ///     fn reply(self, reply: &mut Reply<'_, Numbers>) -> Result<(), ReplyError> {
@@ -381,7 +407,9 @@ pub trait IntoReply<C: Codec> {
     /// Sends the replies.
     ///
     /// ```
-    /// use rejoinder::{IntoReply, Reply, ReplyError, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::{IntoReply, Reply, ReplyError};
     ///
     /// /// A name to greet.
     /// struct Greeting(String);
@@ -445,9 +473,11 @@ bytes_reply!(Vec<u8>, &'static [u8]);
 /// Why a reply could not be queued.
 ///
 /// ```
-/// use rejoinder::{Context, Meta, Now, Outbox, Reply, ReplyError, Text, TooLong};
+/// use rejoinder::codec::{Text, TooLong};
+/// use rejoinder::transport::{Meta, Outbox};
+/// use rejoinder::{Context, Reply, ReplyError, Timestamp};
 ///
-/// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Now::system());
+/// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Timestamp::system());
 /// let mut outbox = Outbox::new(16, 4);
 /// let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
 /// let too_long = TooLong { bytes: 5, limit: 4 };

@@ -3,7 +3,11 @@
 //! One complete round trip, on a network in memory, without a socket or a thread:
 //!
 //! ```
-//! use rejoinder::{Client, Ctime, ServerCore, SimNet, zurich};
+//! use rejoinder::bot::zurich;
+//! use rejoinder::codec::Ctime;
+//! use rejoinder::sans_io::ServerCore;
+//! use rejoinder::sim::SimNet;
+//! use rejoinder::Client;
 //!
 //! let net = SimNet::new();
 //! let server = "10.0.0.1:8888".parse()?;
@@ -40,7 +44,7 @@
 //! - A [`Handler`] says what the answer is.
 //!
 //! [`ServerCore`] and [`ClientCore`] hold the rules, and know neither sockets nor clocks: time is an
-//! argument ([`Now`]). [`Server`] and [`Client`] drive them over a transport, and block.
+//! argument ([`Timestamp`]). [`Server`] and [`Client`] drive them over a transport, and block.
 //!
 //! # Where to go on
 //!
@@ -83,39 +87,41 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod bot;
+mod backoff;
+pub mod bot;
 mod client;
-mod clock;
-mod codec;
-mod escape;
+pub mod codec;
+mod config_error;
+mod drop_reason;
+pub mod escape;
+pub mod gate;
 pub mod guide;
-mod handler;
+pub mod handler;
+pub mod sans_io;
 mod server;
+pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod transport;
+mod timestamp;
+pub mod transport;
+pub mod udp;
 
-pub use bot::{Answer, Robot, RobotBuilder, Rule, RuleError, zurich};
-#[cfg(feature = "rules")]
-pub use bot::{RuleFileError, RuleFileProblem};
-pub use client::{Client, ClientBuilder, ClientCore, RequestError, Retry, Ticket};
-pub use clock::Now;
-pub use codec::{
-    CivilTime, Codec, Correlation, Ctime, CtimeError, Frame, Raw, Tagged, TaggedError, Text,
-    TextError, TooLong, Writer,
-};
-pub use escape::Escaped;
-pub use handler::{Context, Dedup, Handler, IntoReply, MAX_REPLIES, Reply, ReplyError};
-pub use server::{
-    AmplificationLimit, DropReason, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder,
-    RateLimitError, Replies, ServeError, Server, ServerBuilder, ServerCore, ServerHandle, Stats,
-};
-pub use transport::{
-    AboveMtu, Connect, Datagram, ErrorClass, ErrorCounts, Fault, Inbox, Link, MAX_DATAGRAM_BYTES,
-    Meta, Node, Outbox, OutboxFull, Outgoing, PacketFate, Script, ScriptError, Sent, SimNet,
-    SimTransport, Trace, TraceEvent, Transport, UdpFeature, UdpFeatures, UdpOptions, UdpTransport,
-    Wait,
-};
+#[doc(inline)]
+pub use self::client::{Client, ClientBuilder, RequestError, Retry, Ticket};
+#[doc(inline)]
+pub use self::codec::{Codec, Correlation, Writer};
+#[doc(inline)]
+pub use self::config_error::ConfigError;
+#[doc(inline)]
+pub use self::drop_reason::DropReason;
+#[doc(inline)]
+pub use self::handler::{Context, Handler, IntoReply, Reply, ReplyError};
+#[doc(inline)]
+pub use self::server::{ServeError, Server, ServerBuilder, ServerHandle, Stats};
+#[doc(inline)]
+pub use self::timestamp::Timestamp;
+#[doc(inline)]
+pub use self::transport::{Transport, Wait};
 
 /// The README's code, compiled and run.
 #[cfg(doctest)]

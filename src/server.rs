@@ -2,10 +2,9 @@
 
 mod builder;
 mod core;
-mod failures;
-mod gate;
 mod handle;
 mod log;
+mod source;
 mod stats;
 
 use std::io;
@@ -20,23 +19,21 @@ use std::time::Duration;
 use self::builder::Limits;
 pub use self::builder::ServerBuilder;
 pub use self::core::ServerCore;
-use self::failures::Failures;
-pub use self::gate::{
-    AmplificationLimit, Gate, REFLECTOR_PORTS, RateLimit, RateLimitBuilder, RateLimitError, Replies,
-};
 pub use self::handle::ServerHandle;
 use self::handle::Shared;
-pub use self::stats::{DropReason, Stats};
+pub use self::stats::Stats;
+use crate::backoff::Failures;
 use crate::codec::{Codec, Correlation};
+use crate::gate::Gate;
 use crate::handler::{Handler, MAX_REPLIES};
-use crate::transport::{
-    ErrorClass, Inbox, MAX_V6_DATAGRAM_BYTES, Outbox, Transport, UdpTransport, Wait,
-};
+use crate::transport::{ErrorClass, Inbox, MAX_V6_DATAGRAM_BYTES, Outbox, Transport, Wait};
+use crate::udp::UdpTransport;
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
 ///
 /// ```no_run
-/// use rejoinder::{Server, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::Server;
 ///
 /// Server::bind("127.0.0.1:9999", Text)?.serve(|line: &str| {
 ///     match line.strip_prefix("upper ") {
@@ -64,11 +61,25 @@ struct Worker<T, C, G> {
 }
 
 impl<C: Codec> Server<UdpTransport, C> {
+    /// A builder with the defaults of [`ServerBuilder`].
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
+    ///
+    /// let server = Server::builder(Text).max_reply_bytes(1_232).bind("127.0.0.1:0")?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn builder(codec: C) -> ServerBuilder<C> {
+        ServerBuilder::new(codec)
+    }
+
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     ///
     /// ```
-    /// use rejoinder::{Server, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// let server = Server::bind("127.0.0.1:0", Text)?;
     /// assert_ne!(server.local_addr()?.port(), 0);
@@ -76,16 +87,17 @@ impl<C: Codec> Server<UdpTransport, C> {
     /// ```
     pub fn bind(addr: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
         let transport = UdpTransport::bind(addr)?;
-        Ok(ServerBuilder::new(codec).on(transport))
+        Ok(Server::builder(codec).with_transport(transport))
     }
 }
 
 impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// The address that the server can be asked at; that of its first transport, if they
-    /// [differ](ServerBuilder::on_all).
+    /// [differ](ServerBuilder::with_transports).
     ///
     /// ```
-    /// use rejoinder::{Server, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// let server = Server::bind("127.0.0.1:0", Text)?;
     /// println!("listening on {}", server.local_addr()?); // 127.0.0.1:40213
@@ -98,11 +110,12 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// A handle that stops the server and reads its counters, from wherever it is.
     ///
     /// ```
-    /// use rejoinder::{Server, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// let server = Server::bind("127.0.0.1:0", Text)?;
     /// let handle = server.handle();
-    /// handle.stop(); // before it begins, so it only answers what has arrived
+    /// handle.shutdown(); // before it begins, so it only answers what has arrived
     /// let stats = server.serve(|text: &str| Some(text.to_owned()))?;
     /// assert_eq!(handle.stats(), stats);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -113,7 +126,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
         }
     }
 
-    /// Answers requests until [`ServerHandle::stop`] is called, and returns the counters.
+    /// Answers requests until [`ServerHandle::shutdown`] is called, and returns the counters.
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
     /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
@@ -126,7 +139,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// program. And the panic hook runs for each, also for those that are survived: the default one
     /// prints the message as it is, however often it happens and whatever it quotes. A program whose
     /// panics somebody outside might cause sets [a hook](std::panic::set_hook) that
-    /// [escapes](crate::Escaped) what it prints, and limits it.
+    /// [escapes](crate::escape::Escaped) what it prints, and limits it.
     ///
     /// Where the handler is slow, finished replies do not wait for the rest of a batch for much longer
     /// than 10 ms, see [`ServerCore::handle_with_clock`].
@@ -135,15 +148,16 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// calling thread. If one worker ends with an error or a panic, the others are asked to end.
     ///
     /// ```
-    /// use rejoinder::{Client, Server, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Client, Server};
     /// use std::thread;
     ///
     /// let server = Server::bind("127.0.0.1:0", Text)?;
     /// let (addr, handle) = (server.local_addr()?, server.handle());
     /// let serving = thread::spawn(move || server.serve(|text: &str| Some(text.to_uppercase())));
     ///
-    /// assert_eq!(Client::udp(addr, Text)?.request("quiet")?, "QUIET");
-    /// handle.stop();
+    /// assert_eq!(Client::connect(addr, Text)?.request("quiet")?, "QUIET");
+    /// handle.shutdown();
     /// let stats = serving.join().expect("nothing panics there")?;
     /// assert_eq!((stats.received, stats.replied), (1, 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -255,7 +269,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     if let Correlation::Id { .. } = codec.correlation() {
         outbox = outbox.in_any_order();
     }
-    let mut core = ServerCore::shared(codec, handler)
+    let mut core = ServerCore::new(codec, handler)
         .gate(gate)
         .blocked_ports(blocked_ports.iter().copied());
     for &addr in own {
@@ -288,9 +302,9 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
                 }
             }
             Err(error) => {
-                core.receive_failed(transport.now(), &error);
+                core.on_receive_error(transport.now(), &error);
                 shared.publish(index, &core.snapshot(inbox.len()));
-                let class = ErrorClass::of_receiving(&error);
+                let class = ErrorClass::classify_receive(&error);
                 if class == ErrorClass::Gone {
                     return Ended {
                         stats: core.stats(),
@@ -306,12 +320,12 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
                 }
             }
         }
-        core.kernel_dropped(transport.kernel_drops());
+        core.set_kernel_drops(transport.kernel_drops());
         let received = transport.now();
         while !inbox.is_empty() {
             let clock = || transport.now();
             core.handle_with_clock(received, clock, &mut inbox, &mut outbox);
-            core.sent(&transport.send(&outbox));
+            core.on_sent(&transport.send(&outbox));
             outbox.clear();
             shared.publish(index, &core.snapshot(inbox.len()));
         }
@@ -334,12 +348,14 @@ impl Drop for EndAll<'_> {
 /// Why a server ended without having been asked to.
 ///
 /// ```
-/// use rejoinder::{ServeError, ServerBuilder, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::{ServeError, Server};
 ///
 /// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
-/// let server = ServerBuilder::new(Text)
+/// let server = Server::builder(Text)
 ///     .max_request_bytes(70_000)
-///     .on(endpoint);
+///     .with_transport(endpoint);
 /// match server.serve(|text: &str| Some(text.to_owned())) {
 ///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
 ///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));

@@ -17,41 +17,41 @@ mod transport;
 
 use std::panic::{self, AssertUnwindSafe};
 
-pub use self::codec::codec_laws;
+pub use self::codec::codec_conformance;
 pub use self::faults::scripts;
-pub use self::handler::handler_laws;
-pub use self::transport::{Pair, transport_laws};
+pub use self::handler::handler_conformance;
+pub use self::transport::{Pair, transport_conformance};
 
 /// A law that an implementation does not keep.
 ///
 /// ```
-/// use rejoinder::Raw;
-/// use rejoinder::testing::handler_laws;
+/// use rejoinder::codec::Raw;
+/// use rejoinder::testing::handler_conformance;
 ///
 /// // A slip that no tidy sample shows.
 /// let second = |request: &[u8]| Some(vec![request[1]]);
-/// let broken = handler_laws(&Raw, second, &[b"two"]).unwrap_err();
+/// let broken = handler_conformance(&Raw, second, &[b"two"]).unwrap_err();
 /// assert_eq!(broken.law, "no request makes a handler panic");
 /// assert_eq!(broken.found, "given []");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("broken law: {law}: {found}")]
 #[non_exhaustive]
-pub struct BrokenLaw {
+pub struct Violation {
     /// The law.
     pub law: &'static str,
     /// What was found instead.
     pub found: String,
 }
 
-type Kept = Result<(), BrokenLaw>;
+type Kept = Result<(), Violation>;
 
 /// Says that a law is broken, unless `kept`.
 fn law(law: &'static str, kept: bool, found: impl FnOnce() -> String) -> Kept {
     if kept {
         Ok(())
     } else {
-        Err(BrokenLaw {
+        Err(Violation {
             law,
             found: found(),
         })
@@ -63,9 +63,9 @@ fn unpanicked<R>(
     name: &'static str,
     what: impl FnOnce() -> R,
     given: &[u8],
-) -> Result<R, BrokenLaw> {
+) -> Result<R, Violation> {
     // What is left half done is thrown away with the implementation that broke the law.
-    panic::catch_unwind(AssertUnwindSafe(what)).map_err(|_| BrokenLaw {
+    panic::catch_unwind(AssertUnwindSafe(what)).map_err(|_| Violation {
         law: name,
         found: format!("a panic, given {given:02x?}"),
     })

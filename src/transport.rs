@@ -1,25 +1,24 @@
 //! Transports: where datagrams come from and go to.
 
-mod batch;
+mod datagram;
 mod error;
-mod sim;
-mod udp;
+mod inbox;
+mod outbox;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-pub(crate) use self::batch::MAX_V6_DATAGRAM_BYTES;
-pub use self::batch::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Outgoing};
+pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
+pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
 pub(crate) use self::error::PROVOKED_PER_PAUSE;
 pub use self::error::{ErrorClass, ErrorCounts};
-pub use self::sim::{
-    AboveMtu, Fault, Link, Node, PacketFate, Script, ScriptError, SimNet, SimTransport, Trace,
-    TraceEvent,
-};
-pub use self::udp::{UdpFeature, UdpFeatures, UdpOptions, UdpTransport};
-use crate::clock::Now;
+pub use self::inbox::Inbox;
+#[cfg(target_os = "linux")]
+pub(crate) use self::outbox::Queued;
+pub use self::outbox::{Outbox, OutboxFull};
+use crate::timestamp::Timestamp;
 
 /// A place where datagrams arrive and from which they leave.
 ///
@@ -39,7 +38,7 @@ use crate::clock::Now;
 ///   datagram was sent to, where the system tells; a datagram in the outbox with a `local` address
 ///   leaves from there, where the system can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
-///   [`Sent::datagrams`] + [`Sent::failed`] is their number. One that fails holds up no other.
+///   [`SendReport::datagrams`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry
 ///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`] does not keep it.)
 ///
@@ -59,7 +58,8 @@ use crate::clock::Now;
 /// # A minimal implementation
 ///
 /// ```
-/// use rejoinder::{Inbox, Meta, Outbox, Sent, Transport, Wait};
+/// use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
+/// use rejoinder::{Transport, Wait};
 /// use std::{collections::VecDeque, io, net::SocketAddr};
 ///
 /// /// Whatever is sent comes back.
@@ -80,12 +80,12 @@ use crate::clock::Now;
 ///         }
 ///         Ok(received)
 ///     }
-///     fn send(&mut self, outbox: &Outbox) -> Sent {
+///     fn send(&mut self, outbox: &Outbox) -> SendReport {
 ///         self.queue
 ///             .extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
-///         Sent {
+///         SendReport {
 ///             datagrams: outbox.len(),
-///             ..Sent::default()
+///             ..SendReport::default()
 ///         }
 ///     }
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -101,7 +101,7 @@ pub trait Transport {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize>;
 
     /// Sends all of an outbox. It is the caller who clears it.
-    fn send(&mut self, outbox: &Outbox) -> Sent;
+    fn send(&mut self, outbox: &Outbox) -> SendReport;
 
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
@@ -112,7 +112,8 @@ pub trait Transport {
     /// of none.
     ///
     /// ```
-    /// use rejoinder::{Transport, UdpTransport};
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Transport;
     ///
     /// let transport = UdpTransport::bind("127.0.0.1:0")?;
     /// assert_eq!(transport.kernel_drops(), 0);
@@ -125,7 +126,8 @@ pub trait Transport {
     /// Reads the clock that this transport lives by: the system's, unless time is simulated.
     ///
     /// ```
-    /// use rejoinder::{SimNet, Transport};
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Transport;
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
@@ -138,8 +140,8 @@ pub trait Transport {
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    fn now(&self) -> Now {
-        Now::system()
+    fn now(&self) -> Timestamp {
+        Timestamp::system()
     }
 }
 
@@ -150,7 +152,11 @@ pub trait Transport {
 /// than one socket to wait for.
 ///
 /// ```
-/// use rejoinder::{Client, Connect, Now, ServerCore, SimNet, Tagged, Text, Wait};
+/// use rejoinder::codec::{Tagged, Text};
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::transport::Connect;
+/// use rejoinder::{Client, Timestamp, Wait};
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 /// use std::{io, net::SocketAddr};
@@ -165,7 +171,7 @@ pub trait Transport {
 ///         self.1.fetch_add(1, Ordering::Relaxed);
 ///         self.0.connect(peer)
 ///     }
-///     fn now(&self) -> Now {
+///     fn now(&self) -> Timestamp {
 ///         self.0.now()
 ///     }
 ///     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
@@ -205,8 +211,8 @@ pub trait Connect {
     fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport>;
 
     /// Reads the clock that the transports will live by.
-    fn now(&self) -> Now {
-        Now::system()
+    fn now(&self) -> Timestamp {
+        Timestamp::system()
     }
 
     /// Fills `bytes` with what nobody can predict, for ids and jitter: from the system's generator,
@@ -240,7 +246,9 @@ pub trait Connect {
 /// How long [`Transport::recv`] waits for the first datagram.
 ///
 /// ```
-/// use rejoinder::{Inbox, SimNet, Transport, Wait};
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::transport::Inbox;
+/// use rejoinder::{Transport, Wait};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();
@@ -273,20 +281,20 @@ pub enum Wait {
 /// What became of an outbox.
 ///
 /// ```
-/// use rejoinder::{ErrorClass, Sent};
+/// use rejoinder::transport::{ErrorClass, SendReport};
 /// use std::io;
 ///
 /// // Two datagrams left, and the system refused a third.
-/// let mut sent = Sent {
+/// let mut sent = SendReport {
 ///     datagrams: 2,
-///     ..Sent::default()
+///     ..SendReport::default()
 /// };
 /// sent.fail(io::Error::from(io::ErrorKind::HostUnreachable));
 /// assert_eq!((sent.datagrams, sent.failed), (2, 1));
 /// assert_eq!(sent.errors.of(ErrorClass::Peer), 1);
 /// ```
 #[derive(Debug, Default)]
-pub struct Sent {
+pub struct SendReport {
     /// How many datagrams the system accepted. Nobody can say whether they arrive.
     pub datagrams: usize,
     /// How many it refused.
@@ -298,11 +306,11 @@ pub struct Sent {
     pub errors: ErrorCounts,
 }
 
-impl Sent {
+impl SendReport {
     /// Notes one datagram that the system refused.
     pub fn fail(&mut self, error: io::Error) {
         self.failed += 1;
-        self.errors.add(ErrorClass::of(&error), 1);
+        self.errors.add(ErrorClass::classify(&error), 1);
         self.error = Some(error);
     }
 }

@@ -10,11 +10,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use allocation_counter::measure;
-use rejoinder::{
-    Codec, Context, Ctime, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Now, Outbox,
-    RateLimit, Raw, Reply, ReplyError, Robot, Rule, Sent, Server, ServerCore, Text, Transport,
-    UdpTransport, Wait, zurich,
-};
+use rejoinder::bot::{Robot, Rule, zurich};
+use rejoinder::codec::{Ctime, Raw, Text};
+use rejoinder::gate::RateLimit;
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
+use rejoinder::udp::UdpTransport;
+use rejoinder::{Codec, Context, Handler, Reply, ReplyError, Server, Timestamp, Transport, Wait};
 
 /// What becomes of a request, in all the ways there are without a panic.
 const REQUESTS: [&str; 7] = [
@@ -49,9 +52,9 @@ where
     }
 }
 
-fn at(seconds: u64) -> Now {
+fn at(seconds: u64) -> Timestamp {
     let time = Duration::from_secs(seconds);
-    Now::new(time, SystemTime::UNIX_EPOCH + time)
+    Timestamp::new(time, SystemTime::UNIX_EPOCH + time)
 }
 
 /// Counts the allocations of a warm core for so many rounds of all requests.
@@ -68,11 +71,11 @@ fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
         inbox.push(&[b'x'; 1_025], Meta::new(peer));
         while !inbox.is_empty() {
             core.handle(at(second), &mut inbox, &mut outbox);
-            let sent = Sent {
+            let sent = SendReport {
                 datagrams: outbox.len(),
-                ..Sent::default()
+                ..SendReport::default()
             };
-            core.sent(&sent);
+            core.on_sent(&sent);
             outbox.clear();
         }
     };
@@ -189,7 +192,7 @@ where
             !buffer[..len].ends_with(b"last")
         } {}
     }
-    handle.stop();
+    handle.shutdown();
     let (allocations, stats) = thread.join().unwrap();
     assert_eq!(
         stats.received,
@@ -244,7 +247,7 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
     for _ in 0..3 {
         let pushed = outbox.push_with(addr, None, |space| {
             space.fill(b'x');
-            Ok::<_, rejoinder::OutboxFull>(900)
+            Ok::<_, rejoinder::transport::OutboxFull>(900)
         });
         pushed.unwrap();
     }

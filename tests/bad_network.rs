@@ -12,10 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rejoinder::codec::{Ctime, Raw, Tagged, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{AboveMtu, Link, PacketFate, Script, SimNet, Trace};
+use rejoinder::transport::{Datagram, Inbox, Outbox, OutboxFull};
 use rejoinder::{
-    AboveMtu, Client, ClientBuilder, Codec, Correlation, Ctime, Datagram, Inbox, Link, Now, Outbox,
-    OutboxFull, PacketFate, Raw, RequestError, Retry, Script, ServerCore, SimNet, Tagged, Text,
-    Trace, Transport, Wait, Writer,
+    Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Transport, Wait,
+    Writer,
 };
 
 #[test]
@@ -48,15 +51,17 @@ fn under_pure_loss_requests_succeed_as_often_as_they_should() {
             let answered = if with_ids {
                 echo(&net, Tagged(Text));
                 count_answers(
-                    ClientBuilder::new(Tagged(Text))
+                    Client::builder(Tagged(Text))
                         .retry(retry)
-                        .on(net, SERVER),
+                        .with_connector(net, SERVER),
                     TRIALS,
                 )
             } else {
                 echo(&net, Text);
                 count_answers(
-                    ClientBuilder::new(Text).retry(retry).on(net, SERVER),
+                    Client::builder(Text)
+                        .retry(retry)
+                        .with_connector(net, SERVER),
                     TRIALS,
                 )
             };
@@ -87,9 +92,9 @@ fn the_silence_of_a_server_is_met_with_the_documented_schedule() {
     for seed in 0..20 {
         let net = SimNet::seeded(seed);
         let times = record_times(&net);
-        let mut client = ClientBuilder::new(Text)
+        let mut client = Client::builder(Text)
             .timeout(Duration::from_secs(60))
-            .on(net.clone(), SERVER);
+            .with_connector(net.clone(), SERVER);
         let error = client.request("anybody?").unwrap_err();
         assert!(matches!(
             error,
@@ -109,9 +114,9 @@ fn the_silence_of_a_server_is_met_with_the_documented_schedule() {
 fn the_first_timeouts_differ_from_request_to_request() {
     let net = SimNet::seeded(3);
     let times = record_times(&net);
-    let mut client = ClientBuilder::new(Tagged(Text))
+    let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_sends(2))
-        .on(net, SERVER);
+        .with_connector(net, SERVER);
     for _ in 0..100 {
         client.submit("anybody?").unwrap();
     }
@@ -130,13 +135,13 @@ fn after_k_lost_sends_the_next_one_succeeds() {
 
         let net = SimNet::scripted(7, script.clone());
         echo(&net, Text);
-        let mut client = patient(Text).on(net.clone(), SERVER);
+        let mut client = patient(Text).with_connector(net.clone(), SERVER);
         assert_eq!(client.request("there?").unwrap(), "there?");
         assert_eq!(net.trace().total(), u64::from(k) + 2);
 
         let net = SimNet::scripted(7, script);
         echo(&net, Tagged(Text));
-        let mut client = patient(Tagged(Text)).on(net.clone(), SERVER);
+        let mut client = patient(Tagged(Text)).with_connector(net.clone(), SERVER);
         assert_eq!(client.request("there?").unwrap(), "there?");
         assert_eq!(net.trace().total(), u64::from(k) + 2);
     }
@@ -149,7 +154,7 @@ fn a_retransmission_repeats_the_same_bytes_from_the_same_port() {
     let log = Arc::clone(&seen);
     net.host(
         SERVER,
-        move |_: Now, datagram: Datagram<'_>, _: &mut Outbox| {
+        move |_: Timestamp, datagram: Datagram<'_>, _: &mut Outbox| {
             log.lock()
                 .unwrap()
                 .push((datagram.meta.peer, datagram.bytes.to_vec()));
@@ -188,7 +193,7 @@ where
     let wire = Arc::downgrade(&net);
     net.host(
         SERVER,
-        move |now: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+        move |now: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
             let wire = wire.upgrade().unwrap();
             let peer = question.meta.peer;
             let wrong_address = SocketAddr::new(IpAddr::from([10, 0, 0, 66]), SERVER.port());
@@ -211,7 +216,7 @@ fn an_answer_with_a_guessed_id_is_ignored() {
     let wire = Arc::downgrade(&net);
     net.host(
         SERVER,
-        move |now: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+        move |now: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
             let mut guess = question.bytes.to_vec();
             guess[8] ^= 1;
             let codec = Tagged(Text);
@@ -266,7 +271,7 @@ where
         let mut first = true;
         net.host(
             SERVER,
-            move |_: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+            move |_: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
                 if std::mem::take(&mut first) {
                     let wire = wire.upgrade().unwrap();
                     for number in 0..JUNK {
@@ -276,14 +281,14 @@ where
                         push(
                             outbox,
                             question.meta.peer,
-                            &encode(&server, Now::system(), question.bytes, "at last"),
+                            &encode(&server, Timestamp::system(), question.bytes, "at last"),
                         );
                     }
                 }
             },
         )
         .unwrap();
-        let mut client = ClientBuilder::new(codec.clone()).on(SimNet::clone(&net), SERVER);
+        let mut client = Client::builder(codec.clone()).with_connector(SimNet::clone(&net), SERVER);
         let result = client.request("hard to hear?").map(&text);
         if answered {
             assert_eq!(result.unwrap(), "at last");
@@ -305,7 +310,7 @@ fn junk_that_does_not_decode_is_named_at_the_deadline() {
     let net = SimNet::new();
     net.host(
         SERVER,
-        |_: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+        |_: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
             push(outbox, question.meta.peer, b"not a frame");
         },
     )
@@ -325,12 +330,12 @@ fn a_late_answer_is_never_returned_for_the_next_question() {
         let net = SimNet::scripted(0, script.clone());
         let (one, two, at) = if with_ids {
             echo(&net, Tagged(Text));
-            let client = ClientBuilder::new(Tagged(Text)).retry(Retry::never());
-            two_questions(client.on(net.clone(), SERVER), &net)
+            let client = Client::builder(Tagged(Text)).retry(Retry::never());
+            two_questions(client.with_connector(net.clone(), SERVER), &net)
         } else {
             echo(&net, Text);
-            let client = ClientBuilder::new(Text).retry(Retry::never());
-            two_questions(client.on(net.clone(), SERVER), &net)
+            let client = Client::builder(Text).retry(Retry::never());
+            two_questions(client.with_connector(net.clone(), SERVER), &net)
         };
         assert!(matches!(one, Err(RequestError::TimedOut { .. })));
         assert_eq!(two.unwrap(), "second");
@@ -354,10 +359,10 @@ where
 fn the_port_of_a_request_that_may_still_be_answered_rests() {
     let net = SimNet::scripted(0, "2 lose".parse().unwrap());
     echo(&net, Text);
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .retry(Retry::never())
         .quarantine(Duration::from_secs(30))
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     client.request("in vain").unwrap_err();
     client.request("answered").unwrap();
     let port = |number| SocketAddr::new(CLIENT, number);
@@ -384,10 +389,10 @@ fn a_late_copy_of_an_answer_is_never_returned_for_a_later_question() {
     echo(&net, Text);
     let late = Link::new().latency(ms(1)).jitter(Duration::from_secs(10));
     net.set_link_between(SERVER.ip(), CLIENT, late);
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(Duration::from_secs(30))
         .retry(Retry::never())
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     client.request("first").unwrap();
     net.set_link_between(
         SERVER.ip(),
@@ -406,11 +411,11 @@ fn late_answers_to_hundreds_of_questions_are_never_returned_for_another() {
     let seconds = Duration::from_secs;
     let slow = Link::new().latency(seconds(20)).jitter(ms(1_000));
     net.set_link_between(SERVER.ip(), CLIENT, slow);
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .resting_sockets(1_000)
         .timeout(ms(10))
         .retry(Retry::never())
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     for number in 0..MANY / 2 {
         client.request(&format!("old {number}")).unwrap_err();
     }
@@ -426,11 +431,11 @@ fn late_answers_to_hundreds_of_questions_are_never_returned_for_another() {
 fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() {
     let net = SimNet::new();
     echo(&net, Text);
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .resting_sockets(3)
         .retry(Retry::never())
         .quarantine(Duration::from_secs(60))
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     let rests = |port| net.bind(SocketAddr::new(CLIENT, port)).is_err();
     let resting = || {
         (FIRST_PORT..FIRST_PORT + 10)
@@ -470,9 +475,9 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
 fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
     let net = SimNet::new();
     echo(&net, Text);
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .retry(Retry::never())
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     client.request("answered").unwrap();
     let mut taken = Vec::new();
     while let Ok(endpoint) = net.bind(SocketAddr::new(CLIENT, 0)) {
@@ -494,7 +499,7 @@ fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
 fn the_lowest_free_port_is_given_out() {
     let net = SimNet::new();
     let open = || net.bind(SocketAddr::new(CLIENT, 0)).unwrap();
-    let port = |endpoint: &rejoinder::SimTransport| endpoint.local_addr().unwrap().port();
+    let port = |endpoint: &rejoinder::sim::SimTransport| endpoint.local_addr().unwrap().port();
     let (one, two) = (open(), open());
     assert_eq!((port(&one), port(&two)), (FIRST_PORT, FIRST_PORT + 1));
     drop(one);
@@ -578,8 +583,11 @@ fn an_answer_at_the_deadline_is_too_late() {
         let script = format!("2 delay {delay}").parse().unwrap();
         let net = SimNet::scripted(0, script);
         echo(&net, Tagged(Text));
-        let builder = ClientBuilder::new(Tagged(Text)).retry(Retry::never());
-        let result = builder.on(net, SERVER).request("just?").map(str::to_owned);
+        let builder = Client::builder(Tagged(Text)).retry(Retry::never());
+        let result = builder
+            .with_connector(net, SERVER)
+            .request("just?")
+            .map(str::to_owned);
         assert_eq!(result.is_ok(), in_time);
     }
 }
@@ -589,7 +597,7 @@ fn a_triple_answer_is_one_result() {
     let net = SimNet::new();
     net.host(
         SERVER,
-        |now: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+        |now: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
             for _ in 0..3 {
                 let answer = encode(&Tagged(Text), now, question.bytes, "yes");
                 push(outbox, question.meta.peer, &answer);
@@ -667,7 +675,7 @@ fn a_request_leaves_the_results_of_others_to_be_collected() {
 fn a_full_window_is_an_error_until_a_result_is_collected() {
     let net = SimNet::new();
     echo(&net, Text);
-    let mut client = ClientBuilder::new(Text).window(2).on(net, SERVER);
+    let mut client = Client::builder(Text).window(2).with_connector(net, SERVER);
     client.submit("one").unwrap();
     client.submit("two").unwrap();
     assert!(matches!(
@@ -686,9 +694,9 @@ fn a_full_window_is_an_error_until_a_result_is_collected() {
 fn a_dead_server_is_not_hammered() {
     let net = SimNet::seeded(4);
     let times = record_times(&net);
-    let mut client = ClientBuilder::new(Tagged(Text))
+    let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_in_flight(10))
-        .on(net, SERVER);
+        .with_connector(net, SERVER);
     for _ in 0..MANY / 2 {
         client.submit("anybody?").unwrap();
     }
@@ -716,9 +724,9 @@ fn requests_that_wait_for_a_place_get_it_when_answers_come() {
     let net = SimNet::scripted(0, lose.join(", ").parse().unwrap());
     net.set_link(Link::new().latency(ms(5)));
     echo(&net, Tagged(Text));
-    let mut client = ClientBuilder::new(Tagged(Text))
+    let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_in_flight(1))
-        .on(net, SERVER);
+        .with_connector(net, SERVER);
     for _ in 0..100 {
         client.submit("now?").unwrap();
     }
@@ -731,9 +739,9 @@ fn requests_that_wait_for_a_place_get_it_when_answers_come() {
 fn narrow_ids_rest_before_they_are_used_again() {
     let net = SimNet::seeded(1);
     echo(&net, Narrow);
-    let mut client = ClientBuilder::new(Narrow)
+    let mut client = Client::builder(Narrow)
         .quarantine(Duration::from_secs(30))
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     // There are four ids.
     for _ in 0..4 {
         client.request(b"x").unwrap();
@@ -762,7 +770,7 @@ fn a_partition_is_survived_once_it_heals() {
         client.request("lost?"),
         Err(RequestError::TimedOut { sends: 3, .. })
     ));
-    let cut = |event: &&rejoinder::TraceEvent| event.fate == PacketFate::Partitioned;
+    let cut = |event: &&rejoinder::sim::TraceEvent| event.fate == PacketFate::Partitioned;
     assert_eq!(net.trace().events().filter(cut).count(), 3);
     net.heal(CLIENT, SERVER.ip());
     assert_eq!(client.request("found?").unwrap(), "found?");
@@ -779,9 +787,9 @@ fn an_unreachable_port_speeds_the_failure_up_only_if_that_is_wanted() {
     assert!(listening(patient.request("anybody?").map(str::to_owned)));
     assert_eq!(net.now().monotonic, Duration::from_secs(5));
 
-    let mut hasty = ClientBuilder::new(Tagged(Text))
+    let mut hasty = Client::builder(Tagged(Text))
         .fail_when_unreachable(true)
-        .on(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER);
     assert!(listening(hasty.request("anybody?").map(str::to_owned)));
     assert_eq!(net.now().monotonic, Duration::from_millis(5_020));
 
@@ -970,7 +978,7 @@ fn a_failing_run_names_the_network_that_reproduces_it() {
 #[cfg_attr(miri, ignore = "takes a million datagrams")]
 fn nodes_that_answer_each_other_without_end_do_not_hang_a_test() {
     let net = SimNet::new();
-    let echo = |_: Now, datagram: Datagram<'_>, outbox: &mut Outbox| {
+    let echo = |_: Timestamp, datagram: Datagram<'_>, outbox: &mut Outbox| {
         push(outbox, datagram.meta.peer, datagram.bytes);
     };
     net.host(SERVER, echo).unwrap();
@@ -996,7 +1004,7 @@ impl Codec for Narrow {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         request: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,
@@ -1041,7 +1049,7 @@ fn echo<C: Codec + Clone + Send + 'static>(net: &SimNet, codec: C) {
     // What is echoed is encoded again, so any codec will do whose responses repeat requests.
     net.host(
         SERVER,
-        move |_: Now, question: Datagram<'_>, outbox: &mut Outbox| {
+        move |_: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
             let mut bytes = question.bytes.to_vec();
             if codec.correlation() != Correlation::Socket {
                 bytes[0] = b'!';
@@ -1056,18 +1064,21 @@ fn echo<C: Codec + Clone + Send + 'static>(net: &SimNet, codec: C) {
 fn record_times(net: &SimNet) -> Arc<Mutex<Vec<Duration>>> {
     let times = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&times);
-    net.host(SERVER, move |now: Now, _: Datagram<'_>, _: &mut Outbox| {
-        log.lock().unwrap().push(now.monotonic);
-    })
+    net.host(
+        SERVER,
+        move |now: Timestamp, _: Datagram<'_>, _: &mut Outbox| {
+            log.lock().unwrap().push(now.monotonic);
+        },
+    )
     .unwrap();
     times
 }
 
 fn patient<C: Codec>(codec: C) -> ClientBuilder<C> {
-    ClientBuilder::new(codec).timeout(Duration::from_secs(60))
+    Client::builder(codec).timeout(Duration::from_secs(60))
 }
 
-fn encode<C>(codec: &C, now: Now, request: &[u8], answer: &str) -> Vec<u8>
+fn encode<C>(codec: &C, now: Timestamp, request: &[u8], answer: &str) -> Vec<u8>
 where
     C: for<'a> Codec<Answer<'a> = Display<'a>>,
 {

@@ -13,11 +13,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use rejoinder::codec::{Ctime, CtimeError, Raw, Tagged, Text, TextError};
+use rejoinder::sans_io::{ClientCore, ServerCore};
+use rejoinder::sim::{Node, SimNet, SimTransport};
+use rejoinder::transport::{
+    Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport,
+};
+use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
-    Client, ClientBuilder, ClientCore, Codec, Connect, Ctime, CtimeError, Datagram, Inbox,
-    MAX_DATAGRAM_BYTES, Meta, Node, Now, Outbox, OutboxFull, Raw, RequestError, Retry, Sent,
-    ServerCore, SimNet, SimTransport, Tagged, Text, TextError, Transport, UdpOptions, UdpTransport,
-    Wait, Writer,
+    Client, ClientBuilder, Codec, RequestError, Retry, Timestamp, Transport, Wait, Writer,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +31,8 @@ const PATIENT: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(60);
 const QUESTION: &str = "question";
 
-fn at(time: Duration) -> Now {
-    Now::new(time, SystemTime::UNIX_EPOCH)
+fn at(time: Duration) -> Timestamp {
+    Timestamp::new(time, SystemTime::UNIX_EPOCH)
 }
 
 fn server() -> SocketAddr {
@@ -36,7 +40,7 @@ fn server() -> SocketAddr {
 }
 
 fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
-    ClientBuilder::new(codec).timeout(TIMEOUT)
+    Client::builder(codec).timeout(TIMEOUT)
 }
 
 /// A core with one request, in slot 0, that was submitted `now`. `random` decides the jitter: with
@@ -149,7 +153,7 @@ fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
             }
         ));
 
-        let patient = ClientBuilder::new(Text).timeout(TIMEOUT * 20);
+        let patient = Client::builder(Text).timeout(TIMEOUT * 20);
         let mut core = submitted(patient, server(), Duration::ZERO, random);
         let times = wait(&mut core);
         assert_eq!(times, [0, 1, 3, 7, 15].map(|timeouts| first * timeouts));
@@ -431,7 +435,7 @@ impl Codec for Echoing {
     }
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &str,
         out: &mut Writer<'_>,
@@ -453,7 +457,7 @@ impl Codec for Echoing {
     fn is_response(&self, _: &[u8]) -> bool {
         false
     }
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         request == response
     }
 }
@@ -581,7 +585,7 @@ fn push(outbox: &mut Outbox, peer: SocketAddr, bytes: &[u8]) {
 }
 
 impl Node for Victim {
-    fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    fn receive(&mut self, _: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         while let Some(datagram) = inbox.pop() {
             let peer = datagram.meta.peer;
             match self.asker {
@@ -593,18 +597,18 @@ impl Node for Victim {
             }
         }
     }
-    fn sent(&mut self, _: &Sent) {}
+    fn on_sent(&mut self, _: &SendReport) {}
 }
 
 impl Node for Accomplice {
-    fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    fn receive(&mut self, _: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         while let Some(datagram) = inbox.pop() {
             let asker = std::str::from_utf8(datagram.bytes).unwrap().parse();
             push(outbox, asker.unwrap(), b"forged");
             push(outbox, datagram.meta.peer, b"done");
         }
     }
-    fn sent(&mut self, _: &Sent) {}
+    fn on_sent(&mut self, _: &SendReport) {}
 }
 
 #[test]
@@ -687,7 +691,7 @@ impl Connect for Flaky {
         })
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.net.now()
     }
 }
@@ -699,13 +703,13 @@ impl<T: Transport> Transport for FlakyTransport<T> {
             None => self.inner.recv(inbox, wait),
         }
     }
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         self.inner.send(outbox)
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.inner.local_addr()
     }
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.inner.now()
     }
 }
@@ -755,8 +759,8 @@ impl Transport for BrokenTransport {
     fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
         Ok(0)
     }
-    fn send(&mut self, outbox: &Outbox) -> Sent {
-        let mut sent = Sent::default();
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        let mut sent = SendReport::default();
         for _ in outbox.iter() {
             sent.fail(io::ErrorKind::NotConnected.into());
         }
@@ -797,7 +801,7 @@ impl Connect for Failing {
         }
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         Connect::now(&self.net)
     }
 }
@@ -841,7 +845,7 @@ impl Connect for Narrow {
     fn connect(&self, peer: SocketAddr) -> io::Result<NarrowTransport> {
         Ok(NarrowTransport(self.0.connect(peer)?, Arc::clone(&self.1)))
     }
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         Connect::now(&self.0)
     }
 }
@@ -850,10 +854,10 @@ impl Transport for NarrowTransport {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
         self.0.recv(inbox, wait)
     }
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         self.1.lock().unwrap().push(outbox.len());
         let mut short = Outbox::new(64, 1_000);
-        let mut refused = Sent::default();
+        let mut refused = SendReport::default();
         for datagram in outbox.iter() {
             if datagram.bytes.len() > 1_000 {
                 refused.fail(io::Error::other("too long"));
@@ -862,7 +866,7 @@ impl Transport for NarrowTransport {
             }
         }
         let sent = self.0.send(&short);
-        Sent {
+        SendReport {
             datagrams: sent.datagrams,
             ..refused
         }
@@ -870,7 +874,7 @@ impl Transport for NarrowTransport {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.0.now()
     }
 }
@@ -882,9 +886,9 @@ fn a_request_that_the_system_may_have_refused_is_sent_again_alone() {
     net.host(server(), ServerCore::new(Tagged(Text), echo))
         .unwrap();
     let batches = Arc::default();
-    let mut client = ClientBuilder::new(Tagged(Text))
+    let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_sends(2))
-        .on(Narrow(net.clone(), Arc::clone(&batches)), server());
+        .with_connector(Narrow(net.clone(), Arc::clone(&batches)), server());
     client.submit("before").unwrap();
     let long = client.submit(&"x".repeat(2_000)).unwrap();
     let (_, answer) = client.collect(Wait::Forever).unwrap();
@@ -942,10 +946,10 @@ impl Transport for DownTransport {
         self.0.fetch_add(1, Ordering::Relaxed);
         Err(io::ErrorKind::NetworkDown.into())
     }
-    fn send(&mut self, outbox: &Outbox) -> Sent {
-        Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        SendReport {
             datagrams: outbox.len(),
-            ..Sent::default()
+            ..SendReport::default()
         }
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -957,8 +961,8 @@ impl Transport for DownTransport {
 #[cfg_attr(miri, ignore = "waits in earnest")]
 fn a_system_that_tells_of_the_same_error_for_ever_is_not_asked_without_a_pause() {
     let told = Arc::default();
-    let builder = ClientBuilder::new(Text).timeout(Duration::from_millis(500));
-    let mut client = builder.on(Down(Arc::clone(&told)), server());
+    let builder = Client::builder(Text).timeout(Duration::from_millis(500));
+    let mut client = builder.with_connector(Down(Arc::clone(&told)), server());
     let begun = Instant::now();
     assert!(client.request("?").is_err());
     // As documented, 64 for each millisecond; the first ones are free.
@@ -974,8 +978,8 @@ fn errors_that_anybody_can_cause_do_not_keep_an_answer_waiting() {
     let errors = 2 * usize::try_from(PATIENT.as_millis()).unwrap();
     let socket = loopback();
     let peer = socket.local_addr().unwrap();
-    let builder = ClientBuilder::new(Text).timeout(PATIENT);
-    let mut client = builder.on(Troubled(errors), peer);
+    let builder = Client::builder(Text).timeout(PATIENT);
+    let mut client = builder.with_connector(Troubled(errors), peer);
     let thread = thread::spawn(move || {
         let (_, peer) = question(&socket);
         socket.send_to(b"yes", peer).unwrap();
@@ -1012,7 +1016,10 @@ fn invariant_6_forged_answers_from_other_sockets_are_ignored_and_the_real_one_is
         }
         server.send_to(b"real", asker).unwrap();
     });
-    let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+    let mut client = Client::builder(Text)
+        .timeout(PATIENT)
+        .connect(addr)
+        .unwrap();
     assert_eq!(client.request("?").unwrap(), "real");
     thread.join().unwrap();
 }
@@ -1029,9 +1036,9 @@ fn malformed_answers_are_ignored_and_the_real_one_is_returned() {
             server.send_to(answer, asker).unwrap();
         }
     });
-    let mut client = ClientBuilder::new(Ctime::utc())
+    let mut client = Client::builder(Ctime::utc())
         .timeout(PATIENT)
-        .udp(addr)
+        .connect(addr)
         .unwrap();
     assert_eq!(client.request("?").unwrap().to_string(), frame);
     thread.join().unwrap();
@@ -1048,9 +1055,9 @@ fn only_malformed_answers_are_told_at_the_deadline() {
         server.send_to(b"no frame", asker).unwrap();
         let _ = wait.recv();
     });
-    let mut client = ClientBuilder::new(Ctime::utc())
+    let mut client = Client::builder(Ctime::utc())
         .timeout(Duration::from_secs(1))
-        .udp(addr)
+        .connect(addr)
         .unwrap();
     let error = client.request("?").unwrap_err();
     let RequestError::Malformed { peer, .. } = error else {
@@ -1066,7 +1073,7 @@ fn only_malformed_answers_are_told_at_the_deadline() {
 fn a_silent_server_times_out() {
     let server = loopback();
     let addr = server.local_addr().unwrap();
-    let mut client = ClientBuilder::new(Text).timeout(SHORT).udp(addr).unwrap();
+    let mut client = Client::builder(Text).timeout(SHORT).connect(addr).unwrap();
     let begun = Instant::now();
     let error = client.request("?").unwrap_err();
     let RequestError::TimedOut {
@@ -1092,10 +1099,10 @@ fn closed_port() -> SocketAddr {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_closed_port_fails_at_once_if_that_was_asked_for() {
     let addr = closed_port();
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(PATIENT)
         .fail_when_unreachable(true)
-        .udp(addr)
+        .connect(addr)
         .unwrap();
     let begun = Instant::now();
     let error = client.request("?").unwrap_err();
@@ -1107,7 +1114,7 @@ fn a_closed_port_fails_at_once_if_that_was_asked_for() {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_closed_port_is_told_at_the_deadline_by_default() {
     let addr = closed_port();
-    let mut client = ClientBuilder::new(Text).timeout(SHORT).udp(addr).unwrap();
+    let mut client = Client::builder(Text).timeout(SHORT).connect(addr).unwrap();
     let begun = Instant::now();
     let error = client.request("?").unwrap_err();
     assert!(
@@ -1139,7 +1146,7 @@ fn a_server_that_answers_after_all_is_believed() {
                 Err(io::ErrorKind::ConnectionRefused.into())
             }
         }
-        fn send(&mut self, outbox: &Outbox) -> Sent {
+        fn send(&mut self, outbox: &Outbox) -> SendReport {
             self.0.send(outbox)
         }
         fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -1152,9 +1159,9 @@ fn a_server_that_answers_after_all_is_believed() {
         let (_, asker) = question(&server);
         server.send_to(b"here", asker).unwrap();
     });
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(PATIENT)
-        .on(Refused(addr), addr);
+        .with_connector(Refused(addr), addr);
     assert_eq!(client.request("?").unwrap(), "here");
     thread.join().unwrap();
 }
@@ -1169,7 +1176,7 @@ fn an_answer_of_65507_bytes_arrives_whole() {
         assert_eq!(request.len(), MAX_DATAGRAM_BYTES);
         server.send_to(&request, asker).unwrap();
     });
-    let mut client = ClientBuilder::new(Raw).timeout(PATIENT).udp(addr).unwrap();
+    let mut client = Client::builder(Raw).timeout(PATIENT).connect(addr).unwrap();
     let request: Vec<u8> = (0..=250).cycle().take(MAX_DATAGRAM_BYTES).collect();
     assert!(client.request(&request).unwrap() == request);
     thread.join().unwrap();
@@ -1185,7 +1192,10 @@ fn an_empty_answer_is_an_answer_where_the_protocol_says_so() {
         assert!(request.is_empty());
         server.send_to(b"", asker).unwrap();
     });
-    let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+    let mut client = Client::builder(Text)
+        .timeout(PATIENT)
+        .connect(addr)
+        .unwrap();
     assert_eq!(client.request("").unwrap(), "");
     thread.join().unwrap();
 }
@@ -1205,9 +1215,9 @@ fn a_late_answer_is_never_returned_for_the_next_question() {
         server.send_to(b"answer one", first_asker).unwrap();
         server.send_to(b"answer two", second_asker).unwrap();
     });
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(Duration::from_secs(1))
-        .udp(addr)
+        .connect(addr)
         .unwrap();
     let error = client.request("one").unwrap_err();
     assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
@@ -1225,9 +1235,9 @@ fn a_peer_can_be_given_as_an_ipv4_mapped_address() {
         server.send_to(b"yes", asker).unwrap();
     });
     let mapped = format!("[::ffff:127.0.0.1]:{}", addr.port());
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(PATIENT)
-        .udp(mapped)
+        .connect(mapped)
         .unwrap();
     assert_eq!(client.request("?").unwrap(), "yes");
     thread.join().unwrap();
@@ -1237,7 +1247,10 @@ fn a_peer_can_be_given_as_an_ipv4_mapped_address() {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn an_unspecified_address_is_nobodys_and_fails_at_once() {
     for addr in ["0.0.0.0:8888", "[::]:8888", "[::ffff:0.0.0.0]:8888"] {
-        let mut client = ClientBuilder::new(Text).timeout(PATIENT).udp(addr).unwrap();
+        let mut client = Client::builder(Text)
+            .timeout(PATIENT)
+            .connect(addr)
+            .unwrap();
         let error = client.request("?").unwrap_err();
         assert!(error.to_string().starts_with("cannot connect to "));
         let RequestError::Connect { source, .. } = error else {
@@ -1257,7 +1270,7 @@ impl Connect for Watched<SimNet> {
         Ok(Watched(self.0.connect(peer)?, Arc::clone(&self.1)))
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         Connect::now(&self.0)
     }
 }
@@ -1268,7 +1281,7 @@ impl Transport for Watched<SimTransport> {
         self.0.recv(inbox, wait)
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         self.0.send(outbox)
     }
 
@@ -1276,7 +1289,7 @@ impl Transport for Watched<SimTransport> {
         self.0.local_addr()
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.0.now()
     }
 }

@@ -363,7 +363,7 @@ fn json_is_right_for_any_text_and_harmless_on_a_terminal() {
     let ended = ask(address, &["--json"], &[&hostile]);
     assert_eq!(ended.stdout.lines().count(), 1);
     assert_eq!(
-        rejoinder::Escaped(&ended.stdout).to_string(),
+        rejoinder::escape::Escaped(&ended.stdout).to_string(),
         ended.stdout.replace('\n', "\\n")
     );
     let lines = objects(&ended.stdout);

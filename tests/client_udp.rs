@@ -6,21 +6,27 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rejoinder::{
-    Client, ClientBuilder, Codec, Ctime, Handler, Raw, RequestError, Server, ServerBuilder,
-    ServerHandle, Stats, Tagged, Text, Ticket, Wait,
-};
+use rejoinder::codec::{Ctime, Raw, Tagged, Text};
+use rejoinder::{Client, Codec, Handler, RequestError, Server, ServerHandle, Stats, Ticket, Wait};
 
 #[test]
 fn a_closed_port_is_found_at_once_if_that_is_wanted() {
     let closed = closed_port();
     for with_ids in [false, true] {
         let error = if with_ids {
-            let builder = ClientBuilder::new(Tagged(Text)).fail_when_unreachable(true);
-            builder.udp(closed).unwrap().request("there?").unwrap_err()
+            let builder = Client::builder(Tagged(Text)).fail_when_unreachable(true);
+            builder
+                .connect(closed)
+                .unwrap()
+                .request("there?")
+                .unwrap_err()
         } else {
-            let builder = ClientBuilder::new(Text).fail_when_unreachable(true);
-            builder.udp(closed).unwrap().request("there?").unwrap_err()
+            let builder = Client::builder(Text).fail_when_unreachable(true);
+            builder
+                .connect(closed)
+                .unwrap()
+                .request("there?")
+                .unwrap_err()
         };
         assert!(
             matches!(error, RequestError::NobodyListening { peer } if peer == closed),
@@ -32,9 +38,9 @@ fn a_closed_port_is_found_at_once_if_that_is_wanted() {
 #[test]
 fn a_closed_port_is_the_reason_at_the_deadline_otherwise() {
     let closed = closed_port();
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(Duration::from_millis(50))
-        .udp(closed)
+        .connect(closed)
         .unwrap();
     let error = client.request("there?").unwrap_err();
     assert!(
@@ -46,9 +52,9 @@ fn a_closed_port_is_the_reason_at_the_deadline_otherwise() {
 #[test]
 fn a_silent_server_times_out() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(Duration::from_millis(50))
-        .udp(silent.local_addr().unwrap())
+        .connect(silent.local_addr().unwrap())
         .unwrap();
     let error = client.request("there?").unwrap_err();
     assert!(
@@ -61,7 +67,7 @@ fn a_silent_server_times_out() {
 #[test]
 fn the_longest_answer_arrives_whole() {
     let server = serve(Raw, |bytes: &[u8]| Some(vec![bytes[0]; 65_507]));
-    let mut client = Client::udp(server.addr, Raw).unwrap();
+    let mut client = Client::connect(server.addr, Raw).unwrap();
     assert_eq!(client.request(&[7]).unwrap(), vec![7; 65_507]);
     assert_eq!(client.request(&vec![8; 65_507]).unwrap(), vec![8; 65_507]);
     assert!(matches!(
@@ -73,11 +79,11 @@ fn the_longest_answer_arrives_whole() {
 
 #[test]
 fn over_ipv6_the_longest_answer_is_a_little_longer() {
-    let server = ServerBuilder::new(Raw).max_reply_bytes(65_527);
+    let server = Server::builder(Raw).max_reply_bytes(65_527);
     let server = run(server.bind("[::1]:0").unwrap(), |bytes: &[u8]| {
         Some(vec![bytes[0]; 65_527])
     });
-    let mut client = Client::udp(server.addr, Raw).unwrap();
+    let mut client = Client::connect(server.addr, Raw).unwrap();
     assert_eq!(client.request(&[7]).unwrap(), vec![7; 65_527]);
     assert_eq!(server.stop().replied, 1);
 }
@@ -85,18 +91,22 @@ fn over_ipv6_the_longest_answer_is_a_little_longer() {
 #[test]
 fn many_at_once_get_each_their_own_answer() {
     let server = serve(Tagged(Text), |text: &str| Some(text.to_uppercase()));
-    many(Client::udp(server.addr, Tagged(Text)).unwrap(), 5_000, 100);
+    many(
+        Client::connect(server.addr, Tagged(Text)).unwrap(),
+        5_000,
+        100,
+    );
     assert!(server.stop().replied >= 5_000);
 
     // A socket each.
     let server = serve(Text, |text: &str| Some(text.to_uppercase()));
-    many(Client::udp(server.addr, Text).unwrap(), 500, 50);
+    many(Client::connect(server.addr, Text).unwrap(), 500, 50);
     assert!(server.stop().replied >= 500);
 }
 
 fn many<N, C>(mut client: Client<N, C>, requests: usize, at_once: usize)
 where
-    N: rejoinder::Connect,
+    N: rejoinder::transport::Connect,
     C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str>,
 {
     let mut questions = HashMap::new();
@@ -115,7 +125,7 @@ where
 
 fn collect<N, C>(client: &mut Client<N, C>, questions: &mut HashMap<Ticket, String>)
 where
-    N: rejoinder::Connect,
+    N: rejoinder::transport::Connect,
     C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str>,
 {
     let (ticket, result) = client.collect(Wait::Forever).unwrap();
@@ -130,7 +140,7 @@ fn a_dual_stack_server_is_reached_over_both() {
         let port = server.local_addr().unwrap().port();
         let running = run(server, |text: &str| Some(text.to_owned()));
         let addr: SocketAddr = format!("{asked}:{port}").parse().unwrap();
-        let mut client = Client::udp(addr, Ctime::utc()).unwrap();
+        let mut client = Client::connect(addr, Ctime::utc()).unwrap();
         assert_eq!(client.request("both?").unwrap().text, "both?", "{asked}");
         assert_eq!(running.stop().replied, 1);
     };
@@ -148,7 +158,7 @@ fn a_scope_that_the_system_leaves_out_keeps_no_answer_away() {
         panic!("{} is none of IPv6", running.addr);
     };
     asked.set_scope_id(1);
-    let mut client = Client::udp(asked, Text).unwrap();
+    let mut client = Client::connect(asked, Text).unwrap();
     assert_eq!(client.request("scoped?").unwrap(), "scoped?");
     running.stop();
 }
@@ -167,7 +177,7 @@ struct Running {
 
 impl Running {
     fn stop(self) -> Stats {
-        self.handle.stop();
+        self.handle.shutdown();
         let stats = self.thread.join().unwrap();
         assert!(stats.is_conserved());
         stats
@@ -182,7 +192,7 @@ where
 }
 
 fn run<C>(
-    server: Server<rejoinder::UdpTransport, C>,
+    server: Server<rejoinder::udp::UdpTransport, C>,
     handler: impl Handler<C> + Send + Sync + 'static,
 ) -> Running
 where

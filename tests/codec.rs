@@ -7,10 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use rejoinder::{
-    CivilTime, Codec, Ctime, CtimeError, MAX_DATAGRAM_BYTES, Now, Raw, Text, TextError, TooLong,
-    Writer,
-};
+use rejoinder::codec::{CivilTime, Ctime, CtimeError, Raw, Text, TextError, TooLong};
+use rejoinder::transport::MAX_DATAGRAM_BYTES;
+use rejoinder::{Codec, Timestamp, Writer};
 
 /// Days from 1970-01-01 to the first day of `year`, counted year by year in groups: no library.
 fn days_before_year(year: i64) -> i64 {
@@ -70,8 +69,8 @@ fn at(second: i64) -> SystemTime {
     }
 }
 
-fn now(wall: SystemTime) -> Now {
-    Now::new(Duration::ZERO, wall)
+fn now(wall: SystemTime) -> Timestamp {
+    Timestamp::new(Duration::ZERO, wall)
 }
 
 fn encode<E>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), E>) -> Result<Vec<u8>, E> {
@@ -394,7 +393,8 @@ fn local_time_makes_a_valid_frame() {
         assert_eq!(frame.to_string().as_bytes(), bytes);
     }
     let bytes =
-        encode(|out| Ctime::default().encode_response(Now::system(), REQUEST, &"", out)).unwrap();
+        encode(|out| Ctime::default().encode_response(Timestamp::system(), REQUEST, &"", out))
+            .unwrap();
     assert!(Ctime::utc().is_response(&bytes));
 }
 

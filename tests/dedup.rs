@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use rejoinder::{
-    Client, Context, Dedup, DropReason, Handler, Inbox, Meta, Now, Outbox, Reply, ReplyError,
-    ServerCore, SimNet, Tagged, Text,
-};
+use rejoinder::codec::{Tagged, Text};
+use rejoinder::handler::Dedup;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::SimNet;
+use rejoinder::transport::{Inbox, Meta, Outbox};
+use rejoinder::{Client, Context, DropReason, Handler, Reply, ReplyError, Timestamp};
 
 const PEER: &str = "192.0.2.1:5683";
 
@@ -27,7 +29,7 @@ fn ask<H: Handler<Text>>(
 ) -> Vec<String> {
     let (mut inbox, mut outbox) = (Inbox::new(1, 2000), Outbox::new(16, 2000));
     inbox.push(text.as_bytes(), meta);
-    let now = Now::new(monotonic, SystemTime::UNIX_EPOCH);
+    let now = Timestamp::new(monotonic, SystemTime::UNIX_EPOCH);
     core.handle(now, &mut inbox, &mut outbox);
     assert!(core.stats().is_conserved());
     outbox
@@ -200,8 +202,8 @@ fn a_copy_that_arrives_while_the_first_is_handled_gets_silence() {
         go_on: Mutex::new(go_on),
     };
     let handler = Arc::new(Dedup::new(slow, key));
-    let mut first = ServerCore::shared(Text, Arc::clone(&handler));
-    let mut second = ServerCore::shared(Text, handler);
+    let mut first = ServerCore::new(Text, Arc::clone(&handler));
+    let mut second = ServerCore::new(Text, handler);
     thread::scope(|scope| {
         let worker = scope.spawn(|| ask_at(&mut first, "a:", 0));
         has_begun.recv().unwrap();

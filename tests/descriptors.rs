@@ -6,7 +6,8 @@
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use rejoinder::{ClientBuilder, RequestError, Text, Wait};
+use rejoinder::codec::Text;
+use rejoinder::{Client, RequestError, Wait};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
@@ -21,11 +22,11 @@ fn too_few_descriptors_are_an_error_and_not_the_end() {
         },
     )
     .unwrap();
-    let mut client = ClientBuilder::new(Text)
+    let mut client = Client::builder(Text)
         .timeout(Duration::from_millis(50))
         // Or those that were asked in vain would keep their sockets.
         .quarantine(Duration::ZERO)
-        .udp(silent.local_addr().unwrap())
+        .connect(silent.local_addr().unwrap())
         .unwrap();
     for _ in 0..3 {
         let mut submitted = 0;

@@ -6,10 +6,9 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rejoinder::{
-    Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Sent, Transport, UdpFeature, UdpOptions,
-    UdpTransport, Wait,
-};
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport};
+use rejoinder::udp::{UdpFeature, UdpOptions, UdpTransport};
+use rejoinder::{Transport, Wait};
 
 const FEATURES: [UdpFeature; 6] = [
     UdpFeature::Recvmmsg,
@@ -83,7 +82,7 @@ fn datagram(number: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn all_sent(sent: &Sent, count: usize) {
+fn all_sent(sent: &SendReport, count: usize) {
     assert_eq!((sent.datagrams, sent.failed), (count, 0), "{sent:?}");
 }
 
@@ -254,7 +253,7 @@ fn a_connected_transport_sends_to_its_peer_alone() {
         let to = plain("127.0.0.1:0");
         let peer = to.local_addr().unwrap();
         let stranger = plain("127.0.0.1:0").local_addr().unwrap();
-        let mut from = rejoinder::Connect::connect(&options, peer).unwrap();
+        let mut from = rejoinder::transport::Connect::connect(&options, peer).unwrap();
         let datagrams = [
             (peer, None, vec![1; 8]),
             (stranger, None, vec![2; 8]),

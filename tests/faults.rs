@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rejoinder::{
-    ErrorClass, ServeError, ServerBuilder, ServerHandle, Stats, Text, Transport, UdpTransport,
-};
+use rejoinder::codec::Text;
+use rejoinder::transport::ErrorClass;
+use rejoinder::udp::UdpTransport;
+use rejoinder::{ServeError, Server, ServerHandle, Stats, Transport};
 
 use self::faulty::{Faults, Faulty};
 
@@ -32,7 +33,7 @@ impl Running {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         let (transport, faults) = Faulty::new(transport);
-        let server = ServerBuilder::new(Text).on(transport);
+        let server = Server::builder(Text).with_transport(transport);
         let handle = server.handle();
         let thread = thread::spawn(|| server.serve(|text: &str| Some(text.to_uppercase())));
         Self {
@@ -67,7 +68,7 @@ impl Running {
     }
 
     fn stop(self) -> Stats {
-        self.handle.stop();
+        self.handle.shutdown();
         self.thread.join().unwrap().unwrap()
     }
 }
@@ -252,7 +253,7 @@ fn one_worker_whose_socket_is_gone_ends_all_of_them() {
     let [_, (_, faults)] = &transports;
     faults.on_receive(1, &ErrorKind::NotConnected.into());
     let transports = transports.map(|(transport, _)| transport);
-    let server = ServerBuilder::new(Text).on_all(transports).unwrap();
+    let server = Server::builder(Text).with_transports(transports).unwrap();
     let handle = server.handle();
     // Nobody asks it to end, and nobody asks the other worker anything.
     let (done, ended) = mpsc::channel();
@@ -262,7 +263,7 @@ fn one_worker_whose_socket_is_gone_ends_all_of_them() {
         result
     });
     let in_time = ended.recv_timeout(Duration::from_secs(20)).is_ok();
-    handle.stop();
+    handle.shutdown();
     let result = serving.join().unwrap();
     assert!(in_time && matches!(result, Err(ServeError::TransportGone { .. })));
 }

@@ -12,14 +12,19 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
+use rejoinder::codec::{Ctime, Text, TextError};
+use rejoinder::gate::{AmplificationLimit, Gate, REFLECTOR_PORTS, RateLimit, ReplySize};
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::SimNet;
+use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
 use rejoinder::{
-    AmplificationLimit, Codec, Context, Ctime, Datagram, DropReason, Gate, Handler, Inbox,
-    MAX_REPLIES, Meta, Now, Outbox, REFLECTOR_PORTS, RateLimit, Replies, Reply, ReplyError,
-    ServerCore, SimNet, Stats, Text, TextError, Transport, Wait, Writer,
+    Codec, Context, DropReason, Handler, Reply, ReplyError, Stats, Timestamp, Transport, Wait,
+    Writer,
 };
 
-fn at(millis: u64) -> Now {
-    Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
+fn at(millis: u64) -> Timestamp {
+    Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
 }
 
 fn client() -> SocketAddr {
@@ -29,7 +34,7 @@ fn client() -> SocketAddr {
 /// Lets one datagram through a core and returns the replies.
 fn ask<C: Codec, H: Handler<C>, G: Gate>(
     core: &mut ServerCore<C, H, G>,
-    now: Now,
+    now: Timestamp,
     bytes: &[u8],
     meta: Meta,
 ) -> Vec<Vec<u8>> {
@@ -182,7 +187,7 @@ impl Codec for Unread {
     }
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         _: &[u8],
         _: &mut Writer<'_>,
@@ -245,7 +250,7 @@ fn a_closure_is_a_gate_and_its_reason_has_a_counter() {
 struct Witness(Arc<Mutex<Vec<String>>>);
 
 impl Gate for Witness {
-    fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
         let millis = now.monotonic.as_millis();
         let text = String::from_utf8_lossy(datagram.bytes);
         self.0
@@ -257,12 +262,12 @@ impl Gate for Witness {
 
     fn release(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
         let millis = now.monotonic.as_millis();
-        let Replies {
+        let ReplySize {
             datagrams, bytes, ..
         } = replies;
         let text = String::from_utf8_lossy(datagram.bytes);
@@ -489,7 +494,7 @@ fn timed(millis: &[u64], answers: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<us
         *done = (index + 1, done.1 + millis[index]);
         answers(index).then_some("x")
     };
-    let mut core = ServerCore::shared(Text, Arc::new(handler));
+    let mut core = ServerCore::new(Text, Arc::new(handler));
     let mut inbox = Inbox::new(millis.len(), 64);
     for _ in millis {
         inbox.push(b"x", Meta::new(client()));
@@ -554,7 +559,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
     let mut poke = net.bind(addrs[1]).unwrap();
     let mut outbox = Outbox::new(1, 64);
     outbox
-        .push_with::<rejoinder::OutboxFull>(addrs[0], None, |space| {
+        .push_with::<rejoinder::transport::OutboxFull>(addrs[0], None, |space| {
             space[..5].copy_from_slice(b"hello");
             Ok(5)
         })
@@ -578,12 +583,12 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_gate_goes_in_with_one_line_of_the_builder() {
-    let server = rejoinder::ServerBuilder::new(Text)
+    let server = rejoinder::Server::builder(Text)
         .gate(RateLimit::default())
         .bind("127.0.0.1:0")
         .unwrap();
     let handle = server.handle();
-    handle.stop();
+    handle.shutdown();
     assert!(server.serve(echo).unwrap().is_conserved());
     assert!(handle.last_receive_error().is_none() && handle.last_send_error().is_none());
 }
@@ -733,7 +738,7 @@ proptest! {
                 *bytes_in.entry(event.peer).or_default() += wire(event.peer, event.bytes.len());
             }
             received += batch.len() as u64;
-            let now = Now::new(monotonic, wall(batch[0].wall));
+            let now = Timestamp::new(monotonic, wall(batch[0].wall));
             while !inbox.is_empty() {
                 core.handle(now, &mut inbox, &mut outbox);
                 let stats = core.stats();

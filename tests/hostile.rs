@@ -18,7 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rejoinder::{Codec, Ctime, REFLECTOR_PORTS};
+use rejoinder::Codec;
+use rejoinder::codec::Ctime;
+use rejoinder::gate::REFLECTOR_PORTS;
 
 use self::settings::in_every_setting;
 use self::victim::{Failing, Victim, asker, receive};

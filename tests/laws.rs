@@ -11,17 +11,24 @@ use std::time::Duration;
 
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
-use rejoinder::testing::{Pair, codec_laws, handler_laws, scripts, transport_laws};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::{Ctime, Raw, Tagged, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{Link, SimNet};
+use rejoinder::testing::{
+    Pair, codec_conformance, handler_conformance, scripts, transport_conformance,
+};
+use rejoinder::transport::{Inbox, Meta, Outbox, OutboxFull, SendReport};
+use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
-    ClientBuilder, Codec, Context, Correlation, Ctime, Handler, Inbox, Link, Meta, Now, Outbox,
-    OutboxFull, Raw, Reply, ReplyError, Retry, Robot, Sent, ServerCore, SimNet, Tagged, Text,
-    Transport, UdpOptions, UdpTransport, Wait, Writer, zurich,
+    Client, Codec, Context, Correlation, Handler, Reply, ReplyError, Retry, Timestamp, Transport,
+    Wait, Writer,
 };
 
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv4_keeps_the_laws() {
-    transport_laws(|| {
+    transport_conformance(|| {
         Pair::new(
             UdpTransport::bind("127.0.0.1:0")?,
             UdpTransport::bind("127.0.0.1:0")?,
@@ -34,9 +41,11 @@ fn udp_over_ipv4_keeps_the_laws() {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_by_the_portable_path_keeps_the_laws() {
     let portable = UdpOptions::new().portable();
-    transport_laws(|| Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("127.0.0.1:0")?))
-        .unwrap();
-    transport_laws(|| {
+    transport_conformance(|| {
+        Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("127.0.0.1:0")?)
+    })
+    .unwrap();
+    transport_conformance(|| {
         let pair = Pair::new(portable.bind("127.0.0.1:0")?, portable.bind("[::]:0")?)?;
         Ok(pair.other_at(Ipv4Addr::LOCALHOST.into()))
     })
@@ -46,7 +55,7 @@ fn udp_by_the_portable_path_keeps_the_laws() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_ipv6_keeps_the_laws() {
-    transport_laws(|| {
+    transport_conformance(|| {
         let v6 = UdpOptions::new().only_v6(true);
         Pair::new(v6.bind("[::1]:0")?, v6.bind("[::1]:0")?)
     })
@@ -56,7 +65,7 @@ fn udp_over_ipv6_keeps_the_laws() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn udp_over_a_dual_stack_socket_keeps_the_laws() {
-    transport_laws(|| {
+    transport_conformance(|| {
         let dual = UdpTransport::bind("[::]:0")?;
         let pair = Pair::new(UdpTransport::bind("127.0.0.1:0")?, dual)?;
         Ok(pair.other_at(Ipv4Addr::LOCALHOST.into()))
@@ -67,7 +76,7 @@ fn udp_over_a_dual_stack_socket_keeps_the_laws() {
 #[test]
 fn the_simulated_network_keeps_the_laws() {
     for latency in [0, 10] {
-        transport_laws(|| {
+        transport_conformance(|| {
             let net = SimNet::new();
             net.set_link(Link::new().latency(Duration::from_millis(latency)));
             sim_pair(&net)
@@ -76,7 +85,9 @@ fn the_simulated_network_keeps_the_laws() {
     }
 }
 
-fn sim_pair(net: &SimNet) -> io::Result<Pair<rejoinder::SimTransport, rejoinder::SimTransport>> {
+fn sim_pair(
+    net: &SimNet,
+) -> io::Result<Pair<rejoinder::sim::SimTransport, rejoinder::sim::SimTransport>> {
     Pair::new(
         net.bind("10.0.0.1:0".parse().unwrap())?,
         net.bind("[fd00::1]:0".parse().unwrap())?,
@@ -86,7 +97,7 @@ fn sim_pair(net: &SimNet) -> io::Result<Pair<rejoinder::SimTransport, rejoinder:
 #[test]
 fn a_bad_network_breaks_the_laws() {
     let broken = |link: Link| {
-        transport_laws(|| {
+        transport_conformance(|| {
             let net = SimNet::seeded(1);
             net.set_link(link);
             sim_pair(&net)
@@ -146,7 +157,7 @@ fn each_law_catches_the_transport_that_breaks_it() {
         (Broken::Fails, "recv fails only if something failed"),
         (Broken::TurnsBackTheClock, "the clock never goes back"),
     ] {
-        let error = transport_laws(|| {
+        let error = transport_conformance(|| {
             let net = SimNet::new();
             let addr = "10.0.0.1:0".parse().unwrap();
             let other = "10.0.0.2:0".parse().unwrap();
@@ -180,7 +191,7 @@ enum Broken {
 
 struct Wrong {
     net: SimNet,
-    inner: rejoinder::SimTransport,
+    inner: rejoinder::sim::SimTransport,
     fault: Broken,
     latest: Option<(Vec<u8>, Meta)>,
     readings: std::cell::Cell<u32>,
@@ -241,12 +252,12 @@ impl Transport for Wrong {
         Ok(1 + usize::from(self.fault == Broken::Miscounts))
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         let mut datagrams: Vec<_> = outbox.iter().collect();
         if self.fault == Broken::Reverses {
             datagrams.reverse();
         }
-        let mut sent = Sent::default();
+        let mut sent = SendReport::default();
         for datagram in datagrams {
             let mut one = Outbox::new(1, 65_507);
             one.push_with(datagram.peer, datagram.local, |space| {
@@ -271,7 +282,7 @@ impl Transport for Wrong {
         self.inner.local_addr()
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         let now = self.inner.now();
         if self.fault != Broken::TurnsBackTheClock {
             return now;
@@ -280,24 +291,24 @@ impl Transport for Wrong {
         self.readings.set(readings);
         let back =
             Duration::from_secs(1_000).saturating_sub(Duration::from_millis(readings.into()));
-        Now::new(now.monotonic + back, now.wall)
+        Timestamp::new(now.monotonic + back, now.wall)
     }
 }
 
 #[test]
 fn all_codecs_keep_the_laws() {
     let texts: [&[u8]; 3] = [b"?", "你好吗？".as_bytes(), b"upper case \x1b\n"];
-    let now = Now::new(Duration::ZERO, std::time::SystemTime::UNIX_EPOCH);
-    codec_laws(&Text, &texts, |request, out| {
+    let now = Timestamp::new(Duration::ZERO, std::time::SystemTime::UNIX_EPOCH);
+    codec_conformance(&Text, &texts, |request, out| {
         Text.encode_response(now, request, &"an answer", out)
     })
     .unwrap();
-    codec_laws(&Raw, &[b"", b"\xff\0", b"bytes"], |request, out| {
+    codec_conformance(&Raw, &[b"", b"\xff\0", b"bytes"], |request, out| {
         Raw.encode_response(now, request, b"\0\xfe", out)
     })
     .unwrap();
     let ctime = Ctime::utc();
-    codec_laws(&ctime, &texts, |request, out| {
+    codec_conformance(&ctime, &texts, |request, out| {
         ctime.encode_response(now, request, &"好", out)
     })
     .unwrap();
@@ -307,7 +318,7 @@ fn all_codecs_keep_the_laws() {
         .map(|text| [b"?01234567", *text].concat())
         .collect();
     let requests: Vec<_> = requests.iter().map(Vec::as_slice).collect();
-    codec_laws(&tagged, &requests, |request, out| {
+    codec_conformance(&tagged, &requests, |request, out| {
         tagged.encode_response(now, request, &"好", out)
     })
     .unwrap();
@@ -326,8 +337,8 @@ fn a_codec_that_breaks_a_law_is_named() {
         (7, Some("a sample is a request")),
     ] {
         let codec = WrongCodec(fault);
-        let kept = codec_laws(&codec, &[b"?a", b"?abc"], |request, out| {
-            codec.encode_response(Now::system(), request, b"answer", out)
+        let kept = codec_conformance(&codec, &[b"?a", b"?abc"], |request, out| {
+            codec.encode_response(Timestamp::system(), request, b"answer", out)
         });
         assert_eq!(kept.err().map(|error| error.law), law, "{fault}");
     }
@@ -360,7 +371,7 @@ impl Codec for WrongCodec {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         request: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,
@@ -414,7 +425,7 @@ impl Codec for WrongCodec {
         }
     }
 
-    fn answers(&self, _: &[u8], _: &[u8]) -> bool {
+    fn response_matches(&self, _: &[u8], _: &[u8]) -> bool {
         self.0 != 5
     }
 }
@@ -426,35 +437,35 @@ fn all_handlers_keep_the_laws() {
         "你觉得我是最帅的吗？".as_bytes(),
         b"?",
     ];
-    handler_laws(&Ctime::utc(), zurich(), &questions).unwrap();
-    handler_laws(&Text, zurich(), &questions).unwrap();
+    handler_conformance(&Ctime::utc(), zurich(), &questions).unwrap();
+    handler_conformance(&Text, zurich(), &questions).unwrap();
     let tagged: Vec<_> = questions
         .iter()
         .map(|text| [b"?01234567", *text].concat())
         .collect();
     let tagged: Vec<_> = tagged.iter().map(Vec::as_slice).collect();
-    handler_laws(&Tagged(Ctime::utc()), zurich(), &tagged).unwrap();
+    handler_conformance(&Tagged(Ctime::utc()), zurich(), &tagged).unwrap();
     let robot = Robot::builder().fallback("hm").build().unwrap();
-    handler_laws(&Text, robot, &questions).unwrap();
-    handler_laws(&Text, |text: &str| Some(text.to_uppercase()), &questions).unwrap();
-    handler_laws(&Raw, |bytes: &[u8]| Some(bytes.to_vec()), &[b"\xff"]).unwrap();
+    handler_conformance(&Text, robot, &questions).unwrap();
+    handler_conformance(&Text, |text: &str| Some(text.to_uppercase()), &questions).unwrap();
+    handler_conformance(&Raw, |bytes: &[u8]| Some(bytes.to_vec()), &[b"\xff"]).unwrap();
 }
 
 #[test]
 fn a_handler_that_breaks_a_law_is_named() {
-    let law = |kept: Result<(), rejoinder::testing::BrokenLaw>| kept.unwrap_err().law;
+    let law = |kept: Result<(), rejoinder::testing::Violation>| kept.unwrap_err().law;
     let panics = |text: &str| assert!(text.len() != 1, "as planned");
     assert_eq!(
-        law(handler_laws(&Text, panics, &[b"ab"])),
+        law(handler_conformance(&Text, panics, &[b"ab"])),
         "no request makes a handler panic"
     );
     assert_eq!(
-        law(handler_laws(&Text, Endless, &[b"ab"])),
+        law(handler_conformance(&Text, Endless, &[b"ab"])),
         "every reply can be sent"
     );
     let silent = |_: &str| {};
     assert_eq!(
-        law(handler_laws(&Text, silent, &[b"\xff"])),
+        law(handler_conformance(&Text, silent, &[b"\xff"])),
         "the samples are requests"
     );
 }
@@ -486,8 +497,8 @@ fn a_planted_bug_shrinks_to_one_fault() {
             ServerCore::new(Tagged(Raw), |bytes: &[u8]| Some(bytes.to_vec())),
         )
         .unwrap();
-        let builder = ClientBuilder::new(Tagged(Raw)).timeout(Duration::from_secs(60));
-        let mut client = builder.retry(Retry::never()).on(net, server);
+        let builder = Client::builder(Tagged(Raw)).timeout(Duration::from_secs(60));
+        let mut client = builder.retry(Retry::never()).with_connector(net, server);
         for _ in 0..3 {
             client
                 .request(b"")
@@ -514,9 +525,9 @@ fn a_patient_client_survives_any_four_faults() {
     let result = runner.run(&networks, |net| {
         let server = "10.0.0.1:7".parse().unwrap();
         net.host(server, robot::core()).unwrap();
-        let builder = ClientBuilder::new(Ctime::utc()).timeout(Duration::from_secs(60));
+        let builder = Client::builder(Ctime::utc()).timeout(Duration::from_secs(60));
         builder
-            .on(net, server)
+            .with_connector(net, server)
             .request("你好吗？")
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         Ok(())

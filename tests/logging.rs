@@ -8,10 +8,11 @@ use std::panic;
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
-use rejoinder::{
-    Codec, DropReason, Inbox, MAX_REPLIES, Meta, Now, Outbox, Sent, ServerBuilder, ServerCore,
-    Text, Writer,
-};
+use rejoinder::codec::Text;
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
+use rejoinder::{Codec, DropReason, Server, Timestamp, Writer};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
@@ -88,7 +89,7 @@ impl Codec for Quoting {
     }
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &str,
         out: &mut Writer<'_>,
@@ -108,8 +109,8 @@ impl Codec for Quoting {
     }
 }
 
-fn at(millis: u64) -> Now {
-    Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
+fn at(millis: u64) -> Timestamp {
+    Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
 }
 
 fn batch(datagrams: &[&[u8]]) -> (Inbox, Outbox) {
@@ -178,7 +179,13 @@ impl Codec for Unshowable {
             _ => Ok(()),
         }
     }
-    fn encode_response(&self, _: Now, _: &[u8], (): (), _: &mut Writer<'_>) -> Result<(), Bad> {
+    fn encode_response(
+        &self,
+        _: Timestamp,
+        _: &[u8],
+        (): (),
+        _: &mut Writer<'_>,
+    ) -> Result<(), Bad> {
         Ok(())
     }
     fn encode_request(&self, _: u64, (): (), _: &mut Writer<'_>) -> Result<(), Bad> {
@@ -289,11 +296,11 @@ fn a_flood_of_drops_does_not_hide_what_the_operator_should_know() {
 
         let (mut inbox, mut outbox) = batch(&[b"x"]);
         core.handle(at(0), &mut inbox, &mut outbox);
-        core.receive_failed(at(0), &ErrorKind::OutOfMemory.into());
-        core.receive_failed(at(0), &ErrorKind::Interrupted.into());
-        let mut sent = Sent::default();
+        core.on_receive_error(at(0), &ErrorKind::OutOfMemory.into());
+        core.on_receive_error(at(0), &ErrorKind::Interrupted.into());
+        let mut sent = SendReport::default();
         sent.fail(ErrorKind::PermissionDenied.into());
-        core.sent(&sent);
+        core.on_sent(&sent);
     });
     assert_eq!(
         lines.take(),
@@ -321,9 +328,9 @@ fn drops_are_not_told_unless_asked_for() {
 fn the_beginning_and_the_end_of_a_server_are_told() {
     let lines = Lines::new(Level::INFO);
     tracing::subscriber::with_default(lines.clone(), || {
-        let server = ServerBuilder::new(Text).bind("127.0.0.1:0").unwrap();
+        let server = Server::builder(Text).bind("127.0.0.1:0").unwrap();
         let addr = server.local_addr().unwrap();
-        server.handle().stop();
+        server.handle().shutdown();
         server.serve(|_: &str| ()).unwrap();
         let told = lines.take();
         assert_eq!(told[0], format!("INFO message=serving addr={addr}"));
@@ -341,10 +348,10 @@ fn errors_that_anybody_can_cause_do_not_hide_a_panic() {
         quiet_panics();
         let mut core = ServerCore::new(Text, |_: &str| -> () { panic::panic_any(OnPurpose) });
         for _ in 0..100 {
-            core.receive_failed(at(0), &ErrorKind::ConnectionRefused.into());
-            let mut sent = Sent::default();
+            core.on_receive_error(at(0), &ErrorKind::ConnectionRefused.into());
+            let mut sent = SendReport::default();
             sent.fail(ErrorKind::HostUnreachable.into());
-            core.sent(&sent);
+            core.on_sent(&sent);
         }
         assert_eq!(lines.take().len(), 10);
         let (mut inbox, mut outbox) = batch(&[b"x"]);

@@ -25,9 +25,12 @@ use std::{env, fs, process as this_process};
 
 use allocation_counter::measure;
 use process::{Ended, PATIENCE, Program, example, python, start_server};
-use rejoinder::{
-    Codec, Ctime, DropReason, Inbox, Meta, Now, Outbox, RateLimit, Robot, ServerCore, Stats, zurich,
-};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::Ctime;
+use rejoinder::gate::RateLimit;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, Meta, Outbox};
+use rejoinder::{Codec, DropReason, Stats, Timestamp};
 use server::rates::{Rates, line};
 use server::transcript::Transcribed;
 
@@ -328,8 +331,8 @@ fn answer_of(core: &mut ServerCore<Ctime, Transcribed>, text: &str) -> String {
         .to_owned()
 }
 
-fn at(millis: u64) -> Now {
-    Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
+fn at(millis: u64) -> Timestamp {
+    Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
 }
 
 #[test]

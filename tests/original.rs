@@ -9,7 +9,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use process::{Program, example, python, start_server};
-use rejoinder::{Client, ClientBuilder, Codec, Ctime, Escaped, UdpOptions};
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Client, Codec};
 
 #[test]
 fn our_client_and_server_agree_with_the_originals() {
@@ -158,9 +161,9 @@ fn requests() -> Vec<String> {
 }
 
 fn client(server: SocketAddr) -> Client<UdpOptions, Ctime> {
-    ClientBuilder::new(Ctime::local())
+    Client::builder(Ctime::local())
         .timeout(process::PATIENCE)
-        .udp(server)
+        .connect(server)
         .unwrap()
 }
 

@@ -11,7 +11,8 @@ use std::process::Command;
 #[cfg(target_os = "linux")]
 use process::python;
 use process::{Ended, PATIENCE, Program, example, start_server};
-use rejoinder::{Codec, Ctime};
+use rejoinder::Codec;
+use rejoinder::codec::Ctime;
 
 #[test]
 fn both_print_the_whole_transcript() {

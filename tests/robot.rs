@@ -11,10 +11,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use regex::Regex;
-use rejoinder::{
-    Codec, Context, Ctime, Handler, Meta, Now, Outbox, Reply, Robot, RuleError, Text, Writer,
-    zurich,
-};
+use rejoinder::bot::{Robot, RuleError, zurich};
+use rejoinder::codec::{Ctime, Text};
+use rejoinder::transport::{Meta, Outbox};
+use rejoinder::{Codec, Context, Handler, Reply, Timestamp, Writer};
 
 static ZURICH: LazyLock<Robot> = LazyLock::new(zurich);
 
@@ -265,7 +265,7 @@ fn an_answer_displays_through_a_trait_object_and_a_codec() {
 
     let mut space = [0; 128];
     let mut out = Writer::new(&mut space);
-    let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+    let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
     Ctime::utc()
         .encode_response(now, "你爱我吗？".as_bytes(), answer, &mut out)
         .unwrap();
@@ -279,7 +279,7 @@ fn an_answer_displays_through_a_trait_object_and_a_codec() {
 #[test]
 fn a_robot_sends_exactly_one_reply() {
     let peer = "192.0.2.1:7".parse().unwrap();
-    let context = Context::new(&Meta::new(peer), Now::system());
+    let context = Context::new(&Meta::new(peer), Timestamp::system());
     let mut outbox = Outbox::new(4, 128);
     for request in ["你好吗？", "", "什么"] {
         outbox.clear();

@@ -10,7 +10,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use rejoinder::{Robot, Rule, RuleError, RuleFileProblem, zurich};
+use rejoinder::bot::{Robot, Rule, RuleError, RuleFileProblem, zurich};
 
 const ZURICH: &str = include_str!("../rules/zurich.toml");
 const ELIZA: &str = include_str!("../rules/eliza.toml");

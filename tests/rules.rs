@@ -8,9 +8,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use regex::Regex;
-use rejoinder::{
-    Context, Handler, MAX_DATAGRAM_BYTES, Meta, Now, Outbox, Reply, Robot, Rule, RuleError, Text,
-};
+use rejoinder::bot::{Robot, Rule, RuleError};
+use rejoinder::codec::Text;
+use rejoinder::transport::{MAX_DATAGRAM_BYTES, Meta, Outbox};
+use rejoinder::{Context, Handler, Reply, Timestamp};
 
 fn answer(robot: &Robot, request: &str) -> String {
     robot.answer(request).to_string()
@@ -614,7 +615,7 @@ fn an_answer_that_is_too_long_is_replaced_by_the_first_fallback() {
         .build()
         .unwrap();
     let peer = "192.0.2.1:7".parse().unwrap();
-    let context = Context::new(&Meta::new(peer), Now::system());
+    let context = Context::new(&Meta::new(peer), Timestamp::system());
     let mut outbox = Outbox::new(1, 16);
     for request in ["aaaaaaaa", "bbbbbbbb", "cccccccc", "dddddddd"] {
         outbox.clear();

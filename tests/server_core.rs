@@ -14,10 +14,15 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::{Ctime, Raw, Text, TextError};
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{Node, SimNet};
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::{
-    Codec, Context, Ctime, DropReason, Handler, Inbox, MAX_DATAGRAM_BYTES, MAX_REPLIES, Meta, Node,
-    Now, Outbox, Raw, Reply, ReplyError, Robot, Sent, ServerCore, SimNet, Stats, Text, TextError,
-    Transport, Wait, Writer, zurich,
+    Codec, Context, DropReason, Handler, Reply, ReplyError, Stats, Timestamp, Transport, Wait,
+    Writer,
 };
 
 /// 2019-07-07 17:17:58 UTC.
@@ -25,8 +30,8 @@ const SUMMER: Duration = Duration::from_secs(1_562_519_878);
 /// The first second of the year 10000.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
-fn now() -> Now {
-    Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + SUMMER)
+fn now() -> Timestamp {
+    Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH + SUMMER)
 }
 
 fn peer(port: u16) -> SocketAddr {
@@ -47,7 +52,7 @@ fn answers<C: Codec, H: Handler<C>>(
 
 fn drive<C: Codec, H: Handler<C>>(
     core: &mut ServerCore<C, H>,
-    now: Now,
+    now: Timestamp,
     inbox: &mut Inbox,
 ) -> Vec<Vec<u8>> {
     let mut outbox = Outbox::new(MAX_REPLIES, 4_096);
@@ -332,7 +337,7 @@ impl Codec for Fragile {
     }
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,
@@ -399,7 +404,7 @@ impl Codec for Mined {
     }
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,
@@ -509,7 +514,7 @@ fn a_response_is_dropped_whatever_follows_its_header() {
 fn an_answer_that_cannot_be_encoded_is_counted_and_nothing_is_sent() {
     let mut core = robot::core();
     let request = "你好吗？".as_bytes();
-    let at = |wall| Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + wall);
+    let at = |wall| Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH + wall);
     let mut inbox = Inbox::new(1, 64);
 
     inbox.push(request, Meta::new(peer(7_777)));
@@ -533,8 +538,8 @@ fn an_answer_that_cannot_be_encoded_is_counted_and_nothing_is_sent() {
 fn cores_that_share_a_handler_count_for_themselves_and_add_up() {
     let handler = Arc::new(|text: &str| Some(text.to_owned()));
     let mut cores = [
-        ServerCore::shared(Text, Arc::clone(&handler)),
-        ServerCore::shared(Text, handler),
+        ServerCore::new(Text, Arc::clone(&handler)),
+        ServerCore::new(Text, handler),
     ];
     assert_eq!(answers(&mut cores[0], &[b"a", b"b"]), [b"a", b"b"]);
     assert_eq!(answers(&mut cores[1], &[b"c", b"\xff"]), [b"c"]);
@@ -689,7 +694,7 @@ proptest! {
                     .collect();
                 prop_assert_eq!(queued, expected);
 
-                let mut sent = Sent::default();
+                let mut sent = SendReport::default();
                 for _ in 0..outbox.len() {
                     if refused.next().unwrap() {
                         sent.failed += 1;
@@ -701,7 +706,7 @@ proptest! {
                 bump(&mut model, "replies_failed", sent.failed as u64);
                 // Without the error nobody can say of what class it was.
                 bump(&mut model, "send_errors_other", sent.failed as u64);
-                core.sent(&sent);
+                core.on_sent(&sent);
                 outbox.clear();
 
                 prop_assert!(core.stats().is_conserved());
@@ -721,7 +726,7 @@ proptest! {
             Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
             Err(_) => SystemTime::UNIX_EPOCH - Duration::from_secs(second.unsigned_abs()),
         };
-        let now = Now::new(Duration::ZERO, wall);
+        let now = Timestamp::new(Duration::ZERO, wall);
         let mut core = ServerCore::new(Ctime::utc(), Several(replies.clone()));
         let mut inbox = Inbox::new(requests.len(), 512);
         for request in &requests {
@@ -757,7 +762,7 @@ proptest! {
         datagrams in prop::collection::vec(".{0,40}", 1..20),
         seconds in 0..253_402_300_800_u64,
     ) {
-        let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let transcript = || {
             let mut core = robot::core();
             let mut inbox = Inbox::new(datagrams.len(), 512);
@@ -780,16 +785,16 @@ impl Handler<Ctime> for Several {
 }
 
 /// A robot that ends the test, rather than to go on for ever.
-struct Patience(Arc<Mutex<ServerCore<Ctime, Robot>>>);
+struct Patience(Arc<Mutex<ServerCore<Ctime, Arc<Robot>>>>);
 
 impl Node for Patience {
-    fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.0.receive(now, inbox, outbox);
         let stats = self.0.lock().unwrap().stats();
         assert!(stats.received < 10, "they go on: {stats}");
     }
-    fn sent(&mut self, sent: &Sent) {
-        self.0.sent(sent);
+    fn on_sent(&mut self, sent: &SendReport) {
+        self.0.on_sent(sent);
     }
 }
 
@@ -806,7 +811,7 @@ fn invariant_2_two_robots_facing_each_other_go_quiet_after_one_datagram() {
     let written = outbox.push_with(a, None, |space| {
         let mut out = Writer::new(space);
         write!(out, "你好吗？").unwrap();
-        Ok::<_, rejoinder::OutboxFull>(out.finish().unwrap())
+        Ok::<_, rejoinder::transport::OutboxFull>(out.finish().unwrap())
     });
     written.unwrap();
     forger.send(&outbox);
@@ -841,7 +846,7 @@ fn invariant_9_the_batches_never_grow() {
     let mut queued = 0;
     while outbox
         .push_with(peer(7_777), None, |space| {
-            Ok::<_, rejoinder::OutboxFull>(space.len())
+            Ok::<_, rejoinder::transport::OutboxFull>(space.len())
         })
         .is_ok()
     {
@@ -851,7 +856,9 @@ fn invariant_9_the_batches_never_grow() {
     outbox.clear();
     let mut queued = 0;
     while outbox
-        .push_with(peer(7_777), None, |_| Ok::<_, rejoinder::OutboxFull>(0))
+        .push_with(peer(7_777), None, |_| {
+            Ok::<_, rejoinder::transport::OutboxFull>(0)
+        })
         .is_ok()
     {
         queued += 1;

@@ -15,10 +15,13 @@ use std::sync::{Arc, Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rejoinder::bot::zurich;
+use rejoinder::codec::{Ctime, Raw, Tagged, Text};
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
+use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
-    Codec, Ctime, DropReason, Handler, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, Raw, Sent,
-    ServeError, Server, ServerBuilder, ServerHandle, Stats, Tagged, Text, Transport, UdpOptions,
-    UdpTransport, Wait, zurich,
+    Codec, DropReason, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats, Transport,
+    Wait,
 };
 
 use self::settings::{Setting, has_ipv6, in_every_setting};
@@ -84,7 +87,7 @@ impl Running {
     }
 
     fn stop(self) -> Stats {
-        self.handle.stop();
+        self.handle.shutdown();
         let stats = self.thread.join().unwrap().unwrap();
         assert!(stats.is_conserved(), "{stats}");
         assert_eq!(stats.pending, 0);
@@ -102,7 +105,7 @@ fn options(setting: Setting) -> UdpOptions {
 }
 
 fn bind<C: Codec + Clone>(setting: Setting, codec: C) -> Server<UdpTransport, C> {
-    bind_with(setting, ServerBuilder::new(codec))
+    bind_with(setting, Server::builder(codec))
 }
 
 fn bind_with<C: Codec + Clone>(
@@ -110,7 +113,7 @@ fn bind_with<C: Codec + Clone>(
     builder: ServerBuilder<C>,
 ) -> Server<UdpTransport, C> {
     builder
-        .udp(options(setting))
+        .udp_options(options(setting))
         .workers(setting.workers)
         .bind(setting.addr())
         .unwrap()
@@ -285,7 +288,7 @@ fn invariant_5_each_kind_of_datagram_moves_its_counter_only_and_the_next_request
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn invariant_4_a_request_over_the_servers_limit_is_counted_and_dropped() {
     in_every_setting(|setting| {
-        let builder = ServerBuilder::new(Ctime::utc()).max_request_bytes(15);
+        let builder = Server::builder(Ctime::utc()).max_request_bytes(15);
         let server = Running::start(bind_with(setting, builder), zurich());
         let asker = server.asker();
         // A prefix of it would be a fine question.
@@ -332,7 +335,10 @@ fn invariant_2_two_servers_facing_each_other_go_quiet_after_one_datagram() {
         let socket = UdpSocket::bind(setting.addr()).unwrap();
         let forger = socket.try_clone().unwrap();
         let transport = options(setting).adopt(socket).unwrap();
-        let second = Running::start(ServerBuilder::new(Ctime::utc()).on(transport), zurich());
+        let second = Running::start(
+            Server::builder(Ctime::utc()).with_transport(transport),
+            zurich(),
+        );
         forger.send_to("你好吗？".as_bytes(), first.addr).unwrap();
 
         second.wait_for(|stats| stats.received > 0);
@@ -356,8 +362,8 @@ fn invariant_2_two_servers_facing_each_other_go_quiet_after_one_datagram() {
 
 /// Asks a server on `bind` at the same port of `at`; the answer must come from there.
 fn is_answered_from(setting: Setting, bind: &str, at: impl Into<IpAddr>) {
-    let server = ServerBuilder::new(Raw)
-        .udp(options(setting))
+    let server = Server::builder(Raw)
+        .udp_options(options(setting))
         .workers(setting.workers)
         .bind(bind)
         .unwrap();
@@ -425,7 +431,7 @@ fn stop_answers_everything_that_had_arrived() {
         for number in 0..100 {
             asker.send(format!("{number}").as_bytes()).unwrap();
         }
-        server.handle.stop();
+        server.handle.shutdown();
         drop(go_on);
         let stats = server.stop();
         assert_eq!((stats.received, stats.replied), (101, 101));
@@ -443,7 +449,7 @@ fn a_server_that_was_stopped_before_it_began_answers_what_is_there_and_ends() {
         let server = bind(setting, Text);
         let asker = asker(server.local_addr().unwrap());
         asker.send(b"x").unwrap();
-        server.handle().stop();
+        server.handle().shutdown();
         let stats = server.serve(|text: &str| Some(text.to_owned())).unwrap();
         assert_eq!((stats.received, stats.replied), (1, 1));
     });
@@ -575,19 +581,19 @@ impl Transport for Scripted {
             }
             Some(Event::Error(kind)) => Err(kind.into()),
             Some(Event::Stop) | None => {
-                self.handle.get().unwrap().stop();
+                self.handle.get().unwrap().shutdown();
                 self.stopped = true;
                 Ok(0)
             }
         }
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         let stats = self.handle.get().unwrap().stats();
         assert!(stats.is_conserved(), "{stats}");
         self.most_pending
             .fetch_max(stats.pending, Ordering::Relaxed);
-        let mut sent = Sent::default();
+        let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             if datagram.bytes == self.refuse {
                 sent.failed += 1;
@@ -629,7 +635,7 @@ fn serve_and_look(
         most_pending: Arc::clone(most_pending),
         sent: sender,
     };
-    let server = ServerBuilder::new(Text).on(transport);
+    let server = Server::builder(Text).with_transport(transport);
     handle.get_or_init(|| server.handle());
     let last = server.handle();
     let result = server.serve(move |text: &str| Some(text.repeat(times)));
@@ -745,12 +751,12 @@ fn a_limit_that_no_datagram_can_reach_is_an_error() {
     for (name, set) in limits {
         for bytes in [65_528, usize::MAX] {
             let told = format!("{name} is {bytes}, but no datagram has more than 65527 bytes");
-            let builder = set(ServerBuilder::new(Text), bytes);
+            let builder = set(Server::builder(Text), bytes);
             let error = builder.clone().bind("127.0.0.1:0").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert_eq!(error.to_string(), told);
 
-            let server = builder.on(UdpTransport::bind("127.0.0.1:0").unwrap());
+            let server = builder.with_transport(UdpTransport::bind("127.0.0.1:0").unwrap());
             let error = server.serve(|_: &str| Some("")).unwrap_err();
             assert!(matches!(error, ServeError::LimitOutOfRange { .. }));
             assert_eq!(error.to_string(), told);
@@ -769,7 +775,7 @@ fn the_least_and_the_greatest_limits_hold() {
             MAX_DATAGRAM_BYTES
         };
         for limit in [0, greatest] {
-            let builder = ServerBuilder::new(Raw)
+            let builder = Server::builder(Raw)
                 .max_request_bytes(limit)
                 .max_reply_bytes(limit);
             let echo = |bytes: &[u8]| Some(bytes.to_vec());
@@ -790,7 +796,7 @@ fn the_least_and_the_greatest_limits_hold() {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_server_that_polls_answers_and_ends() {
     in_every_setting(|setting| {
-        let builder = ServerBuilder::new(Text).busy_poll(true);
+        let builder = Server::builder(Text).busy_poll(true);
         let echo = |text: &str| Some(text.to_owned());
         let server = Running::start(bind_with(setting, builder), echo);
         let asker = server.asker();

@@ -17,9 +17,11 @@ use allocation_counter::measure;
 #[cfg(unix)]
 use process::{Program, example, start_server};
 use proptest::prelude::*;
-use rejoinder::{
-    Client, Codec, Inbox, Link, Meta, Now, Outbox, Script, ServerCore, SimNet, Tagged, Text, Writer,
-};
+use rejoinder::codec::{Tagged, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{Link, Script, SimNet};
+use rejoinder::transport::{Inbox, Meta, Outbox};
+use rejoinder::{Client, Codec, Timestamp, Writer};
 use sessions::Acquaintance;
 use sessions::codec::{Conversation, Turn};
 use sessions::table::Sessions;
@@ -164,8 +166,8 @@ fn ask_as<H: rejoinder::Handler<Conversation>>(
     Conversation.decode_response(answer).unwrap().to_owned()
 }
 
-fn at(millis: u64) -> Now {
-    Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
+fn at(millis: u64) -> Timestamp {
+    Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)
 }
 
 #[test]

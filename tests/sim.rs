@@ -10,10 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use rejoinder::bot::zurich;
+use rejoinder::codec::{Ctime, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{Node, SimNet, SimTransport};
+use rejoinder::transport::{Connect, Inbox, Outbox, OutboxFull, SendReport};
 use rejoinder::{
-    Client, ClientBuilder, Codec, Connect, Context, Ctime, Handler, Inbox, Node, Now, Outbox,
-    OutboxFull, Reply, ReplyError, RequestError, Sent, Server, ServerCore, SimNet, SimTransport,
-    Stats, Text, Transport, Wait, zurich,
+    Client, Codec, Context, Handler, Reply, ReplyError, RequestError, Server, Stats, Timestamp,
+    Transport, Wait,
 };
 
 fn addr(text: &str) -> SocketAddr {
@@ -217,7 +221,7 @@ fn a_node_is_called_until_its_inbox_is_empty_and_learns_what_was_sent() {
         sent: usize,
     }
     impl Node for Slow {
-        fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+        fn receive(&mut self, _: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
             self.calls += 1;
             if self.calls.is_multiple_of(2) {
                 let peer = inbox.pop().unwrap().meta.peer;
@@ -225,7 +229,7 @@ fn a_node_is_called_until_its_inbox_is_empty_and_learns_what_was_sent() {
                 push(outbox, peer, b"2");
             }
         }
-        fn sent(&mut self, sent: &Sent) {
+        fn on_sent(&mut self, sent: &SendReport) {
             self.sent += sent.datagrams;
         }
     }
@@ -271,7 +275,7 @@ fn a_handler_may_be_a_client_of_the_same_network() {
 fn invariant_8_virtual_time_begins_in_2000_and_passes_only_while_somebody_waits_for_nothing() {
     let net = SimNet::new();
     let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(946_684_800);
-    assert_eq!(net.now(), Now::new(Duration::ZERO, epoch));
+    assert_eq!(net.now(), Timestamp::new(Duration::ZERO, epoch));
 
     let mut one = net.bind(addr("10.0.0.1:7")).unwrap();
     let mut inbox = Inbox::new(4, 64);
@@ -287,7 +291,7 @@ fn invariant_8_virtual_time_begins_in_2000_and_passes_only_while_somebody_waits_
 
     let year = Duration::from_secs(365 * 86_400);
     assert_eq!(one.recv(&mut inbox, Wait::For(year)).unwrap(), 0);
-    assert_eq!(net.now(), Now::new(year, epoch + year));
+    assert_eq!(net.now(), Timestamp::new(year, epoch + year));
     // There is one clock.
     assert_eq!(one.now(), net.now());
     assert_eq!(Connect::now(&net.clone()), net.now());
@@ -365,20 +369,20 @@ fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
     requests: &[String],
     timeout: Duration,
 ) {
-    let client = ClientBuilder::new(Ctime::utc()).timeout(timeout);
+    let client = Client::builder(Ctime::utc()).timeout(timeout);
 
     let net = SimNet::new();
     let there = addr("10.0.0.1:7");
     let core = Arc::new(Mutex::new(ServerCore::new(Ctime::utc(), handler())));
     net.host(there, Arc::clone(&core)).unwrap();
-    let simulated = transcript(client.clone().on(net, there), requests);
+    let simulated = transcript(client.clone().with_connector(net, there), requests);
 
     let server = Server::bind("127.0.0.1:0", Ctime::utc()).unwrap();
     let (there, handle) = (server.local_addr().unwrap(), server.handle());
     let handler = handler();
     let thread = thread::spawn(move || server.serve(handler).unwrap());
-    let real = transcript(client.udp(there).unwrap(), requests);
-    handle.stop();
+    let real = transcript(client.connect(there).unwrap(), requests);
+    handle.shutdown();
     let real_stats = thread.join().unwrap();
 
     assert_eq!(simulated, real);

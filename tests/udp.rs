@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
-use rejoinder::{
-    Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport, UdpOptions, UdpTransport,
-    Wait,
-};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{Transport, Wait};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
 const PATIENT: Duration = Duration::from_secs(30);

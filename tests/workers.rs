@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use rejoinder::{DropReason, Raw, ServerBuilder, ServerHandle, Text, UdpOptions, UdpTransport};
+use rejoinder::codec::{Raw, Text};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{DropReason, Server, ServerBuilder, ServerHandle};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,7 @@ struct Stop(ServerHandle);
 
 impl Drop for Stop {
     fn drop(&mut self) {
-        self.0.stop();
+        self.0.shutdown();
     }
 }
 
@@ -80,13 +82,13 @@ fn every_request_is_answered_once(builder: ServerBuilder<Text>, workers: usize) 
 #[test]
 fn several_workers_answer_every_request_once() {
     for workers in [1, 2, 5] {
-        every_request_is_answered_once(ServerBuilder::new(Text), workers);
+        every_request_is_answered_once(Server::builder(Text), workers);
     }
 }
 
 #[test]
 fn workers_need_nothing_of_the_fast_path() {
-    let builder = ServerBuilder::new(Text).udp(UdpOptions::new().portable());
+    let builder = Server::builder(Text).udp_options(UdpOptions::new().portable());
     every_request_is_answered_once(builder, 3);
 }
 
@@ -99,17 +101,14 @@ fn workers_that_poll_answer_and_end() {
         } else {
             options
         };
-        let builder = ServerBuilder::new(Text).udp(options).busy_poll(true);
+        let builder = Server::builder(Text).udp_options(options).busy_poll(true);
         every_request_is_answered_once(builder, 2);
     }
 }
 
 #[test]
 fn all_that_arrived_before_the_end_is_answered_by_whichever_worker_has_it() {
-    let server = ServerBuilder::new(Raw)
-        .workers(4)
-        .bind("127.0.0.1:0")
-        .unwrap();
+    let server = Server::builder(Raw).workers(4).bind("127.0.0.1:0").unwrap();
     let addr = server.local_addr().unwrap();
     let handle = server.handle();
     let clients: Vec<_> = (0..100).map(|_| client(addr)).collect();
@@ -118,7 +117,7 @@ fn all_that_arrived_before_the_end_is_answered_by_whichever_worker_has_it() {
             client.send(b"x").unwrap();
         }
     }
-    handle.stop();
+    handle.shutdown();
     let stats = server.serve(|_: &[u8]| Some(&b"y"[..])).unwrap();
     assert_eq!((stats.received, stats.replied), (500, 500));
     assert!(stats.is_conserved());
@@ -131,17 +130,14 @@ fn all_that_arrived_before_the_end_is_answered_by_whichever_worker_has_it() {
 
 #[test]
 fn the_handler_is_one_for_all_workers() {
-    let server = ServerBuilder::new(Raw)
-        .workers(3)
-        .bind("127.0.0.1:0")
-        .unwrap();
+    let server = Server::builder(Raw).workers(3).bind("127.0.0.1:0").unwrap();
     let addr = server.local_addr().unwrap();
     let handle = server.handle();
     let clients: Vec<_> = (0..60).map(|_| client(addr)).collect();
     for client in &clients {
         client.send(b"x").unwrap();
     }
-    handle.stop();
+    handle.shutdown();
     let count = AtomicU64::new(0);
     server
         .serve(move |_: &[u8]| Some(count.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec()))
@@ -159,7 +155,7 @@ fn the_handler_is_one_for_all_workers() {
 
 #[test]
 fn a_panic_of_a_handler_ends_no_worker() {
-    let server = ServerBuilder::new(Text)
+    let server = Server::builder(Text)
         .workers(2)
         .bind("127.0.0.1:0")
         .unwrap();
@@ -171,7 +167,7 @@ fn a_panic_of_a_handler_ends_no_worker() {
             client.send(text.as_bytes()).unwrap();
         }
     }
-    handle.stop();
+    handle.shutdown();
     let stats = server
         .serve(|text: &str| {
             assert_ne!(text, "panic");
@@ -186,7 +182,7 @@ fn a_panic_of_a_handler_ends_no_worker() {
 
 #[test]
 fn a_server_without_workers_is_an_error() {
-    let error = ServerBuilder::new(Text)
+    let error = Server::builder(Text)
         .workers(0)
         .bind("127.0.0.1:0")
         .unwrap_err();
@@ -195,13 +191,13 @@ fn a_server_without_workers_is_an_error() {
 
 #[test]
 fn a_second_server_on_the_same_address_is_an_error() {
-    let first = ServerBuilder::new(Text)
+    let first = Server::builder(Text)
         .workers(2)
         .bind("127.0.0.1:0")
         .unwrap();
     let addr = first.local_addr().unwrap();
     for workers in [1, 2] {
-        let error = ServerBuilder::new(Text)
+        let error = Server::builder(Text)
             .workers(workers)
             .bind(addr)
             .unwrap_err();
@@ -212,8 +208,8 @@ fn a_second_server_on_the_same_address_is_an_error() {
 #[test]
 fn what_the_system_drops_is_among_the_counters() {
     let options = UdpOptions::new().receive_buffer_bytes(1);
-    let server = ServerBuilder::new(Raw)
-        .udp(options)
+    let server = Server::builder(Raw)
+        .udp_options(options)
         .bind("127.0.0.1:0")
         .unwrap();
     let client = client(server.local_addr().unwrap());
@@ -251,7 +247,7 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
         .map(|socket| socket.local_addr().unwrap());
     let as_if_it_were_the_server = sockets.each_ref().map(|socket| socket.try_clone().unwrap());
     let transports = sockets.map(|socket| UdpTransport::from_socket(socket).unwrap());
-    let server = ServerBuilder::new(Text).on_all(transports).unwrap();
+    let server = Server::builder(Text).with_transports(transports).unwrap();
     assert_eq!(server.local_addr().unwrap(), addrs[0]);
     let handle = server.handle();
     let threads: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
@@ -287,6 +283,6 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
 #[test]
 fn a_server_on_nothing_is_an_error() {
     let none: [UdpTransport; 0] = [];
-    let error = ServerBuilder::new(Text).on_all(none).unwrap_err();
+    let error = Server::builder(Text).with_transports(none).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

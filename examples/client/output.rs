@@ -24,7 +24,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chrono::{Local, NaiveDate, NaiveDateTime, TimeDelta};
-use rejoinder::{CivilTime, Escaped, Frame};
+use rejoinder::codec::{CivilTime, CtimeFrame};
+use rejoinder::escape::Escaped;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
@@ -66,7 +67,7 @@ pub(crate) struct Problem {
 
 impl Answer {
     /// An answer that has just arrived.
-    pub(crate) fn new(server: SocketAddr, frame: &Frame<'_>, round_trip: Duration) -> Self {
+    pub(crate) fn new(server: SocketAddr, frame: &CtimeFrame<'_>, round_trip: Duration) -> Self {
         let time = date_and_time(frame.time);
         Self {
             server,

@@ -2,7 +2,7 @@
 
 use coap_lite::error::MessageError;
 use coap_lite::{MessageClass, MessageType, Packet, ResponseType};
-use rejoinder::{Codec, Correlation, IntoReply, Now, Reply, ReplyError, Writer};
+use rejoinder::{Codec, Correlation, IntoReply, Reply, ReplyError, Timestamp, Writer};
 
 /// `CoAP` with the answer in the acknowledgement.
 ///
@@ -45,7 +45,7 @@ impl Codec for Coap {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         request: &[u8],
         mut answer: Packet,
         out: &mut Writer<'_>,
@@ -106,7 +106,7 @@ impl Codec for Coap {
     }
 
     /// An acknowledgement has the message id of what it acknowledges.
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         response[0] >> 4 & 0b11 != 2 || request[2..4] == response[2..4]
     }
 }

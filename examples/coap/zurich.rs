@@ -5,7 +5,7 @@ use coap_lite::{
     CoapOption, ContentFormat, MessageClass, MessageType, Packet, RequestType as Method,
     ResponseType as Code,
 };
-use rejoinder::Robot;
+use rejoinder::bot::Robot;
 
 /// What the server has, in the link format (RFC 6690).
 const RESOURCES: &str = r#"</zurich>;ct=0;title="POST a text, or GET ?q=TEXT""#;

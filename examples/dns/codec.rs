@@ -6,7 +6,8 @@ use domain::base::name::ToLabelIter;
 use domain::base::opt::{Opt, OptRecord};
 use domain::base::wire::ParseError;
 use domain::base::{Header, Message};
-use rejoinder::{Codec, Correlation, Now, REFLECTOR_PORTS, Writer};
+use rejoinder::gate::REFLECTOR_PORTS;
+use rejoinder::{Codec, Correlation, Timestamp, Writer};
 
 /// DNS over UDP.
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +116,7 @@ impl Codec for Dns {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         request: &[u8],
         answer: Answer<'_>,
         out: &mut Writer<'_>,
@@ -222,7 +223,7 @@ impl Codec for Dns {
     }
 
     /// RFC 5452 §9.1: the question must be the same. Its case may have been changed on the way.
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         let Ok(query) = self.decode_request(request) else {
             return false;
         };

@@ -1,7 +1,8 @@
 //! What each of the services answers.
 
 use chrono::{DateTime, Datelike, Local};
-use rejoinder::{Context, Handler, Raw, Reply, ReplyError};
+use rejoinder::codec::Raw;
+use rejoinder::{Context, Handler, Reply, ReplyError};
 
 /// One of them. None looks at what it is asked, but for the one that says it again.
 #[derive(Clone, Copy)]

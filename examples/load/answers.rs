@@ -2,7 +2,9 @@
 
 use std::str;
 
-use rejoinder::{Codec, Ctime, Escaped};
+use rejoinder::Codec;
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
 
 use crate::numbers::{PLACEHOLDER, number_in};
 

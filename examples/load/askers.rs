@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use rejoinder::{
-    Client, ClientBuilder, ClientCore, Connect, Inbox, MAX_DATAGRAM_BYTES, Now, Outbox, OutboxFull,
-    RequestError, Retry, Sent, Transport, UdpOptions, UdpTransport, Wait,
-};
+use rejoinder::sans_io::ClientCore;
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, SendReport};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{Client, RequestError, Retry, Timestamp, Transport, Wait};
 
 use crate::numbers::{Numbered, Numbers};
 
@@ -44,7 +44,7 @@ pub(crate) trait Asker {
 
     /// Puts a request among those that the next [`exchange`](Self::exchange) sends. `false` says
     /// that there is no place for it yet.
-    fn ask(&mut self, now: Now, message: &str, asked: Asked) -> Result<bool, RequestError>;
+    fn ask(&mut self, now: Timestamp, message: &str, asked: Asked) -> Result<bool, RequestError>;
 
     /// Sends what is to be sent, waits until something has come, and tells the results.
     fn exchange(&mut self, wait: Duration, tell: &mut impl FnMut(Outcome<'_>));
@@ -78,7 +78,7 @@ impl Peers {
         numbers: &Numbers,
     ) -> io::Result<Self> {
         let core = |_| {
-            ClientBuilder::new(Numbered::new(true, numbers.fork()))
+            Client::builder(Numbered::new(true, numbers.fork()))
                 .timeout(timeout)
                 .retry(Retry::never())
                 .window(in_flight)
@@ -98,7 +98,7 @@ impl Peers {
         })
     }
 
-    fn send_due(&mut self, now: Now, peer: usize) {
+    fn send_due(&mut self, now: Timestamp, peer: usize) {
         let (core, socket) = (&mut self.cores[peer], &mut self.sockets[peer]);
         // Every slot that is in the outbox, in order: none is in it twice.
         let mut slots = [0; OUTBOX];
@@ -180,7 +180,7 @@ impl Asker for Peers {
         self.cores.iter().map(ClientCore::ignored).sum()
     }
 
-    fn ask(&mut self, now: Now, message: &str, asked: Asked) -> Result<bool, RequestError> {
+    fn ask(&mut self, now: Timestamp, message: &str, asked: Asked) -> Result<bool, RequestError> {
         let Some(peer) = self.places.pop_front() else {
             return Ok(false);
         };
@@ -192,7 +192,7 @@ impl Asker for Peers {
     }
 
     fn exchange(&mut self, wait: Duration, tell: &mut impl FnMut(Outcome<'_>)) {
-        let now = Now::system();
+        let now = Timestamp::system();
         let mut until = now.monotonic.saturating_add(wait);
         for peer in 0..self.cores.len() {
             let due = self.cores[peer].next_timer();
@@ -239,12 +239,12 @@ impl Sockets {
         timeout: Duration,
         numbers: &Numbers,
     ) -> Self {
-        let client = ClientBuilder::new(Numbered::new(false, numbers.fork()))
+        let client = Client::builder(Numbered::new(false, numbers.fork()))
             .timeout(timeout)
             .retry(Retry::never())
             .window(in_flight)
             .quarantine(timeout.saturating_mul(2))
-            .on(Punctual, target);
+            .with_connector(Punctual, target);
         Self {
             client,
             asked: Vec::new(),
@@ -266,7 +266,7 @@ impl Asker for Sockets {
         self.client.ignored()
     }
 
-    fn ask(&mut self, _: Now, message: &str, asked: Asked) -> Result<bool, RequestError> {
+    fn ask(&mut self, _: Timestamp, message: &str, asked: Asked) -> Result<bool, RequestError> {
         match self.client.submit(message) {
             Ok(ticket) => {
                 remember(&mut self.asked, ticket.slot(), asked);
@@ -287,7 +287,7 @@ impl Asker for Sockets {
         while let Some((ticket, answer)) = self.client.collect(wait) {
             tell(Outcome {
                 asked: self.asked[ticket.slot()],
-                at: Now::system().monotonic,
+                at: Timestamp::system().monotonic,
                 answer,
             });
             wait = Wait::No;
@@ -327,7 +327,7 @@ impl Transport for PunctualSocket {
         self.0.recv(inbox, Wait::No)
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         self.0.send(outbox)
     }
 

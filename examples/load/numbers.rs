@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 
-use rejoinder::{Codec, Correlation, Ctime, CtimeError, Now, Writer};
+use rejoinder::codec::{Ctime, CtimeError};
+use rejoinder::{Codec, Correlation, Timestamp, Writer};
 
 /// What stands for the number in a message.
 pub(crate) const PLACEHOLDER: &str = "{n}";
@@ -49,7 +50,7 @@ impl Codec for Numbered {
 
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         request: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
@@ -110,7 +111,7 @@ impl Codec for Numbered {
 
     /// Where the socket tells whose answer it is, a number that the answer has all the same must
     /// not tell otherwise.
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         if self.repeated {
             return true;
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use rejoinder::{Now, RequestError};
+use rejoinder::{RequestError, Timestamp};
 
 use crate::answers::Judge;
 use crate::askers::{Asked, Asker, LONG, Outcome};
@@ -53,7 +53,7 @@ pub(crate) fn run(
     watch: &mut impl Watch,
     stop: &AtomicBool,
 ) -> Result<Tally, RequestError> {
-    let begins = Now::system().monotonic;
+    let begins = Timestamp::system().monotonic;
     let counts_from = begins + plan.warmup;
     let mut ends = counts_from + plan.duration;
     let mut schedule = Schedule {
@@ -66,7 +66,7 @@ pub(crate) fn run(
     let mut looked = begins;
     let mut over = false;
     loop {
-        let now = Now::system();
+        let now = Timestamp::system();
         let time = now.monotonic;
         if stop.load(Ordering::Relaxed) {
             ends = ends.min(time);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use rejoinder::Robot;
+use rejoinder::bot::Robot;
 
 use super::program::read_file;
 

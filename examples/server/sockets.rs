@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 
 #[cfg(unix)]
 use listenfd::ListenFd;
+use rejoinder::gate::Gate;
 #[cfg(unix)]
-use rejoinder::UdpOptions;
-use rejoinder::{Codec, Gate, Server, ServerBuilder, Transport, UdpTransport};
+use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpTransport;
+use rejoinder::{Codec, Server, ServerBuilder, Transport};
 
 use super::program::{DEFAULT, Failure, resolve, why_not_bound};
 
@@ -75,7 +77,7 @@ impl Sockets {
             }
             Self::Passed(transports) => {
                 let addresses = addresses_of(&transports)?;
-                let server = builder.on_all(transports)?;
+                let server = builder.with_transports(transports)?;
                 Ok(Listening { server, addresses })
             }
         }

@@ -5,7 +5,10 @@ use std::io::{self, Write};
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use rejoinder::{Context, Ctime, Escaped, Handler, Reply, ReplyError, Robot};
+use rejoinder::bot::Robot;
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
+use rejoinder::{Context, Handler, Reply, ReplyError};
 
 use super::program::complain;
 

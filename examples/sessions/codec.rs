@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use rejoinder::{Codec, Correlation, Now, Tagged, TaggedError, Text, TextError, Writer};
+use rejoinder::codec::{Tagged, TaggedError, Text, TextError};
+use rejoinder::{Codec, Correlation, Timestamp, Writer};
 
 /// Requests and responses as [`Tagged`] has them, so any client of `Tagged(Text)` will do.
 ///
@@ -33,7 +34,7 @@ impl Codec for Conversation {
 
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         request: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
@@ -66,7 +67,7 @@ impl Codec for Conversation {
         Tagged(Text).response_id(response)
     }
 
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
-        Tagged(Text).answers(request, response)
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
+        Tagged(Text).response_matches(request, response)
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rejoinder::Now;
+use rejoinder::Timestamp;
 
 /// A session for each of the peers that were heard of lately.
 ///
@@ -54,7 +54,12 @@ impl<S: Default> Sessions<S> {
     /// Lends the session of a peer, which is a new one if there is none yet or it is over.
     ///
     /// The table is locked meanwhile: for work that takes its time, copy what it needs.
-    pub(crate) fn with<R>(&self, peer: SocketAddr, now: Now, work: impl FnOnce(&mut S) -> R) -> R {
+    pub(crate) fn with<R>(
+        &self,
+        peer: SocketAddr,
+        now: Timestamp,
+        work: impl FnOnce(&mut S) -> R,
+    ) -> R {
         let mut table = self.lock();
         table.end_those_silent_since(now.monotonic, self.lifetime);
         if !table.by_peer.contains_key(&peer) && table.by_peer.len() == self.capacity {

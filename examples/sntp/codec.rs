@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use rejoinder::{Codec, Correlation, IntoReply, Now, Reply, ReplyError, Writer};
+use rejoinder::{Codec, Correlation, IntoReply, Reply, ReplyError, Timestamp, Writer};
 
 /// SNTP over UDP. The client's transmit timestamp comes back as the originate timestamp, so it serves
 /// as an id.
@@ -49,7 +49,7 @@ impl Codec for Sntp {
 
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         request: &[u8],
         clock: Clock,
         out: &mut Writer<'_>,

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rejoinder::{Codec, Correlation, Now, Writer};
+use rejoinder::{Codec, Correlation, Timestamp, Writer};
 use stun_types::attribute::{
     AttributeStaticType, AttributeType, Fingerprint, MessageIntegrity, MessageIntegritySha256,
     Nonce, Realm, Userhash, Username, XorMappedAddress,
@@ -40,7 +40,7 @@ impl Codec for Stun {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         request: &[u8],
         peer: SocketAddr,
         out: &mut Writer<'_>,

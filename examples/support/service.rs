@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 use program::{chain, read_file, say, why_not_bound};
-use rejoinder::{Codec, Gate, Handler, RateLimit, ServeError, ServerBuilder, ServerHandle, Stats};
+use rejoinder::gate::{Gate, RateLimit};
+use rejoinder::{Codec, Handler, ServeError, ServerBuilder, ServerHandle, Stats};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub(crate) use program::Failure;
@@ -205,7 +206,7 @@ fn run(services: Vec<Service>, ended: &Arc<AtomicBool>, quiet: bool) -> Result<E
         thread::sleep(SIGNAL_CHECK);
     }
     for (_, handle, _) in &running {
-        handle.stop();
+        handle.shutdown();
     }
     for (name, _, thread) in running {
         let ended = thread.join();

@@ -7,10 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use rejoinder::{
-    AmplificationLimit, ClientBuilder, Codec, Ctime, Datagram, DropReason, Inbox, MAX_REPLIES,
-    Meta, Now, Outbox, RateLimit, Robot, Rule, ServerCore, Tagged, Writer, zurich,
-};
+use rejoinder::bot::{Robot, Rule, zurich};
+use rejoinder::codec::{Ctime, Tagged};
+use rejoinder::gate::{AmplificationLimit, RateLimit};
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
+use rejoinder::{Client, Codec, DropReason, Timestamp, Writer};
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
 pub fn ctime(data: &[u8]) {
@@ -35,7 +38,7 @@ pub fn ctime(data: &[u8]) {
     let (head, _) = data.split_at(data.len().min(8));
     let seconds = head.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
     let wall = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    let now = Now::new(Duration::ZERO, wall.unwrap_or(SystemTime::UNIX_EPOCH));
+    let now = Timestamp::new(Duration::ZERO, wall.unwrap_or(SystemTime::UNIX_EPOCH));
     let mut out = Writer::new(&mut space);
     if codec.encode_response(now, data, &text, &mut out).is_ok() {
         let len = out.finish().expect("a header has at most 31 bytes");
@@ -200,7 +203,7 @@ pub fn server(data: &[u8]) {
     let (mut received, mut sent) = (0, 0);
     while !input.0.is_empty() {
         monotonic = monotonic.saturating_add(input.duration());
-        let now = Now::new(monotonic, input.wall());
+        let now = Timestamp::new(monotonic, input.wall());
         for _ in 0..=input.byte() % 4 {
             let mut meta = Meta::new(input.addr());
             meta.waited = input.duration();
@@ -248,8 +251,8 @@ where
     let timeout = input.duration();
     let window = 1 + usize::from(input.byte() % 4);
     let mut monotonic = input.duration();
-    let at = |monotonic| Now::new(monotonic, SystemTime::UNIX_EPOCH);
-    let mut core = ClientBuilder::new(codec.clone())
+    let at = |monotonic| Timestamp::new(monotonic, SystemTime::UNIX_EPOCH);
+    let mut core = Client::builder(codec.clone())
         .timeout(timeout)
         .window(window)
         .fail_when_unreachable(input.byte().is_multiple_of(2))

@@ -3,7 +3,7 @@ use crate::escape::Escaped;
 /// Why a robot could not be built.
 ///
 /// ```
-/// use rejoinder::{Robot, RuleError};
+/// use rejoinder::bot::{Robot, RuleError};
 ///
 /// let error = Robot::builder().rule("I am (.*)", "Why are you {2}?").build().unwrap_err();
 /// assert!(matches!(error, RuleError::Template { rule: 1, template: 1, offset: 12, .. }));

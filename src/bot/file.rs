@@ -10,14 +10,14 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::error::RuleError;
+use super::robot::Robot;
 use super::rule::Rule;
-use super::rules::Robot;
 use crate::escape::Escaped;
 
 /// Why a text is no rule set, and where.
 ///
 /// ```
-/// use rejoinder::{Robot, RuleError, RuleFileProblem};
+/// use rejoinder::bot::{Robot, RuleError, RuleFileProblem};
 ///
 /// let text = "[[rule]]\npattern = '你好'\nanswer = '你好{1}！'\n";
 /// let error = Robot::from_toml(text).unwrap_err();
@@ -43,7 +43,7 @@ pub struct RuleFileError {
 /// What is wrong with a text that is no rule set.
 ///
 /// ```
-/// use rejoinder::{Robot, RuleFileProblem};
+/// use rejoinder::bot::{Robot, RuleFileProblem};
 ///
 /// let error = Robot::from_toml("[[rule]]\npatern = 'a'\n").unwrap_err();
 /// assert!(matches!(error.problem, RuleFileProblem::Format { rule: Some(1), .. }));
@@ -83,7 +83,7 @@ impl Robot {
     /// Needs the feature `rules`.
     ///
     /// ```
-    /// use rejoinder::Robot;
+    /// use rejoinder::bot::Robot;
     ///
     /// let robot = Robot::from_toml(r#"
     ///     fallback = ["Go on.", "请继续。"]
@@ -103,7 +103,7 @@ impl Robot {
     ///     "你" = "我"
     /// "#)?;
     /// assert_eq!(robot.answer("我的朋友，我觉得你懂我").to_string(), "为什么觉得我懂你？");
-    /// # Ok::<(), rejoinder::RuleFileError>(())
+    /// # Ok::<(), rejoinder::bot::RuleFileError>(())
     /// ```
     pub fn from_toml(text: &str) -> Result<Self, RuleFileError> {
         // A line's end is a line's end, however the file was checked out.

@@ -14,7 +14,7 @@
 /// - `{{` and `}}` stand for braces.
 ///
 /// ```
-/// use rejoinder::{Robot, Rule};
+/// use rejoinder::bot::{Robot, Rule};
 ///
 /// let robot = Robot::builder()
 ///     .rules([
@@ -23,7 +23,7 @@
 ///     ])
 ///     .build()?;
 /// assert_eq!(robot.answer("It is my father!").to_string(), "Tell me about your father.");
-/// # Ok::<(), rejoinder::RuleError>(())
+/// # Ok::<(), rejoinder::bot::RuleError>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
@@ -38,12 +38,12 @@ impl Rule {
     /// A rule that matches at the very beginning of a request.
     ///
     /// ```
-    /// use rejoinder::{Robot, Rule};
+    /// use rejoinder::bot::{Robot, Rule};
     ///
     /// let robot = Robot::builder().rules([Rule::new("a(.)", "<{1}>")]).build()?;
     /// assert_eq!(robot.answer("abc").to_string(), "<b>");
     /// assert_eq!(robot.answer("cab").to_string(), "");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn new(pattern: impl Into<String>, template: impl Into<String>) -> Self {
         Self {
@@ -64,14 +64,14 @@ impl Rule {
     /// on every platform and in every version. Anybody can compute it: it is no secret, and no dice.
     ///
     /// ```
-    /// use rejoinder::{Robot, Rule};
+    /// use rejoinder::bot::{Robot, Rule};
     ///
     /// let rule = Rule::new("(?i)h(i|ello)", "Hello.").or("Hi there.").or("Good day.");
     /// let robot = Robot::builder().rules([rule]).build()?;
     /// assert_eq!(robot.answer("hi").to_string(), "Hello.");
     /// assert_eq!(robot.answer("hi").to_string(), "Hello.");
     /// assert_eq!(robot.answer("hello").to_string(), "Good day.");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn or(mut self, template: impl Into<String>) -> Self {
         self.templates.push(template.into());
@@ -82,11 +82,11 @@ impl Rule {
     /// places, it is the first.
     ///
     /// ```
-    /// use rejoinder::{Robot, Rule};
+    /// use rejoinder::bot::{Robot, Rule};
     ///
     /// let robot = Robot::builder().rules([Rule::new("[0-9]+", "{0}?").anywhere()]).build()?;
     /// assert_eq!(robot.answer("between 12 and 34").to_string(), "12?");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn anywhere(mut self) -> Self {
         self.anywhere = true;

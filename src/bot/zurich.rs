@@ -6,7 +6,7 @@ use super::Robot;
 /// plea to say it again. Then every 我 becomes 自己.
 ///
 /// ```
-/// let zurich = rejoinder::zurich();
+/// let zurich = rejoinder::bot::zurich();
 /// assert_eq!(
 ///     zurich.answer("你觉得我是最帅最帅的吗？").to_string(),
 ///     "【机器人】小Zurich 觉得自己是最帅最帅的!"

@@ -5,19 +5,21 @@ use std::time::Duration;
 use super::sockets::Sockets;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
-use crate::transport::{Connect, UdpOptions};
+use crate::transport::Connect;
+use crate::udp::UdpOptions;
 
 /// Options of a client.
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Retry, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Client, Retry};
 /// use std::time::Duration;
 ///
-/// let client = ClientBuilder::new(Text)
+/// let client = Client::builder(Text)
 ///     .timeout(Duration::from_secs(1))
 ///     .retry(Retry::new().initial(Duration::from_millis(100)))
 ///     .window(16)
-///     .udp("127.0.0.1:9999")?;
+///     .connect("127.0.0.1:9999")?;
 /// assert_eq!(client.in_flight(), 0);
 /// # Ok::<(), std::io::Error>(())
 /// ```
@@ -29,7 +31,7 @@ pub struct ClientBuilder<C> {
 
 impl<C: Codec> ClientBuilder<C> {
     /// The defaults.
-    pub fn new(codec: C) -> Self {
+    pub(super) fn new(codec: C) -> Self {
         Self {
             codec,
             options: Options {
@@ -47,12 +49,14 @@ impl<C: Codec> ClientBuilder<C> {
     /// fails every request.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, RequestError};
     /// use std::time::Duration;
     ///
     /// let second = Duration::from_secs(1);
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).timeout(second).on(SimNet::new(), nobody);
+    /// let mut client = Client::builder(Text).timeout(second).with_connector(SimNet::new(), nobody);
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after == second));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -66,12 +70,14 @@ impl<C: Codec> ClientBuilder<C> {
     /// When a request is sent again. Default: [`Retry::new`].
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, RequestError, Retry, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, RequestError, Retry};
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text)
+    /// let mut client = Client::builder(Text)
     ///     .retry(Retry::never())
-    ///     .on(SimNet::new(), nobody);
+    ///     .with_connector(SimNet::new(), nobody);
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { sends: 1, .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -88,15 +94,17 @@ impl<C: Codec> ClientBuilder<C> {
     /// too.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, Link, RequestError, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::{Link, SimNet};
+    /// use rejoinder::{Client, RequestError};
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
     /// net.set_link(Link::new().port_unreachable(true));
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text)
+    /// let mut client = Client::builder(Text)
     ///     .fail_when_unreachable(true)
-    ///     .on(net.clone(), nobody);
+    ///     .with_connector(net.clone(), nobody);
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::NobodyListening { .. }));
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
@@ -117,10 +125,12 @@ impl<C: Codec> ClientBuilder<C> {
     /// If it is 0.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
     ///
     /// let server = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text).window(2).on(SimNet::new(), server);
+    /// let mut client = Client::builder(Text).window(2).with_connector(SimNet::new(), server);
     /// assert!(client.submit("one").is_ok() && client.submit("two").is_ok());
     /// assert!(client.submit("three").is_err());
     /// # Ok::<(), std::net::AddrParseError>(())
@@ -144,13 +154,14 @@ impl<C: Codec> ClientBuilder<C> {
     /// At most 65,536 ids rest or are in use; when that many are, the window is full.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
     /// use std::time::Duration;
     ///
     /// // On a network where nothing is under way for longer than a second.
-    /// let client = ClientBuilder::new(Text)
+    /// let client = Client::builder(Text)
     ///     .quarantine(Duration::from_secs(2))
-    ///     .udp("127.0.0.1:9999")?;
+    ///     .connect("127.0.0.1:9999")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -173,12 +184,14 @@ impl<C: Codec> ClientBuilder<C> {
     /// If it is 0. [No rest](Self::quarantine) is another matter.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, RequestError, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, RequestError};
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = ClientBuilder::new(Text)
+    /// let mut client = Client::builder(Text)
     ///     .resting_sockets(1)
-    ///     .on(SimNet::new(), nobody);
+    ///     .with_connector(SimNet::new(), nobody);
     /// assert!(matches!(
     ///     client.request("one"),
     ///     Err(RequestError::TimedOut { .. })
@@ -200,30 +213,33 @@ impl<C: Codec> ClientBuilder<C> {
     /// [`UdpOptions`].
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
     ///
-    /// assert!(ClientBuilder::new(Text).udp("127.0.0.1:9999").is_ok());
-    /// assert!(ClientBuilder::new(Text).udp("127.0.0.1").is_err()); // no port
+    /// assert!(Client::builder(Text).connect("127.0.0.1:9999").is_ok());
+    /// assert!(Client::builder(Text).connect("127.0.0.1").is_err()); // no port
     /// ```
-    pub fn udp(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
+    pub fn connect(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
         let peer = peer
             .to_socket_addrs()?
             .next()
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
-        Ok(self.on(UdpOptions::new(), peer))
+        Ok(self.with_connector(UdpOptions::new(), peer))
     }
 
     /// A client over any transport, or over UDP with [options](UdpOptions) of your own.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, Text, UdpOptions};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::Client;
     ///
     /// // UDP, with options that `udp` leaves at their defaults.
     /// let plain = UdpOptions::new().portable();
-    /// let client = ClientBuilder::new(Text).on(plain, "127.0.0.1:9999".parse()?);
+    /// let client = Client::builder(Text).with_connector(plain, "127.0.0.1:9999".parse()?);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    pub fn on<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
+    pub fn with_connector<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
         let sockets = match self.codec.correlation() {
             Correlation::Socket => {
                 Sockets::own(self.options.quarantine, self.options.resting_sockets)
@@ -240,9 +256,10 @@ impl<C: Codec> ClientBuilder<C> {
     /// As [`on`](Self::on) and [`udp`](Self::udp) do, if the codec's ids do not have 1 to 64 bits.
     ///
     /// ```
-    /// use rejoinder::{ClientBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
     ///
-    /// let core = ClientBuilder::new(Text).core("192.0.2.1:9999".parse()?);
+    /// let core = Client::builder(Text).core("192.0.2.1:9999".parse()?);
     /// assert!(core.has_room() && core.next_timer().is_none());
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::ids::{Ids, NoId};
 use super::timers::Timers;
 use super::{Options, RequestError};
-use crate::clock::Now;
 use crate::codec::{Codec, Correlation, Writer};
+use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_peer};
 
 /// The client without its surroundings: no socket, no clock, no dice. It holds any number of
@@ -29,11 +29,13 @@ use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_p
 /// which is its slot's until it has a result; otherwise all have one together.
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Datagram, Meta, Now, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::transport::{Datagram, Meta};
+/// use rejoinder::{Client, Timestamp};
 /// use std::time::{Duration, SystemTime};
 ///
-/// let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-/// let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+/// let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+/// let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
 /// core.submit(at(0), "question", &mut || Ok(0))?;
 /// let (slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
 /// assert_eq!(datagram.bytes, b"question");
@@ -84,7 +86,9 @@ pub struct ClientCore<C> {
 /// Tickets are ordered as the requests were submitted.
 ///
 /// ```
-/// use rejoinder::{Client, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::Client;
 ///
 /// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
 /// let (first, second) = (client.submit("one")?, client.submit("two")?);
@@ -101,10 +105,12 @@ impl Ticket {
     /// For drivers: the slot in which the request is until it has a result.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let ticket = core.submit(at(0), "question", &mut || Ok(0))?;
     /// assert!(core.is_in_flight(ticket.slot()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -183,10 +189,12 @@ impl<C: Codec> ClientCore<C> {
     /// [window is full](RequestError::WindowFull).
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let mut random = || Ok(4); // good enough for a test alone
     /// let ticket = core.submit(at(0), "question", &mut random)?;
     /// assert!(!core.has_result_of(ticket));
@@ -195,7 +203,7 @@ impl<C: Codec> ClientCore<C> {
     /// ```
     pub fn submit(
         &mut self,
-        now: Now,
+        now: Timestamp,
         request: C::Request<'_>,
         random: &mut dyn FnMut() -> io::Result<u64>,
     ) -> Result<Ticket, RequestError> {
@@ -257,10 +265,12 @@ impl<C: Codec> ClientCore<C> {
     /// result meanwhile.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// core.submit(at(0), "question", &mut || Ok(0))?;
     /// assert!(core.next_send(at(0)).is_some());
     /// assert!(core.next_send(at(0)).is_none());
@@ -268,7 +278,7 @@ impl<C: Codec> ClientCore<C> {
     /// assert!(core.next_send(at(1)).is_some());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn next_send(&mut self, now: Now) -> Option<(usize, Outgoing<'_>)> {
+    pub fn next_send(&mut self, now: Timestamp) -> Option<(usize, Outgoing<'_>)> {
         let index = self.next_due(now.monotonic)?;
         Some((index, self.request(index)?))
     }
@@ -336,10 +346,12 @@ impl<C: Codec> ClientCore<C> {
     /// is in flight.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// assert_eq!(core.next_timer(), None);
     /// core.submit(at(7), "question", &mut || Ok(0))?;
     /// assert_eq!(core.next_timer(), Some(Duration::from_secs(7))); // to be sent at once
@@ -354,10 +366,12 @@ impl<C: Codec> ClientCore<C> {
     /// answer to nothing in flight changes nothing, but is counted.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.next_send(at(0));
     /// let stranger = Meta::new("192.0.2.99:7".parse()?);
@@ -373,7 +387,7 @@ impl<C: Codec> ClientCore<C> {
     /// assert_eq!(core.ignored(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn receive(&mut self, now: Now, slot: usize, datagram: Datagram<'_>) {
+    pub fn receive(&mut self, now: Timestamp, slot: usize, datagram: Datagram<'_>) {
         let Datagram { bytes, meta } = datagram;
         let now = now.monotonic;
         if !meta.truncated
@@ -383,7 +397,7 @@ impl<C: Codec> ClientCore<C> {
             let slot = &mut self.slots[index];
             match self.codec.decode_response(bytes) {
                 Ok(_) => {
-                    if now < slot.deadline && self.codec.answers(&slot.request, bytes) {
+                    if now < slot.deadline && self.codec.response_matches(&slot.request, bytes) {
                         slot.answer.clear();
                         slot.answer.extend_from_slice(bytes);
                         self.finish(index, State::Answered, now);
@@ -410,10 +424,12 @@ impl<C: Codec> ClientCore<C> {
     /// otherwise this only decides what the error will be.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.next_send(at(0));
     /// core.unreachable(at(1), slot, &std::io::ErrorKind::ConnectionRefused.into());
@@ -423,7 +439,7 @@ impl<C: Codec> ClientCore<C> {
     /// assert!(matches!(result, Err(RequestError::NobodyListening { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn unreachable(&mut self, now: Now, slot: usize, error: &io::Error) {
+    pub fn unreachable(&mut self, now: Timestamp, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             core.slots[index].unreachable = Some(copy(error));
             if core.options.fail_when_unreachable {
@@ -436,10 +452,12 @@ impl<C: Codec> ClientCore<C> {
     /// out for `slot`.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.next_send(at(0));
     /// core.refused(slot, std::io::ErrorKind::PermissionDenied.into());
@@ -461,10 +479,12 @@ impl<C: Codec> ClientCore<C> {
     /// [sent alone](Self::is_in_doubt) from now on.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.next_send(at(0));
     /// core.refused_perhaps(slot);
@@ -487,17 +507,19 @@ impl<C: Codec> ClientCore<C> {
     /// each has its own.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// core.transport_gone(at(0), slot, &std::io::ErrorKind::NotConnected.into());
     /// let (_, result) = core.take().expect("it failed at once");
     /// assert!(matches!(result, Err(RequestError::Transport(_))));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn transport_gone(&mut self, now: Now, slot: usize, error: &io::Error) {
+    pub fn transport_gone(&mut self, now: Timestamp, slot: usize, error: &io::Error) {
         self.for_those_on(slot, |core, index| {
             let error = RequestError::Transport(copy(error));
             core.finish(index, State::Failed(error), now.monotonic);
@@ -526,10 +548,12 @@ impl<C: Codec> ClientCore<C> {
     /// The result of one request, if it has one that was not taken.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let one = core.submit(at(0), "one", &mut || Ok(0))?;
     /// let two = core.submit(at(0), "two", &mut || Ok(0))?;
     /// let meta = Meta::new(core.peer());
@@ -606,10 +630,12 @@ impl<C: Codec> ClientCore<C> {
     /// although that has its result: it was sent twice, or in vain.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
     /// let meta = Meta::new(core.peer());
     /// assert!(core.next_send(at(0)).is_some() && core.next_send(at(1)).is_some());
@@ -655,12 +681,14 @@ impl<C: Codec> ClientCore<C> {
     /// Whether there is a slot for another request.
     ///
     /// ```
-    /// # use rejoinder::{ClientBuilder, Datagram, Meta, Now, RequestError, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Datagram, Meta};
+    /// # use rejoinder::{Client, RequestError, Timestamp};
     /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Now::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = ClientBuilder::new(Text).core("192.0.2.1:7".parse()?);
+    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
+    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
     /// # let peer = core.peer();
-    /// let mut core = ClientBuilder::new(Text).window(1).core(peer);
+    /// let mut core = Client::builder(Text).window(1).core(peer);
     /// assert!(core.has_room());
     /// core.submit(at(0), "question", &mut || Ok(0))?;
     /// assert!(!core.has_room());

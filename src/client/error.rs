@@ -9,7 +9,9 @@ use crate::codec::TooLong;
 /// Why a request has no answer.
 ///
 /// ```
-/// use rejoinder::{Client, RequestError, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::{Client, RequestError};
 ///
 /// let nobody = "10.0.0.1:9999".parse()?;
 /// let error = Client::new(SimNet::new(), Text, nobody)

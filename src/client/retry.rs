@@ -19,7 +19,8 @@ use std::time::Duration;
 /// | 5th | after 15 to 22.5 s, likewise |
 ///
 /// ```
-/// use rejoinder::{ClientBuilder, Retry, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Client, Retry};
 /// use std::time::Duration;
 ///
 /// // A server in the same rack.
@@ -27,7 +28,7 @@ use std::time::Duration;
 ///     .initial(Duration::from_millis(50))
 ///     .max_sends(3)
 ///     .max_in_flight(16);
-/// let client = ClientBuilder::new(Text).retry(retry);
+/// let client = Client::builder(Text).retry(retry);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::core::ClientCore;
-use crate::clock::Now;
 use crate::codec::Codec;
+use crate::timestamp::Timestamp;
 use crate::transport::{Connect, ErrorClass};
 
 /// The sockets of a client.
@@ -61,7 +61,7 @@ impl<T> Sockets<T> {
         &mut self,
         connector: &impl Connect<Transport = T>,
         peer: SocketAddr,
-        now: Now,
+        now: Timestamp,
     ) -> Result<Option<T>, NoSocket> {
         match self {
             Self::Shared(Some(_)) => Ok(None),
@@ -115,7 +115,7 @@ impl<T> Sockets<T> {
     }
 
     /// Lays the sockets of requests that have their results to rest.
-    pub(super) fn release<C: Codec>(&mut self, now: Now, core: &ClientCore<C>) {
+    pub(super) fn release<C: Codec>(&mut self, now: Timestamp, core: &ClientCore<C>) {
         let Self::Own { of, open, resting } = self else {
             return;
         };
@@ -150,14 +150,14 @@ impl<T> Sockets<T> {
 fn is_for_want(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || matches!(
-            ErrorClass::of(error),
+            ErrorClass::classify(error),
             ErrorClass::Resources | ErrorClass::Other
         )
 }
 
 impl<T> Resting<T> {
     /// Closes those that have rested long enough.
-    fn wake(&mut self, now: Now) {
+    fn wake(&mut self, now: Timestamp) {
         for sockets in [&mut self.expected, &mut self.answered] {
             while sockets
                 .front()

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, Datelike, Local, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
 use super::{Codec, Writer};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
 
 /// The ctime protocol, 小Zurich's own.
 ///
@@ -24,14 +24,15 @@ use crate::clock::Now;
 /// not `Sync`.
 ///
 /// ```
-/// use rejoinder::{Codec, Ctime};
+/// use rejoinder::codec::Ctime;
+/// use rejoinder::Codec;
 ///
 /// let frame = Ctime::local().decode_response("[b'Sun Jul  7 17:17:58 2019']好".as_bytes())?;
 /// assert_eq!(
 ///     (frame.time.year(), frame.time.day(), frame.text),
 ///     (2019, 7, "好")
 /// );
-/// # Ok::<(), rejoinder::CtimeError>(())
+/// # Ok::<(), rejoinder::codec::CtimeError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Ctime {
@@ -43,7 +44,8 @@ impl Ctime {
     /// Frames carry the machine's local time, as the protocol wants it.
     ///
     /// ```
-    /// use rejoinder::{Ctime, Server};
+    /// use rejoinder::codec::Ctime;
+    /// use rejoinder::Server;
     ///
     /// let server = Server::bind("127.0.0.1:0", Ctime::local())?;
     /// # Ok::<(), std::io::Error>(())
@@ -55,12 +57,13 @@ impl Ctime {
     /// Frames carry Coordinated Universal Time: the same on every machine, so the one for tests.
     ///
     /// ```
-    /// use rejoinder::{Codec, Ctime, Now, Writer};
+    /// use rejoinder::codec::Ctime;
+    /// use rejoinder::{Codec, Timestamp, Writer};
     /// use std::time::{Duration, SystemTime};
     ///
     /// let mut space = [0; 64];
     /// let mut out = Writer::new(&mut space);
-    /// let epoch = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+    /// let epoch = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
     /// Ctime::utc().encode_response(epoch, b"", &"hello", &mut out)?;
     /// let len = out.finish()?;
     /// assert_eq!(&space[..len], b"[b'Thu Jan  1 00:00:00 1970']hello");
@@ -98,7 +101,7 @@ impl Default for Ctime {
 
 impl Codec for Ctime {
     type Request<'a> = &'a str;
-    type Response<'a> = Frame<'a>;
+    type Response<'a> = CtimeFrame<'a>;
     type Answer<'a> = &'a dyn fmt::Display;
     type Error = CtimeError;
 
@@ -112,7 +115,7 @@ impl Codec for Ctime {
 
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         _: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
@@ -139,12 +142,12 @@ impl Codec for Ctime {
         Ok(())
     }
 
-    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<Frame<'a>, CtimeError> {
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<CtimeFrame<'a>, CtimeError> {
         let (time, text) = parse_header(datagram)?;
         let text = str::from_utf8(text)
             // The header is ASCII, so the first error is the same.
             .map_err(|error| str::from_utf8(datagram).err().unwrap_or(error))?;
-        Ok(Frame { time, text })
+        Ok(CtimeFrame { time, text })
     }
 
     #[inline]
@@ -158,24 +161,25 @@ impl Codec for Ctime {
 /// It displays as exactly the bytes it was decoded from.
 ///
 /// ```
-/// use rejoinder::{Codec, Ctime};
+/// use rejoinder::codec::Ctime;
+/// use rejoinder::Codec;
 ///
 /// let datagram = "[b'Sun Jul  7 17:17:58 2019']【机器人】小Zurich 好!";
 /// let frame = Ctime::local().decode_response(datagram.as_bytes())?;
 /// assert_eq!(frame.text, "【机器人】小Zurich 好!");
 /// assert_eq!(frame.time.to_string(), "Sun Jul  7 17:17:58 2019");
 /// assert_eq!(frame.to_string(), datagram);
-/// # Ok::<(), rejoinder::CtimeError>(())
+/// # Ok::<(), rejoinder::codec::CtimeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub struct CtimeFrame<'a> {
     /// When the server answered, by its own clock and in its own time zone.
     pub time: CivilTime,
     /// What it answered.
     pub text: &'a str,
 }
 
-impl fmt::Display for Frame<'_> {
+impl fmt::Display for CtimeFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{OPENING}{}{CLOSING}{}", self.time, self.text)
     }
@@ -188,7 +192,7 @@ impl fmt::Display for Frame<'_> {
 /// the day of the month padded with a space to two characters, the year not padded.
 ///
 /// ```
-/// use rejoinder::CivilTime;
+/// use rejoinder::codec::CivilTime;
 ///
 /// let time = CivilTime::new(2019, 7, 7, 17, 17, 58).expect("a real date");
 /// assert_eq!(time.to_string(), "Sun Jul  7 17:17:58 2019");
@@ -272,7 +276,8 @@ impl fmt::Display for CivilTime {
 /// Why bytes are no message of the ctime protocol, or a message could not be written.
 ///
 /// ```
-/// use rejoinder::{Codec, Ctime, CtimeError};
+/// use rejoinder::codec::{Ctime, CtimeError};
+/// use rejoinder::Codec;
 ///
 /// let ctime = Ctime::utc();
 /// assert_eq!(ctime.decode_request(b""), Err(CtimeError::EmptyRequest));

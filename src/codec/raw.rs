@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 
 use super::{Codec, Writer};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
 
 /// Bytes as they are: every datagram is a request, every datagram is a response.
 ///
@@ -9,7 +9,8 @@ use crate::clock::Now;
 /// answering each other.
 ///
 /// ```
-/// use rejoinder::{Codec, Raw};
+/// use rejoinder::codec::Raw;
+/// use rejoinder::Codec;
 ///
 /// assert_eq!(Raw.decode_request(b"\xff\0")?, b"\xff\0");
 /// # Ok::<(), std::convert::Infallible>(())
@@ -29,7 +30,7 @@ impl Codec for Raw {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &[u8],
         out: &mut Writer<'_>,

@@ -1,5 +1,5 @@
 use super::{Codec, Correlation, Writer};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
 
 /// Another codec's messages with an id in front, so that a client can have many requests in flight
 /// on one socket.
@@ -18,7 +18,10 @@ use crate::clock::Now;
 /// nothing of ids: whatever handles `Text` handles `Tagged<Text>`.
 ///
 /// ```
-/// use rejoinder::{Client, ServerCore, SimNet, Tagged, Text, Wait};
+/// use rejoinder::codec::{Tagged, Text};
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::{Client, Wait};
 ///
 /// let net = SimNet::new();
 /// let server = "10.0.0.1:9999".parse()?;
@@ -41,7 +44,8 @@ pub struct Tagged<C>(pub C);
 /// Why a datagram is no tagged message, or a message could not be written.
 ///
 /// ```
-/// use rejoinder::{Codec, Tagged, TaggedError, Text};
+/// use rejoinder::codec::{Tagged, TaggedError, Text};
+/// use rejoinder::Codec;
 ///
 /// let codec = Tagged(Text);
 /// assert_eq!(
@@ -82,7 +86,7 @@ impl<C: Codec> Codec for Tagged<C> {
 
     fn encode_response(
         &self,
-        now: Now,
+        now: Timestamp,
         request: &[u8],
         answer: C::Answer<'_>,
         out: &mut Writer<'_>,
@@ -127,10 +131,10 @@ impl<C: Codec> Codec for Tagged<C> {
         Some(u64::from_be_bytes(id))
     }
 
-    fn answers(&self, request: &[u8], response: &[u8]) -> bool {
+    fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         match (split(REQUEST, request), split(RESPONSE, response)) {
             (Some((asked, request)), Some((answered, response))) => {
-                asked == answered && self.0.answers(request, response)
+                asked == answered && self.0.response_matches(request, response)
             }
             _ => false,
         }

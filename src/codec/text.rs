@@ -2,7 +2,7 @@ use std::fmt::{self, Write as _};
 use std::str::{self, Utf8Error};
 
 use super::{Codec, Writer};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
 
 /// Plain UTF-8: a datagram is a text, an empty one the empty text.
 ///
@@ -13,11 +13,12 @@ use crate::clock::Now;
 /// answering each other.
 ///
 /// ```
-/// use rejoinder::{Codec, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::Codec;
 ///
 /// assert_eq!(Text.decode_request("你好".as_bytes())?, "你好");
 /// assert!(Text.decode_request(b"\xff").is_err());
-/// # Ok::<(), rejoinder::TextError>(())
+/// # Ok::<(), rejoinder::codec::TextError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Text;
@@ -25,7 +26,8 @@ pub struct Text;
 /// Why a datagram is no text, or an answer could not be written.
 ///
 /// ```
-/// use rejoinder::{Codec, Text, TextError};
+/// use rejoinder::codec::{Text, TextError};
+/// use rejoinder::Codec;
 ///
 /// let error = Text.decode_request(b"caf\xe9").unwrap_err(); // Latin-1
 /// match error {
@@ -56,7 +58,7 @@ impl Codec for Text {
 
     fn encode_response(
         &self,
-        _: Now,
+        _: Timestamp,
         _: &[u8],
         answer: &dyn fmt::Display,
         out: &mut Writer<'_>,

@@ -20,10 +20,14 @@ use crate::codec::Codec;
 /// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
 /// the same too ([`Codec::request_id`]).
 ///
-/// [`Tagged`]: crate::Tagged
+/// [`Tagged`]: crate::codec::Tagged
 ///
 /// ```
-/// use rejoinder::{Dedup, Inbox, Meta, Now, Outbox, ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::handler::Dedup;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::Timestamp;
 /// use std::sync::atomic::{AtomicU32, Ordering};
 /// use std::time::Duration;
 ///
@@ -46,7 +50,7 @@ use crate::codec::Codec;
 /// for copy in [b"1 book", b"1 book"] {
 ///     inbox.push(copy, Meta::new("192.0.2.1:7777".parse()?));
 /// }
-/// core.handle(Now::system(), &mut inbox, &mut outbox);
+/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
 /// let answers: Vec<_> = outbox.iter().map(|answer| answer.bytes).collect();
 /// assert_eq!(answers, [b"bought 1", b"bought 1"]);
 /// # Ok::<(), std::net::AddrParseError>(())
@@ -82,7 +86,9 @@ impl<H, F, K> Dedup<H, F, K> {
     /// Wraps a handler; `key` tells what makes a request of one peer the same as another.
     ///
     /// ```
-    /// use rejoinder::{Dedup, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::handler::Dedup;
+    /// use rejoinder::sans_io::ServerCore;
     ///
     /// // Every request of a peer is its own key: the same text is the same request.
     /// let once = Dedup::new(
@@ -138,7 +144,9 @@ impl<H, F, K> Dedup<H, F, K> {
     /// confirmable nobody retransmits, they are those (RFC 7252 §4.3): let the key tell.
     ///
     /// ```
-    /// # use rejoinder::{Dedup, ServerCore, Text};
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::handler::Dedup;
+    /// # use rejoinder::sans_io::ServerCore;
     /// # let handler = |_: &str| None::<&str>;
     /// // A request is a kind, C or N, and an id.
     /// let key = |request: &&str| Some((request.starts_with('C'), request.get(1..)?.to_owned()));

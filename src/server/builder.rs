@@ -3,21 +3,22 @@ use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::gate::{Gate, REFLECTOR_PORTS};
 use super::handle::Shared;
 use super::{ServeError, Server, Worker};
 use crate::codec::Codec;
-use crate::transport::{
-    MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Transport, UdpFeature, UdpOptions, UdpTransport,
-};
+use crate::gate::{Gate, REFLECTOR_PORTS};
+use crate::transport::{MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Transport};
+use crate::udp::{UdpFeature, UdpOptions, UdpTransport};
 
 /// Options of a server. Every one has a default that is right for most.
 ///
 /// ```
-/// use rejoinder::{RateLimit, ServerBuilder, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::RateLimit;
+/// use rejoinder::Server;
 /// use std::time::Duration;
 ///
-/// let server = ServerBuilder::new(Text)
+/// let server = Server::builder(Text)
 ///     .max_request_bytes(1_200)
 ///     .max_reply_bytes(1_200)
 ///     .max_age(Duration::from_secs(5)) // when its clients give up
@@ -37,7 +38,7 @@ pub struct ServerBuilder<C, G = ()> {
 
 impl<C: Codec> ServerBuilder<C> {
     /// The defaults.
-    pub fn new(codec: C) -> Self {
+    pub(super) fn new(codec: C) -> Self {
         Self {
             codec,
             gate: (),
@@ -61,12 +62,14 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Adds a [gate](Gate), after those that are there. Default: none, beside what is
     /// [always on](crate::DropReason).
     ///
-    /// A server on a public address should have a [`RateLimit`](crate::RateLimit).
+    /// A server on a public address should have a [`RateLimit`](crate::gate::RateLimit).
     ///
     /// ```
-    /// use rejoinder::{AmplificationLimit, RateLimit, ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::{AmplificationLimit, RateLimit};
+    /// use rejoinder::Server;
     ///
-    /// let server = ServerBuilder::new(Text)
+    /// let server = Server::builder(Text)
     ///     .gate(AmplificationLimit::default())
     ///     .gate(RateLimit::default())
     ///     .bind("127.0.0.1:0")?;
@@ -87,11 +90,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// that only port 0 is not.
     ///
     /// ```
-    /// use rejoinder::{REFLECTOR_PORTS, ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::REFLECTOR_PORTS;
+    /// use rejoinder::Server;
     ///
     /// // NTP's peers ask from port 123 (RFC 5905 §9.1).
     /// let others = REFLECTOR_PORTS.iter().copied().filter(|&port| port != 123);
-    /// let server = ServerBuilder::new(Text)
+    /// let server = Server::builder(Text)
     ///     .blocked_ports(others)
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
@@ -107,7 +112,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// no limit. Zero drops whatever waited at all.
     ///
     /// Its age is the time that it waited in the system's queue, if the transport knows
-    /// ([`Meta::waited`](crate::Meta::waited); over UDP on Linux it does, unless the socket is
+    /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
     /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
     /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
@@ -120,10 +125,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     /// use std::time::Duration;
     ///
-    /// let server = ServerBuilder::new(Text)
+    /// let server = Server::builder(Text)
     ///     .max_age(Duration::from_secs(5))
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
@@ -137,19 +143,20 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// The longest request that is read, in bytes; longer ones are dropped as
     /// [`Truncated`](crate::DropReason::Truncated). Default: 65,507, all that a datagram can carry over
     /// IPv4. Up to 65,527, which is all over IPv6 (RFC 8200 §3); more is an error of
-    /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`on`](Self::on). Zero reads
+    /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`with_transport`](Self::with_transport). Zero reads
     /// empty requests only.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// assert!(
-    ///     ServerBuilder::new(Text)
+    ///     Server::builder(Text)
     ///         .max_request_bytes(65_527)
     ///         .bind("127.0.0.1:0")
     ///         .is_ok()
     /// );
-    /// let error = ServerBuilder::new(Text)
+    /// let error = Server::builder(Text)
     ///     .max_request_bytes(65_528)
     ///     .bind("127.0.0.1:0")
     ///     .unwrap_err();
@@ -166,10 +173,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [requests](Self::max_request_bytes). With zero, only empty replies are.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// // What the way to anybody carries in one piece (RFC 8200 §5): 1,280 bytes less the headers.
-    /// let server = ServerBuilder::new(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
@@ -179,17 +187,19 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
-    /// nothing to [`on`](Self::on), whose transport is open already.
+    /// nothing to [`with_transport`](Self::with_transport), whose transport is open already.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text, UdpOptions};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::Server;
     ///
     /// let large = UdpOptions::new().receive_buffer_bytes(16 << 20);
-    /// let server = ServerBuilder::new(Text).udp(large).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).udp_options(large).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[must_use]
-    pub fn udp(mut self, options: UdpOptions) -> Self {
+    pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
     }
@@ -203,12 +213,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [`UdpOptions::bind_group`]. Zero is an error.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
     /// # #[cfg(target_os = "linux")]
-    /// let server = ServerBuilder::new(Text).workers(2).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).workers(2).bind("127.0.0.1:0")?;
     /// assert!(
-    ///     ServerBuilder::new(Text)
+    ///     Server::builder(Text)
     ///         .workers(0)
     ///         .bind("127.0.0.1:0")
     ///         .is_err()
@@ -226,9 +237,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// of one core per worker, idle or not. Default: `false`.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
-    /// let server = ServerBuilder::new(Text)
+    /// let server = Server::builder(Text)
     ///     .busy_poll(true)
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
@@ -248,9 +260,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [`Unsupported`](io::ErrorKind::Unsupported).
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Server;
     ///
-    /// let server = ServerBuilder::new(Text).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).bind("127.0.0.1:0")?;
     /// assert!(server.local_addr()?.ip().is_loopback());
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -273,14 +286,16 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// A server on a transport that is open already, with one worker.
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Server;
     /// use std::net::UdpSocket;
     ///
     /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let server = ServerBuilder::new(Text).on(UdpTransport::from_socket(socket)?);
+    /// let server = Server::builder(Text).with_transport(UdpTransport::from_socket(socket)?);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn on<T: Transport>(self, transport: T) -> Server<T, C, G> {
+    pub fn with_transport<T: Transport>(self, transport: T) -> Server<T, C, G> {
         self.with(Vec::new(), transport)
     }
 
@@ -293,13 +308,15 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput).
     ///
     /// ```
-    /// use rejoinder::{ServerBuilder, Text, UdpTransport};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Server;
     ///
     /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
-    /// let server = ServerBuilder::new(Text).on_all(transports)?;
+    /// let server = Server::builder(Text).with_transports(transports)?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn on_all<T: Transport>(
+    pub fn with_transports<T: Transport>(
         self,
         transports: impl IntoIterator<Item = T>,
     ) -> io::Result<Server<T, C, G>>
@@ -374,15 +391,15 @@ impl Limits {
 mod tests {
     use std::time::Duration;
 
-    use super::ServerBuilder;
     use crate::codec::Text;
-    use crate::transport::{UdpFeature, UdpOptions};
+    use crate::server::Server;
+    use crate::udp::{UdpFeature, UdpOptions};
 
     #[test]
     #[cfg_attr(miri, ignore = "needs a socket")]
     fn a_limit_to_the_age_asks_for_times_of_arrival_unless_nothing_is_to_be_asked_for() {
         let has_times = |options: UdpOptions| {
-            let builder = ServerBuilder::new(Text).udp(options);
+            let builder = Server::builder(Text).udp_options(options);
             let server = builder.max_age(Duration::from_secs(1)).bind("127.0.0.1:0");
             let features = server.unwrap().workers[0].transport.features();
             features.contains(UdpFeature::Timestamp)

@@ -5,30 +5,35 @@ use std::io::{self, ErrorKind};
 use std::mem;
 use std::net::SocketAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::gate::{Gate, Replies, SourceCheck};
 use super::log::Log;
-use super::stats::{DropReason, Fate, Stats};
-use crate::clock::Now;
+use super::source::SourceCheck;
+use super::stats::{Fate, Stats};
 use crate::codec::Codec;
+use crate::drop_reason::DropReason;
+use crate::gate::{Gate, ReplySize};
 use crate::handler::{Context, Handler, MAX_REPLIES, Reply, ReplyError};
-use crate::transport::{Datagram, ErrorClass, Inbox, Node, Outbox, Sent};
+use crate::sim::Node;
+use crate::timestamp::Timestamp;
+use crate::transport::{Datagram, ErrorClass, Inbox, Outbox, SendReport};
 
 /// The server without its surroundings: no socket, no clock, no thread, only a function from
 /// datagrams to datagrams.
 ///
-/// [`Server`](crate::Server) drives one over a transport; a [`SimNet`](crate::SimNet) hosts one in
+/// [`Server`](crate::Server) drives one over a transport; a [`SimNet`](crate::sim::SimNet) hosts one in
 /// memory; a test, or a driver of your own, calls it directly:
 ///
 /// ```
-/// use rejoinder::{Inbox, Meta, Now, Outbox, ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::Timestamp;
 ///
 /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// inbox.push(b"quiet", Meta::new("192.0.2.1:7777".parse()?));
-/// core.handle(Now::system(), &mut inbox, &mut outbox);
+/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
 /// assert_eq!(
 ///     outbox.iter().next().map(|reply| reply.bytes),
 ///     Some(&b"QUIET"[..])
@@ -37,7 +42,7 @@ use crate::transport::{Datagram, ErrorClass, Inbox, Node, Outbox, Sent};
 /// ```
 pub struct ServerCore<C, H, G = ()> {
     codec: C,
-    handler: Arc<H>,
+    handler: H,
     gate: G,
     sources: SourceCheck,
     max_age: Option<Duration>,
@@ -46,7 +51,7 @@ pub struct ServerCore<C, H, G = ()> {
     last_send_error: Option<LastError>,
     log: Log,
     /// When the latest batch was received, for the log.
-    latest: Now,
+    latest: Timestamp,
     /// What the clock said when it was last read between requests.
     last_read: Duration,
 }
@@ -54,20 +59,6 @@ pub struct ServerCore<C, H, G = ()> {
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
     /// A core that has seen nothing yet.
     pub fn new(codec: C, handler: H) -> Self {
-        Self::shared(codec, Arc::new(handler))
-    }
-
-    /// A core that shares its handler with others.
-    ///
-    /// ```
-    /// use rejoinder::{ServerCore, Text};
-    /// use std::sync::Arc;
-    ///
-    /// let handler = Arc::new(|text: &str| Some(text.to_uppercase()));
-    /// let one = ServerCore::shared(Text, Arc::clone(&handler));
-    /// let other = ServerCore::shared(Text, handler);
-    /// ```
-    pub fn shared(codec: C, handler: Arc<H>) -> Self {
         Self {
             codec,
             handler,
@@ -78,7 +69,7 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
             last_receive_error: None,
             last_send_error: None,
             log: Log::default(),
-            latest: Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH),
+            latest: Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH),
             last_read: Duration::ZERO,
         }
     }
@@ -88,7 +79,9 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// Adds a gate, after those that are there.
     ///
     /// ```
-    /// use rejoinder::{AmplificationLimit, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::AmplificationLimit;
+    /// use rejoinder::sans_io::ServerCore;
     ///
     /// let core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
     /// let core = core.gate(AmplificationLimit::default());
@@ -113,13 +106,16 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// [`ServerBuilder::blocked_ports`](crate::ServerBuilder::blocked_ports).
     ///
     /// ```
-    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
     ///
     /// let echo = |text: &str| Some(text.to_owned());
     /// let mut core = ServerCore::new(Text, echo).blocked_ports([7777]);
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
     /// inbox.push(b"hello", Meta::new("192.0.2.1:7777".parse()?));
-    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     /// assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
@@ -133,13 +129,16 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// with several addresses says each of them. Default: none is known.
     ///
     /// ```
-    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
     ///
     /// let echo = |text: &str| Some(text.to_owned());
     /// let mut core = ServerCore::new(Text, echo).local_addr("192.0.2.1:9999".parse()?);
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
     /// inbox.push(b"hello", Meta::new("192.0.2.1:9999".parse()?));
-    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
@@ -152,7 +151,10 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// How old a request may be, see [`ServerBuilder::max_age`](crate::ServerBuilder::max_age).
     ///
     /// ```
-    /// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
     /// use std::time::Duration;
     ///
     /// let echo = |text: &str| Some(text.to_owned());
@@ -161,7 +163,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// let mut meta = Meta::new("192.0.2.1:7777".parse()?);
     /// meta.waited = Duration::from_secs(6);
     /// inbox.push(b"hello?", meta);
-    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     /// assert_eq!(core.stats().dropped(DropReason::Stale), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
@@ -179,7 +181,11 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// If the outbox has no room even when empty: it must hold at least [`MAX_REPLIES`] datagrams.
     ///
     /// ```
-    /// use rejoinder::{Inbox, MAX_REPLIES, Meta, Now, Outbox, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::handler::MAX_REPLIES;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::Timestamp;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
     /// // Room for the replies to one request at a time.
@@ -189,14 +195,14 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// }
     /// let mut answers = Vec::new();
     /// while !inbox.is_empty() {
-    ///     core.handle(Now::system(), &mut inbox, &mut outbox);
+    ///     core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     ///     answers.extend(outbox.iter().map(|reply| reply.bytes.to_vec())); // send them
     ///     outbox.clear();
     /// }
     /// assert_eq!(answers, [b"ONE", b"TWO"]);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    pub fn handle(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    pub fn handle(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.handle_with_clock(now, || now, inbox, outbox);
     }
 
@@ -213,7 +219,10 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// As [`handle`](Self::handle).
     ///
     /// ```
-    /// use rejoinder::{Inbox, Meta, Now, Outbox, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::Timestamp;
     /// use std::cell::Cell;
     /// use std::time::{Duration, SystemTime};
     ///
@@ -221,7 +230,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// let elapsed = Cell::new(Duration::ZERO);
     /// let clock = || {
     ///     elapsed.set(elapsed.get() + Duration::from_millis(10));
-    ///     Now::new(elapsed.get(), SystemTime::UNIX_EPOCH)
+    ///     Timestamp::new(elapsed.get(), SystemTime::UNIX_EPOCH)
     /// };
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
@@ -235,8 +244,8 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// ```
     pub fn handle_with_clock(
         &mut self,
-        received: Now,
-        clock: impl Fn() -> Now,
+        received: Timestamp,
+        clock: impl Fn() -> Timestamp,
         inbox: &mut Inbox,
         outbox: &mut Outbox,
     ) {
@@ -282,7 +291,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     /// The whole life of a datagram.
     fn answer(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
         is_stale: bool,
         outbox: &mut Outbox,
@@ -318,7 +327,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
 
     fn answer_or_panic(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
         is_stale: bool,
         outbox: &mut Outbox,
@@ -334,7 +343,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         if self.codec.is_response(bytes) {
             return Err(Refusal::For(DropReason::Response));
         }
-        self.gate.admit(now, datagram)?;
+        self.gate.accept(now, datagram)?;
         let request = self
             .codec
             .decode_request(bytes)
@@ -348,7 +357,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         if outbox.len() == queued {
             return Ok(Fate::Silent);
         }
-        let replies = Replies::new(outbox.len() - queued, outbox.bytes_from(queued));
+        let replies = ReplySize::new(outbox.len() - queued, outbox.bytes_from(queued));
         self.gate.release(now, datagram, replies)?;
         Ok(Fate::Replied)
     }
@@ -358,21 +367,23 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// Counts what became of the outbox.
     ///
     /// ```
-    /// use rejoinder::{Sent, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::SendReport;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// let mut sent = Sent {
+    /// let mut sent = SendReport {
     ///     datagrams: 2,
-    ///     ..Sent::default()
+    ///     ..SendReport::default()
     /// };
     /// sent.fail(std::io::ErrorKind::HostUnreachable.into());
-    /// core.sent(&sent);
+    /// core.on_sent(&sent);
     /// assert_eq!(
     ///     (core.stats().replies_sent, core.stats().replies_failed),
     ///     (2, 1)
     /// );
     /// ```
-    pub fn sent(&mut self, sent: &Sent) {
+    pub fn on_sent(&mut self, sent: &SendReport) {
         self.stats.count_sent(sent);
         if let Some(error) = &sent.error {
             self.last_send_error = Some(LastError::new(error));
@@ -383,44 +394,49 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// Counts an attempt to receive that failed.
     ///
     /// ```
-    /// use rejoinder::{ErrorClass, Now, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::ErrorClass;
+    /// use rejoinder::Timestamp;
     /// use std::io;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// core.receive_failed(
-    ///     Now::system(),
+    /// core.on_receive_error(
+    ///     Timestamp::system(),
     ///     &io::Error::from(io::ErrorKind::ConnectionRefused),
     /// );
     /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Peer), 1);
     /// ```
-    pub fn receive_failed(&mut self, now: Now, error: &io::Error) {
+    pub fn on_receive_error(&mut self, now: Timestamp, error: &io::Error) {
         self.stats.count_receive_error(error);
         // That a signal came is nothing to look at.
-        if ErrorClass::of(error) != ErrorClass::Interrupted {
+        if ErrorClass::classify(error) != ErrorClass::Interrupted {
             self.last_receive_error = Some(LastError::new(error));
         }
-        self.log.receive_failed(now, error);
+        self.log.on_receive_error(now, error);
     }
 
     /// Notes how many datagrams the system has dropped in all, see
     /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
     ///
     /// ```
-    /// use rejoinder::{ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// core.kernel_dropped(3);
-    /// core.kernel_dropped(5); // two more, not five
+    /// core.set_kernel_drops(3);
+    /// core.set_kernel_drops(5); // two more, not five
     /// assert_eq!(core.stats().kernel_drops, 5);
     /// ```
-    pub fn kernel_dropped(&mut self, datagrams: u64) {
+    pub fn set_kernel_drops(&mut self, datagrams: u64) {
         self.stats.kernel_drops = datagrams;
     }
 
     /// The counters. Nothing is pending here: what was not popped was not seen.
     ///
     /// ```
-    /// use rejoinder::{ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
     ///
     /// let core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
     /// assert_eq!(core.stats().received, 0);
@@ -440,12 +456,12 @@ impl<C, H, G> ServerCore<C, H, G> {
 }
 
 impl<C: Codec, H: Handler<C>, G: Gate> Node for ServerCore<C, H, G> {
-    fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         self.handle(now, inbox, outbox);
     }
 
-    fn sent(&mut self, sent: &Sent) {
-        self.sent(sent);
+    fn on_sent(&mut self, sent: &SendReport) {
+        self.on_sent(sent);
     }
 }
 

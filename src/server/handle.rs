@@ -10,16 +10,17 @@ use super::stats::Stats;
 /// Stops a [`Server`](super::Server) and reads its counters while it runs.
 ///
 /// ```
-/// use rejoinder::{Client, Server, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::{Client, Server};
 /// use std::thread;
 ///
 /// let server = Server::bind("127.0.0.1:0", Text)?;
 /// let (addr, handle) = (server.local_addr()?, server.handle());
 /// let serving = thread::spawn(move || server.serve(|text: &str| Some(text.to_uppercase())));
 ///
-/// Client::udp(addr, Text)?.request("quiet")?;
+/// Client::connect(addr, Text)?.request("quiet")?;
 /// assert!(handle.last_receive_error().is_none() && handle.last_send_error().is_none());
-/// handle.stop();
+/// handle.shutdown();
 /// serving.join().expect("nothing panics there")?;
 /// assert_eq!(handle.stats().replied, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -35,7 +36,7 @@ impl ServerHandle {
     /// within half a second, unless a handler keeps it longer.
     ///
     /// All that it does is to set a flag, so a signal handler may call it.
-    pub fn stop(&self) {
+    pub fn shutdown(&self) {
         self.shared.end();
     }
 

@@ -15,9 +15,10 @@ mod imp {
 
     use tracing::{Level, debug, enabled, error, info, warn};
 
-    use crate::clock::Now;
+    use crate::drop_reason::DropReason;
     use crate::escape::Escaped;
-    use crate::server::stats::{DropReason, Stats};
+    use crate::server::stats::Stats;
+    use crate::timestamp::Timestamp;
     use crate::transport::{ErrorClass, Meta};
 
     #[derive(Clone, Debug, Default)]
@@ -29,7 +30,7 @@ mod imp {
     impl Log {
         pub(in crate::server) fn dropped(
             &mut self,
-            now: Now,
+            now: Timestamp,
             meta: &Meta,
             reason: DropReason,
             cause: Option<&(dyn Error + 'static)>,
@@ -56,8 +57,8 @@ mod imp {
             }
         }
 
-        pub(in crate::server) fn receive_failed(&mut self, now: Now, error: &io::Error) {
-            let class = ErrorClass::of_receiving(error);
+        pub(in crate::server) fn on_receive_error(&mut self, now: Timestamp, error: &io::Error) {
+            let class = ErrorClass::classify_receive(error);
             if class != ErrorClass::Interrupted
                 && let Some(left_out) = self.budget(class).spend(now)
             {
@@ -67,11 +68,11 @@ mod imp {
 
         pub(in crate::server) fn send_failed(
             &mut self,
-            now: Now,
+            now: Timestamp,
             error: &io::Error,
             datagrams: usize,
         ) {
-            let class = ErrorClass::of(error);
+            let class = ErrorClass::classify(error);
             if let Some(left_out) = self.budget(class).spend(now) {
                 warn!(error = %Shown(error), ?class, datagrams, left_out, "sending failed");
             }
@@ -160,7 +161,7 @@ mod imp {
 
     impl Budget {
         /// If a line may be written: how many could not since the last.
-        fn spend(&mut self, now: Now) -> Option<u64> {
+        fn spend(&mut self, now: Timestamp) -> Option<u64> {
             let second = now.monotonic.as_secs();
             if second != self.second {
                 self.second = second;
@@ -185,8 +186,9 @@ mod imp {
     use std::io;
     use std::net::SocketAddr;
 
-    use crate::clock::Now;
-    use crate::server::stats::{DropReason, Stats};
+    use crate::drop_reason::DropReason;
+    use crate::server::stats::Stats;
+    use crate::timestamp::Timestamp;
     use crate::transport::Meta;
 
     #[derive(Clone, Debug, Default)]
@@ -197,7 +199,7 @@ mod imp {
         #[inline]
         pub(in crate::server) fn dropped(
             &mut self,
-            _: Now,
+            _: Timestamp,
             _: &Meta,
             _: DropReason,
             _: Option<&(dyn Error + 'static)>,
@@ -205,10 +207,10 @@ mod imp {
         }
 
         #[inline]
-        pub(in crate::server) fn receive_failed(&mut self, _: Now, _: &io::Error) {}
+        pub(in crate::server) fn on_receive_error(&mut self, _: Timestamp, _: &io::Error) {}
 
         #[inline]
-        pub(in crate::server) fn send_failed(&mut self, _: Now, _: &io::Error, _: usize) {}
+        pub(in crate::server) fn send_failed(&mut self, _: Timestamp, _: &io::Error, _: usize) {}
     }
 
     pub(in crate::server) fn started(_: &io::Result<SocketAddr>) {}

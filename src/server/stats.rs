@@ -3,7 +3,8 @@ use std::io;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
-use crate::transport::{ErrorClass, ErrorCounts, Sent};
+use crate::drop_reason::DropReason;
+use crate::transport::{ErrorClass, ErrorCounts, SendReport};
 
 /// What became of every datagram: plain counters, since the server began.
 ///
@@ -11,14 +12,17 @@ use crate::transport::{ErrorClass, ErrorCounts, Sent};
 /// `received = replied + silent + dropped + pending`, at every moment and when the server ended.
 ///
 /// ```
-/// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::{DropReason, Timestamp};
 ///
 /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// for datagram in [&b"quiet"[..], b"\xff is not UTF-8"] {
 ///     inbox.push(datagram, Meta::new("192.0.2.1:7777".parse()?));
 /// }
-/// core.handle(Now::system(), &mut inbox, &mut outbox);
+/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
 ///
 /// let stats = core.stats();
 /// assert_eq!(
@@ -93,10 +97,13 @@ impl Stats {
     /// Attempts to receive that ended with an error of one class.
     ///
     /// ```
-    /// use rejoinder::{ErrorClass, Now, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::ErrorClass;
+    /// use rejoinder::Timestamp;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// core.receive_failed(Now::system(), &std::io::ErrorKind::OutOfMemory.into());
+    /// core.on_receive_error(Timestamp::system(), &std::io::ErrorKind::OutOfMemory.into());
     /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Resources), 1);
     /// ```
     pub fn receive_errors_of(&self, class: ErrorClass) -> u64 {
@@ -106,12 +113,14 @@ impl Stats {
     /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
     ///
     /// ```
-    /// use rejoinder::{ErrorClass, Sent, ServerCore, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{ErrorClass, SendReport};
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// let mut sent = Sent::default();
+    /// let mut sent = SendReport::default();
     /// sent.fail(std::io::ErrorKind::PermissionDenied.into()); // a firewall
-    /// core.sent(&sent);
+    /// core.on_sent(&sent);
     /// assert_eq!(core.stats().send_errors_of(ErrorClass::Configuration), 1);
     /// ```
     pub fn send_errors_of(&self, class: ErrorClass) -> u64 {
@@ -171,12 +180,12 @@ impl Stats {
     }
 
     pub(super) fn count_receive_error(&mut self, error: &io::Error) {
-        let class = ErrorClass::of_receiving(error);
+        let class = ErrorClass::classify_receive(error);
         self.receive_errors += u64::from(class != ErrorClass::Interrupted);
         self.receive_errors_by_class.add(class, 1);
     }
 
-    pub(super) fn count_sent(&mut self, sent: &Sent) {
+    pub(super) fn count_sent(&mut self, sent: &SendReport) {
         self.replies_sent += sent.datagrams as u64;
         self.replies_failed += sent.failed as u64;
         self.send_errors_by_class.merge(&sent.errors);
@@ -184,7 +193,7 @@ impl Stats {
         let class = sent
             .error
             .as_ref()
-            .map_or(ErrorClass::Other, ErrorClass::of);
+            .map_or(ErrorClass::Other, ErrorClass::classify);
         self.send_errors_by_class.add(class, unclassified);
     }
 
@@ -267,110 +276,6 @@ impl fmt::Display for Stats {
             write!(f, "; dropped by the system {}", self.kernel_drops)?;
         }
         Ok(())
-    }
-}
-
-/// Why a datagram was dropped: nothing was sent for it.
-///
-/// A datagram meets the checks in the order of this list. All but those that say otherwise are
-/// always on.
-///
-/// ```
-/// use rejoinder::DropReason;
-///
-/// assert_eq!(DropReason::SourceReflector.to_string(), "reflector port");
-/// assert_eq!(DropReason::Gate("no question").to_string(), "no question");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// It was longer than the limit for requests, so only a part of it arrived.
-    Truncated,
-    /// No host can have sent it: it came from port 0, or from a broadcast, multicast, unspecified or
-    /// reserved address (in IPv4 all of 0.0.0.0/8 and of 224.0.0.0 and above), or from an address
-    /// that is none of IP. A directed broadcast address (192.0.2.255, say) cannot be known here; the
-    /// system refuses to send to it.
-    SourceInvalid,
-    /// It came from a port of a service that answers whatever it gets, or that attackers hide
-    /// behind: [`REFLECTOR_PORTS`](crate::REFLECTOR_PORTS), unless set otherwise.
-    SourceReflector,
-    /// It came from the address of the server itself; or from the server's own port, if it is bound
-    /// to every address of the machine (`0.0.0.0` or `[::]`), as any of them may be its own.
-    ///
-    /// So a client that happens to use the very port of such a server is not answered. One whose
-    /// port the system chooses does with a chance of one in some 64,000 at most, and asks again from
-    /// another. Peers that use that port on purpose, as NTP's may, need a server that is bound to one
-    /// address.
-    SourceOwn,
-    /// It had waited for longer than [`max_age`](crate::ServerBuilder::max_age), if that is set.
-    Stale,
-    /// It is a response. Answering it could go on for ever.
-    Response,
-    /// A [`RateLimit`](crate::RateLimit) is among the gates, and enough was sent to its network.
-    RateLimited,
-    /// Another [gate](crate::Gate) dropped it, and this is what it said.
-    Gate(&'static str),
-    /// The codec could not decode it.
-    Malformed,
-    /// The handler panicked, or the codec or a gate did.
-    HandlerPanicked,
-    /// The handler gave up because a reply could not be queued.
-    ReplyFailed,
-    /// An [`AmplificationLimit`](crate::AmplificationLimit) is among the gates, and the replies
-    /// would have passed it.
-    Amplification,
-}
-
-impl DropReason {
-    /// All but those of the gates of users.
-    const BUILT_IN: [Self; 11] = [
-        Self::Truncated,
-        Self::SourceInvalid,
-        Self::SourceReflector,
-        Self::SourceOwn,
-        Self::Stale,
-        Self::Response,
-        Self::RateLimited,
-        Self::Malformed,
-        Self::HandlerPanicked,
-        Self::ReplyFailed,
-        Self::Amplification,
-    ];
-
-    fn counter_name(self) -> &'static str {
-        match self {
-            Self::Truncated => "dropped_truncated",
-            Self::SourceInvalid => "dropped_source_invalid",
-            Self::SourceReflector => "dropped_source_reflector",
-            Self::SourceOwn => "dropped_source_own",
-            Self::Stale => "dropped_stale",
-            Self::Response => "dropped_response",
-            Self::RateLimited => "dropped_rate_limited",
-            Self::Gate(_) => "dropped_gate",
-            Self::Malformed => "dropped_malformed",
-            Self::HandlerPanicked => "dropped_handler_panicked",
-            Self::ReplyFailed => "dropped_reply_failed",
-            Self::Amplification => "dropped_amplification",
-        }
-    }
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Truncated => "truncated",
-            Self::SourceInvalid => "invalid source",
-            Self::SourceReflector => "reflector port",
-            Self::SourceOwn => "own address",
-            Self::Stale => "stale",
-            Self::Response => "response",
-            Self::RateLimited => "rate limited",
-            Self::Gate(reason) => reason,
-            Self::Malformed => "malformed",
-            Self::HandlerPanicked => "handler panicked",
-            Self::ReplyFailed => "reply failed",
-            Self::Amplification => "amplification",
-        })
     }
 }
 
@@ -468,7 +373,7 @@ const OTHER_GATES: &str = "other gates";
 mod tests {
     use std::io::ErrorKind;
 
-    use super::{DropReason, ErrorClass, Fate, Sent, Stats};
+    use super::{DropReason, ErrorClass, Fate, SendReport, Stats};
 
     #[test]
     fn every_fate_is_counted_once_and_stats_add_up() {
@@ -532,14 +437,14 @@ mod tests {
     #[test]
     fn refused_replies_are_counted_by_class_however_a_transport_tells() {
         let mut stats = Stats::default();
-        let mut sent = Sent::default();
+        let mut sent = SendReport::default();
         sent.fail(ErrorKind::ConnectionRefused.into());
         sent.fail(ErrorKind::PermissionDenied.into());
         stats.count_sent(&sent);
-        stats.count_sent(&Sent {
+        stats.count_sent(&SendReport {
             failed: 3,
             error: Some(ErrorKind::PermissionDenied.into()),
-            ..Sent::default()
+            ..SendReport::default()
         });
         assert_eq!(stats.replies_failed, 5);
         assert_eq!(stats.send_errors_of(ErrorClass::Peer), 1);

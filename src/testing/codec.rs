@@ -20,16 +20,17 @@ use crate::codec::{Codec, Correlation, Writer};
 /// - "what does not fit is too long": an encoder says so, and does not write half.
 ///
 /// ```
-/// use rejoinder::testing::codec_laws;
-/// use rejoinder::{Codec, Now, Tagged, Text};
+/// use rejoinder::testing::codec_conformance;
+/// use rejoinder::codec::{Tagged, Text};
+/// use rejoinder::{Codec, Timestamp};
 ///
 /// let codec = Tagged(Text);
-/// codec_laws(&codec, &[b"?\0\0\0\0\0\0\0\x07question"], |request, out| {
-///     codec.encode_response(Now::system(), request, &"answer", out)
+/// codec_conformance(&codec, &[b"?\0\0\0\0\0\0\0\x07question"], |request, out| {
+///     codec.encode_response(Timestamp::system(), request, &"answer", out)
 /// })?;
-/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// # Ok::<(), rejoinder::testing::Violation>(())
 /// ```
-pub fn codec_laws<C: Codec>(
+pub fn codec_conformance<C: Codec>(
     codec: &C,
     requests: &[&[u8]],
     respond: impl Fn(&[u8], &mut Writer<'_>) -> Result<(), C::Error>,
@@ -96,7 +97,7 @@ pub fn codec_laws<C: Codec>(
                 let _ = codec.response_id(&bytes);
                 let _ = requests
                     .iter()
-                    .any(|request| codec.answers(request, &bytes));
+                    .any(|request| codec.response_matches(request, &bytes));
                 (
                     codec.decode_request(&bytes).is_ok(),
                     codec.is_response(&bytes),
@@ -146,7 +147,7 @@ fn ids<C: Codec>(
         )?;
         law(
             "a response answers its request",
-            codec.answers(&asked, &response),
+            codec.response_matches(&asked, &response),
             || format!("{response:02x?} does not answer {asked:02x?}"),
         )?;
         let distinct = earlier.is_none_or(|earlier| earlier != asked);

@@ -3,20 +3,23 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, prop_oneof};
 
-use crate::transport::{Fault, Script};
+use crate::sim::{Fault, Script};
 
 /// Scripts with at most `faults` faults among the first `datagrams` datagrams of a network. What
 /// fails shrinks to the fewest faults, the earliest datagrams and the shortest delays.
 ///
 /// Delays are whole milliseconds, at most 10 seconds.
 ///
-/// Within [`SimNet::run`](crate::SimNet::run), assert with `assert!`, not with `prop_assert!`: that
+/// Within [`SimNet::run`](crate::sim::SimNet::run), assert with `assert!`, not with `prop_assert!`: that
 /// returns an error, and only a panic is told with the network that makes it again.
 ///
 /// ```
 /// use proptest::prelude::*;
 /// use rejoinder::testing::scripts;
-/// use rejoinder::{Client, ServerCore, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::Client;
 ///
 /// // Three sends in five seconds: two faults cannot spoil them all.
 /// proptest!(|(script in scripts(10, 2))| {

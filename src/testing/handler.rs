@@ -2,10 +2,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use super::{Kept, law, mutations};
-use crate::clock::Now;
 use crate::codec::Codec;
+use crate::drop_reason::DropReason;
 use crate::handler::{Handler, MAX_REPLIES};
-use crate::server::{DropReason, ServerCore};
+use crate::server::ServerCore;
+use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 
 /// Checks what every service should keep, on datagrams that are made from samples: some requests,
@@ -21,13 +22,14 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 /// - "the samples are requests": so that the handler gets to see something.
 ///
 /// ```
-/// use rejoinder::testing::handler_laws;
-/// use rejoinder::{Ctime, zurich};
+/// use rejoinder::testing::handler_conformance;
+/// use rejoinder::bot::zurich;
+/// use rejoinder::codec::Ctime;
 ///
-/// handler_laws(&Ctime::utc(), zurich(), &["你好吗？".as_bytes()])?;
-/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// handler_conformance(&Ctime::utc(), zurich(), &["你好吗？".as_bytes()])?;
+/// # Ok::<(), rejoinder::testing::Violation>(())
 /// ```
-pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
+pub fn handler_conformance<C: Codec + Clone, H: Handler<C>>(
     codec: &C,
     handler: H,
     requests: &[&[u8]],
@@ -75,11 +77,11 @@ pub fn handler_laws<C: Codec + Clone, H: Handler<C>>(
 fn answer<C: Codec, H: Handler<C>>(
     core: &mut ServerCore<C, H>,
     bytes: &[u8],
-) -> Result<Vec<Vec<u8>>, super::BrokenLaw> {
+) -> Result<Vec<Vec<u8>>, super::Violation> {
     // A port from which a server lets itself be asked.
     let peer = SocketAddr::from(([192, 0, 2, 1], 49_152));
     let second = Duration::from_secs(946_684_800);
-    let now = Now::new(second, SystemTime::UNIX_EPOCH + second);
+    let now = Timestamp::new(second, SystemTime::UNIX_EPOCH + second);
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
     let mut outbox = Outbox::new(MAX_REPLIES, MAX_DATAGRAM_BYTES);
     inbox.push(bytes, Meta::new(peer));

@@ -2,16 +2,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{BrokenLaw, Kept, law};
+use super::{Kept, Violation, law};
 use crate::transport::{
-    Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, Sent, Transport, Wait,
+    Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport, Transport, Wait,
 };
 
 /// Two transports that can reach each other, with nothing else on the way between them, and no
 /// faults.
 ///
 /// ```
-/// use rejoinder::SimNet;
+/// use rejoinder::sim::SimNet;
 /// use rejoinder::testing::Pair;
 ///
 /// let net = SimNet::new();
@@ -50,7 +50,7 @@ impl<A: Transport, B: Transport> Pair<A, B> {
     /// bound to `[::]`, say.
     ///
     /// ```
-    /// use rejoinder::UdpTransport;
+    /// use rejoinder::udp::UdpTransport;
     /// use rejoinder::testing::Pair;
     ///
     /// let bind = UdpTransport::bind;
@@ -86,16 +86,16 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 /// An error when a pair is opened, or of `recv` in between, is a broken law too.
 ///
 /// ```
-/// use rejoinder::UdpTransport;
-/// use rejoinder::testing::{Pair, transport_laws};
+/// use rejoinder::udp::UdpTransport;
+/// use rejoinder::testing::{Pair, transport_conformance};
 ///
-/// transport_laws(|| {
+/// transport_conformance(|| {
 ///     let bind = || UdpTransport::bind("127.0.0.1:0");
 ///     Pair::new(bind()?, bind()?)
 /// })?;
-/// # Ok::<(), rejoinder::testing::BrokenLaw>(())
+/// # Ok::<(), rejoinder::testing::Violation>(())
 /// ```
-pub fn transport_laws<A: Transport, B: Transport>(
+pub fn transport_conformance<A: Transport, B: Transport>(
     mut open: impl FnMut() -> io::Result<Pair<A, B>>,
 ) -> Kept {
     let laws: [fn(&mut Ends<'_>) -> Kept; 7] = [
@@ -108,7 +108,7 @@ pub fn transport_laws<A: Transport, B: Transport>(
         answers_leave_from_where_was_asked,
     ];
     for check in laws {
-        let mut pair = open().map_err(|error| BrokenLaw {
+        let mut pair = open().map_err(|error| Violation {
             law: "a pair can be opened",
             found: error.to_string(),
         })?;
@@ -142,7 +142,7 @@ struct Ends<'a> {
 }
 
 impl Ends<'_> {
-    fn send(&mut self, datagrams: &[&[u8]]) -> Sent {
+    fn send(&mut self, datagrams: &[&[u8]]) -> SendReport {
         let outbox = outbox(datagrams.iter().map(|&bytes| (self.to_addr, bytes)));
         self.from.send(&outbox)
     }
@@ -152,7 +152,7 @@ impl Ends<'_> {
         &mut self,
         count: usize,
         inbox: &mut Inbox,
-    ) -> Result<Vec<(Vec<u8>, Meta)>, BrokenLaw> {
+    ) -> Result<Vec<(Vec<u8>, Meta)>, Violation> {
         let mut received = Vec::new();
         let deadline = self.to.now().monotonic + PATIENCE;
         while received.len() < count {
@@ -335,12 +335,12 @@ fn answers_leave_from_where_was_asked(ends: &mut Ends<'_>) -> Kept {
     )
 }
 
-fn recv(transport: &mut dyn Transport, inbox: &mut Inbox, wait: Wait) -> Result<usize, BrokenLaw> {
+fn recv(transport: &mut dyn Transport, inbox: &mut Inbox, wait: Wait) -> Result<usize, Violation> {
     loop {
         match transport.recv(inbox, wait) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                return Err(BrokenLaw {
+                return Err(Violation {
                     law: "recv fails only if something failed",
                     found: error.to_string(),
                 });

@@ -3,10 +3,10 @@ use std::io::{self, ErrorKind};
 /// What kind of trouble an error of a socket tells of, and so what there is to do about it.
 ///
 /// ```
-/// use rejoinder::ErrorClass;
+/// use rejoinder::transport::ErrorClass;
 /// use std::io::{Error, ErrorKind};
 ///
-/// let class = |kind: ErrorKind| ErrorClass::of(&Error::from(kind));
+/// let class = |kind: ErrorKind| ErrorClass::classify(&Error::from(kind));
 /// assert_eq!(class(ErrorKind::ConnectionRefused), ErrorClass::Peer);
 /// assert_eq!(
 ///     class(ErrorKind::PermissionDenied),
@@ -37,7 +37,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// The class of an error.
-    pub fn of(error: &io::Error) -> Self {
+    pub fn classify(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::Interrupted => Self::Interrupted,
             ErrorKind::ConnectionRefused
@@ -62,10 +62,10 @@ impl ErrorClass {
 
     /// The class of an error in receiving. No firewall refuses that; but a router may refuse what was
     /// sent before, and say so (RFC 4443 §3.1, codes 1, 5 and 6).
-    pub(crate) fn of_receiving(error: &io::Error) -> Self {
+    pub fn classify_receive(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(EACCES) => Self::Peer,
-            _ => Self::of(error),
+            _ => Self::classify(error),
         }
     }
 
@@ -88,7 +88,7 @@ pub(crate) const PROVOKED_PER_PAUSE: u32 = 64;
 /// How many errors there were of each class.
 ///
 /// ```
-/// use rejoinder::{ErrorClass, ErrorCounts};
+/// use rejoinder::transport::{ErrorClass, ErrorCounts};
 ///
 /// let mut today = ErrorCounts::default();
 /// today.add(ErrorClass::Peer, 2);
@@ -182,7 +182,7 @@ mod tests {
         ];
         for (code, class) in classes {
             assert_eq!(
-                ErrorClass::of(&io::Error::from_raw_os_error(code)),
+                ErrorClass::classify(&io::Error::from_raw_os_error(code)),
                 class,
                 "{code}"
             );
@@ -195,9 +195,12 @@ mod tests {
         use std::io;
 
         let eacces = io::Error::from_raw_os_error(13);
-        assert_eq!(ErrorClass::of_receiving(&eacces), ErrorClass::Peer);
+        assert_eq!(ErrorClass::classify_receive(&eacces), ErrorClass::Peer);
         let eperm = io::Error::from_raw_os_error(1);
-        assert_eq!(ErrorClass::of_receiving(&eperm), ErrorClass::Configuration);
+        assert_eq!(
+            ErrorClass::classify_receive(&eperm),
+            ErrorClass::Configuration
+        );
     }
 
     #[test]

@@ -10,9 +10,11 @@ use coap_lite::Packet;
 use domain::base::Name;
 use domain::base::iana::{Class, Rtype};
 use proptest::prelude::*;
-use rejoinder::{
-    Codec, DropReason, Handler, Inbox, Meta, Now, Outbox, Raw, Robot, ServerCore, Writer, zurich,
-};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::Raw;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, Meta, Outbox};
+use rejoinder::{Codec, DropReason, Handler, Timestamp, Writer};
 
 use crate::coap::codec::Coap;
 use crate::dns::codec::{Dns, Edns, Query};
@@ -34,7 +36,7 @@ pub(crate) fn ask<C: Codec, H: Handler<C>>(
     let (mut inbox, mut outbox) = (Inbox::new(1, 4096), Outbox::new(16, 65_507));
     inbox.push(request, Meta::new(PEER.parse().unwrap()));
     core.handle(
-        Now::new(TIME, SystemTime::UNIX_EPOCH + TIME),
+        Timestamp::new(TIME, SystemTime::UNIX_EPOCH + TIME),
         &mut inbox,
         &mut outbox,
     );
@@ -154,7 +156,7 @@ fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
     let (mut inbox, mut outbox) = (Inbox::new(2, 48), Outbox::new(32, 48));
     inbox.push(&request, Meta::new(([192, 0, 2, 1], 123).into()));
     inbox.push(&request, Meta::new(([192, 0, 2, 1], 53).into()));
-    core.handle(Now::system(), &mut inbox, &mut outbox);
+    core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     let peers: Vec<u16> = outbox.iter().map(|it| it.peer.port()).collect();
     assert_eq!(peers, [123]);
     assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
@@ -167,7 +169,7 @@ fn dns_answers_a_resolver_that_asks_from_port_53() {
     let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
     inbox.push(&request, Meta::new(([192, 0, 2, 1], 53).into()));
     inbox.push(&request, Meta::new(([192, 0, 2, 1], 5353).into()));
-    core.handle(Now::system(), &mut inbox, &mut outbox);
+    core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     let peers: Vec<u16> = outbox.iter().map(|it| it.peer.port()).collect();
     assert_eq!(peers, [53]);
     assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
@@ -260,7 +262,7 @@ fn dns_keeps_the_case_of_the_question_and_knows_names_in_any() {
     let response = answer(&mut core, &upper);
     assert_eq!(response[12..29], upper[12..29]);
     assert_eq!(response[29..], answer(&mut core, &lower)[29..]);
-    assert!(Dns.answers(&lower, &response));
+    assert!(Dns.response_matches(&lower, &response));
 }
 
 #[test]
@@ -436,7 +438,7 @@ fn coap_says_so_when_the_answer_is_too_long() {
     for _ in 0..2 {
         let (mut inbox, mut outbox) = (Inbox::new(1, 1152), Outbox::new(16, 1152));
         inbox.push(&request, Meta::new(PEER.parse().unwrap()));
-        core.handle(Now::system(), &mut inbox, &mut outbox);
+        core.handle(Timestamp::system(), &mut inbox, &mut outbox);
         let answers: Vec<&[u8]> = outbox.iter().map(|it| it.bytes).collect();
         // ACK 5.00.
         let expected = [
@@ -567,7 +569,7 @@ fn check<C: Codec + Copy, H: Handler<C>>(
     handler: Arc<H>,
     datagram: &[u8],
 ) -> Result<(), TestCaseError> {
-    let mut core = ServerCore::shared(codec, handler);
+    let mut core = ServerCore::new(codec, handler);
     for response in ask(&mut core, datagram) {
         prop_assert!(codec.is_response(&response));
         // The one response without content is CoAP's reset.

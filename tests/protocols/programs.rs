@@ -15,7 +15,10 @@ use coap_lite::{CoapOption, MessageClass, Packet, RequestType, ResponseType};
 use domain::base::iana::{Class, Rcode, Rtype};
 use domain::base::{Header, Name};
 use domain::rdata::A;
-use rejoinder::{Client, ClientBuilder, Now, Raw, ServerCore, UdpOptions, Wait};
+use rejoinder::codec::Raw;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Client, Timestamp, Wait};
 
 use crate::coap::codec::Coap;
 use crate::dns::codec::{Dns, Query};
@@ -99,10 +102,15 @@ fn socat_reads_the_date_and_the_quote_of_the_day() {
     let addr = format!("UDP:127.0.0.1:{port}");
     let of_the_day = || {
         let mut core = ServerCore::new(Raw, Service::Quote);
-        let (mut inbox, mut outbox) =
-            (rejoinder::Inbox::new(1, 9), rejoinder::Outbox::new(16, 512));
-        inbox.push(b"", rejoinder::Meta::new(([127, 0, 0, 1], 9999).into()));
-        core.handle(Now::system(), &mut inbox, &mut outbox);
+        let (mut inbox, mut outbox) = (
+            rejoinder::transport::Inbox::new(1, 9),
+            rejoinder::transport::Outbox::new(16, 512),
+        );
+        inbox.push(
+            b"",
+            rejoinder::transport::Meta::new(([127, 0, 0, 1], 9999).into()),
+        );
+        core.handle(Timestamp::system(), &mut inbox, &mut outbox);
         String::from_utf8(outbox.iter().next().unwrap().bytes.to_vec()).unwrap()
     };
     let before = of_the_day();
@@ -474,8 +482,8 @@ impl NameServer {
         let peer = SocketAddr::from(([127, 0, 0, 1], self.port));
         let name = Name::<Vec<u8>>::from_str("example.org").unwrap();
         while started.elapsed() < PATIENCE / 6 {
-            let builder = ClientBuilder::new(Dns).timeout(Duration::from_millis(200));
-            let mut client = builder.on(UdpOptions::new(), peer);
+            let builder = Client::builder(Dns).timeout(Duration::from_millis(200));
+            let mut client = builder.with_connector(UdpOptions::new(), peer);
             let query = question(name.as_slice(), Rtype::SOA);
             if client
                 .request(query)
@@ -539,8 +547,8 @@ fn dig_prints_the_same_from_knot_nsd_and_us() {
 /// Asks for names that are there and names that are not, many at a time.
 fn asks_many_at_once(server: &NameServer) {
     let peer = SocketAddr::from(([127, 0, 0, 1], server.port));
-    let builder = ClientBuilder::new(Dns).window(256).timeout(PATIENCE);
-    let mut client = builder.on(UdpOptions::new(), peer);
+    let builder = Client::builder(Dns).window(256).timeout(PATIENCE);
+    let mut client = builder.with_connector(UdpOptions::new(), peer);
     let name = |text: &str| Name::<Vec<u8>>::from_str(text).unwrap();
     let there = [
         ("ns1", [192, 0, 2, 53]),
@@ -719,9 +727,9 @@ fn client_asks_a_coap_server_many_things_at_once() {
     let _server = Program::start(&mut command);
 
     let peer: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
-    let mut client: Client<UdpOptions, Coap> = ClientBuilder::new(Coap)
+    let mut client: Client<UdpOptions, Coap> = Client::builder(Coap)
         .timeout(PATIENCE)
-        .on(UdpOptions::new(), peer);
+        .with_connector(UdpOptions::new(), peer);
     let get = |path: &str| {
         let mut request = Packet::new();
         request.header.code = MessageClass::Request(RequestType::Get);

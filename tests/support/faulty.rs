@@ -5,7 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rejoinder::{Inbox, Now, Outbox, Sent, Transport, Wait};
+use rejoinder::transport::{Inbox, Outbox, SendReport};
+use rejoinder::{Timestamp, Transport, Wait};
 
 /// Wraps a transport, and fails where a test wants it to.
 pub(crate) struct Faulty<T> {
@@ -60,18 +61,22 @@ impl<T: Transport> Transport for Faulty<T> {
         }
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
-        let mut sent = Sent::default();
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             if let Some(error) = next(&self.faults.send) {
                 sent.fail(error);
                 continue;
             }
             let mut one = Outbox::new(1, datagram.bytes.len());
-            one.push_with::<rejoinder::OutboxFull>(datagram.peer, datagram.local, |space| {
-                space.copy_from_slice(datagram.bytes);
-                Ok(datagram.bytes.len())
-            })
+            one.push_with::<rejoinder::transport::OutboxFull>(
+                datagram.peer,
+                datagram.local,
+                |space| {
+                    space.copy_from_slice(datagram.bytes);
+                    Ok(datagram.bytes.len())
+                },
+            )
             .unwrap();
             sent.datagrams += self.inner.send(&one).datagrams;
         }
@@ -82,7 +87,7 @@ impl<T: Transport> Transport for Faulty<T> {
         self.inner.local_addr()
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.inner.now()
     }
 }

@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rejoinder::{Ctime, Robot, ServerCore, zurich};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::Ctime;
+use rejoinder::sans_io::ServerCore;
 
 /// A core of its own for each test, around the one robot.
-pub(crate) fn core() -> ServerCore<Ctime, Robot> {
+pub(crate) fn core() -> ServerCore<Ctime, Arc<Robot>> {
     static ROBOT: LazyLock<Arc<Robot>> = LazyLock::new(|| Arc::new(zurich()));
-    ServerCore::shared(Ctime::utc(), Arc::clone(&ROBOT))
+    ServerCore::new(Ctime::utc(), Arc::clone(&ROBOT))
 }

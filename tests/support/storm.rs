@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rejoinder::{
-    Client, ClientBuilder, Codec, Link, RequestError, Retry, ServerCore, SimNet, Tagged, Text, Wait,
-};
+use rejoinder::codec::{Tagged, Text};
+use rejoinder::sans_io::ServerCore;
+use rejoinder::sim::{Link, SimNet};
+use rejoinder::{Client, ClientBuilder, Codec, RequestError, Retry, Wait};
 
 /// How the exchanges of one or many seeds ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,8 +38,8 @@ pub fn survive(net: &SimNet, seed: u64) -> Tally {
     net.host(with_ids, ServerCore::new(Tagged(Text), answer))
         .unwrap();
     net.host(without, ServerCore::new(Text, answer)).unwrap();
-    let mut one = client(Tagged(Text)).on(net.clone(), with_ids);
-    let mut other = client(Text).on(net.clone(), without);
+    let mut one = client(Tagged(Text)).with_connector(net.clone(), with_ids);
+    let mut other = client(Text).with_connector(net.clone(), without);
 
     let mut tally = Tally::default();
     // What is late in one round arrives in the middle of a later one.
@@ -89,7 +90,7 @@ fn answer(question: &str) -> String {
 
 fn client<C: Codec>(codec: C) -> ClientBuilder<C> {
     // Retransmissions cross with answers that are only late, so there are many of both.
-    ClientBuilder::new(codec)
+    Client::builder(codec)
         .timeout(TIMEOUT)
         .retry(Retry::new().initial(ms(300)))
 }

@@ -10,10 +10,12 @@ use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rejoinder::{
-    Ctime, Gate, Outbox, OutboxFull, RateLimit, Server, ServerBuilder, Stats, Transport,
-    UdpOptions, zurich,
-};
+use rejoinder::bot::zurich;
+use rejoinder::codec::Ctime;
+use rejoinder::gate::{Gate, RateLimit};
+use rejoinder::transport::{Outbox, OutboxFull};
+use rejoinder::udp::UdpOptions;
+use rejoinder::{Server, Stats, Transport};
 
 use crate::faulty::{Faults, Faulty};
 use crate::settings::Setting;
@@ -38,7 +40,7 @@ pub(crate) fn process() {
         let limit = RateLimit::builder().answers_per_second(answers.parse().unwrap());
         limit.build().unwrap()
     });
-    let mut builder = ServerBuilder::new(Ctime::local()).gate(limit);
+    let mut builder = Server::builder(Ctime::local()).gate(limit);
     if let Some(workers) = options.get("workers") {
         builder = builder.workers(workers.parse().unwrap());
     }
@@ -48,13 +50,13 @@ pub(crate) fn process() {
     let no_faults = Faults::default();
     if options.contains_key("faults") {
         let (transport, faults) = Faulty::new(udp.bind(bind).unwrap());
-        serve(builder.on(transport), &faults);
+        serve(builder.with_transport(transport), &faults);
     } else if let Some(peer) = options.get("poke") {
         let mut transport = udp.bind(bind).unwrap();
         poke(&mut transport, peer);
-        serve(builder.on(transport), &no_faults);
+        serve(builder.with_transport(transport), &no_faults);
     } else {
-        serve(builder.udp(udp).bind(bind).unwrap(), &no_faults);
+        serve(builder.udp_options(udp).bind(bind).unwrap(), &no_faults);
     }
 }
 
@@ -78,7 +80,7 @@ where
         }
         say(&told(&handle.stats()));
     }
-    handle.stop();
+    handle.shutdown();
     say(&told(&server.join().unwrap().unwrap()));
 }
 

@@ -5,10 +5,9 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use rejoinder::{
-    Connect as _, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, Transport as _, UdpOptions,
-    UdpTransport, Wait,
-};
+use rejoinder::transport::{Connect as _, Inbox, Outbox, OutboxFull, MAX_DATAGRAM_BYTES};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{Transport as _, Wait};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -9,7 +9,10 @@ use std::process::exit;
 use bytes::{BufMut as _, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use regex::Regex;
-use rejoinder::{Codec as _, Ctime, Now, Robot, ServerBuilder, UdpOptions, Writer, zurich};
+use rejoinder::bot::{Robot, zurich};
+use rejoinder::codec::Ctime;
+use rejoinder::udp::UdpOptions;
+use rejoinder::{ServerBuilder, Codec as _, Server, Timestamp, Writer};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::udp::UdpFramed;
 
@@ -60,7 +63,7 @@ impl Peer {
     pub fn serve(self, cores: &[usize]) -> Result<(), Box<dyn Error>> {
         sys::end_with_parent();
         sys::pin(cores)?;
-        let server = ServerBuilder::new(Ctime::local());
+        let server = Server::builder(Ctime::local());
         match self {
             Self::Std => std_loop(&socket()?),
             Self::Framed => {
@@ -71,7 +74,7 @@ impl Peer {
             }
             Self::Bare => bare(&socket()?),
             Self::Ours => ours(server),
-            Self::OursPortable => ours(server.udp(UdpOptions::new().portable())),
+            Self::OursPortable => ours(server.udp_options(UdpOptions::new().portable())),
             Self::OursWorkers => ours(server.workers(2)),
             Self::OursPolling => ours(server.busy_poll(true)),
         }
@@ -170,10 +173,10 @@ fn bare(socket: &UdpSocket) -> ! {
         }
     }
     let (robot, codec) = (zurich(), Ctime::local());
-    let now = std::cell::Cell::new(Now::system());
+    let now = std::cell::Cell::new(Timestamp::system());
     sys::bare_loop(
         socket,
-        || now.set(Now::system()),
+        || now.set(Timestamp::system()),
         |request, space| {
             let Ok(request) = std::str::from_utf8(request) else {
                 return 0;

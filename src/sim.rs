@@ -1,11 +1,11 @@
 //! A network in memory, in virtual time.
 
-mod dice;
 mod endpoint;
 mod flight;
 mod link;
 mod node;
 mod ports;
+mod rng;
 mod script;
 mod state;
 mod trace;
@@ -28,9 +28,9 @@ pub use self::node::Node;
 pub use self::script::{Fault, Script, ScriptError};
 use self::state::{Endpoint, Queue, State};
 pub use self::trace::{PacketFate, Trace, TraceEvent};
-use super::batch::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
-use super::{Connect, Wait, canonical};
-use crate::clock::Now;
+use crate::timestamp::Timestamp;
+use crate::transport::{Connect, Wait, canonical};
+use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
 
 /// A network in memory, with any number of machines and endpoints, for tests without a socket, a
 /// thread or a sleep.
@@ -46,7 +46,7 @@ use crate::clock::Now;
 ///
 /// What has a loop of its own does not belong on a thread beside it: a
 /// [`Server`](crate::Server) over an endpoint waits without end, so that it would drive the virtual
-/// time on for ever. [Host](Self::host) its [`ServerCore`](crate::ServerCore) instead.
+/// time on for ever. [Host](Self::host) its [`ServerCore`](crate::sans_io::ServerCore) instead.
 ///
 /// A new network is perfect. [Links](Link) make it as bad as you like, by chance that follows from
 /// a seed; a [script](Script) does something to single datagrams. The same seed, the same script
@@ -54,7 +54,10 @@ use crate::clock::Now;
 /// [trace](Self::trace). (Calls from several threads come in no particular order: use one.)
 ///
 /// ```
-/// use rejoinder::{Client, Link, ServerCore, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::{Link, SimNet};
+/// use rejoinder::Client;
 /// use std::time::Duration;
 ///
 /// let net = SimNet::seeded(7);
@@ -81,7 +84,7 @@ impl SimNet {
     /// An empty network. Its clock begins at 2000-01-01 00:00:00 UTC.
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     /// use std::time::{Duration, SystemTime};
     ///
     /// let now = SimNet::new().now();
@@ -98,7 +101,7 @@ impl SimNet {
     /// An empty network whose chance follows from `seed`.
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     ///
     /// // It shows itself as the code that makes it again.
     /// assert_eq!(format!("{:?}", SimNet::seeded(7)), "SimNet::seeded(0x7)");
@@ -110,7 +113,10 @@ impl SimNet {
     /// An empty network that does to single datagrams what the script says.
     ///
     /// ```
-    /// use rejoinder::{Client, ServerCore, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
     ///
     /// let net = SimNet::scripted(0, "1 lose".parse()?);
     /// let server = "10.0.0.1:9999".parse()?;
@@ -139,7 +145,7 @@ impl SimNet {
     /// `assert!` rather than with what returns (as proptest's `prop_assert!` does).
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     ///
     /// for seed in 0..100 {
     ///     SimNet::seeded(seed).run(|net| {
@@ -177,7 +183,9 @@ impl SimNet {
     /// IPv6 peer.
     ///
     /// ```
-    /// use rejoinder::{Connect, SimNet, Transport};
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::transport::Connect;
+    /// use rejoinder::Transport;
     ///
     /// let net = SimNet::new();
     /// let home = "10.0.0.2".parse()?;
@@ -199,7 +207,7 @@ impl SimNet {
     /// address is taken.
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     ///
     /// let net = SimNet::new();
     /// let addr = "10.0.0.1:9999".parse()?;
@@ -220,7 +228,9 @@ impl SimNet {
     /// have a [`Weak`](std::sync::Weak) of an `Arc<SimNet>`.
     ///
     /// ```
-    /// use rejoinder::{ServerCore, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
     /// use std::sync::{Arc, Mutex};
     /// use std::time::Duration;
     ///
@@ -249,8 +259,9 @@ impl SimNet {
     /// Internet can.
     ///
     /// ```
-    /// use rejoinder::SimNet;
-    /// use rejoinder::{Inbox, Transport, Wait};
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::transport::Inbox;
+    /// use rejoinder::{Transport, Wait};
     ///
     /// let net = SimNet::new();
     /// let mut victim = net.bind("10.0.0.1:9999".parse()?)?;
@@ -271,7 +282,7 @@ impl SimNet {
     /// [link of their own](Self::set_link_between). What is in flight already is not changed.
     ///
     /// ```
-    /// use rejoinder::{Link, PacketFate, SimNet};
+    /// use rejoinder::sim::{Link, PacketFate, SimNet};
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
@@ -292,7 +303,10 @@ impl SimNet {
     /// Gives one direction between two machines a link of its own.
     ///
     /// ```
-    /// use rejoinder::{Client, Link, ServerCore, SimNet, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::{Link, SimNet};
+    /// use rejoinder::Client;
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
@@ -318,7 +332,7 @@ impl SimNet {
     /// Cuts two machines off from each other, in both directions. What is in flight still arrives.
     ///
     /// ```
-    /// use rejoinder::{PacketFate, SimNet};
+    /// use rejoinder::sim::{PacketFate, SimNet};
     /// use std::net::IpAddr;
     /// use std::time::Duration;
     ///
@@ -346,7 +360,7 @@ impl SimNet {
     }
 
     /// The virtual time.
-    pub fn now(&self) -> Now {
+    pub fn now(&self) -> Timestamp {
         lock(&self.state).now()
     }
 
@@ -358,7 +372,7 @@ impl SimNet {
     /// and without latency.
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
@@ -378,7 +392,7 @@ impl SimNet {
     /// there; the monotonic clock does not notice.
     ///
     /// ```
-    /// use rejoinder::SimNet;
+    /// use rejoinder::sim::SimNet;
     /// use std::time::{Duration, SystemTime};
     ///
     /// let net = SimNet::new();
@@ -443,7 +457,7 @@ impl SimNet {
         while !host.inbox.is_empty() {
             host.node.receive(now, &mut host.inbox, &mut host.outbox);
             let sent = lock(&self.state).send(flight.to, &host.outbox);
-            host.node.sent(&sent);
+            host.node.on_sent(&sent);
             host.outbox.clear();
         }
         let mut state = lock(&self.state);
@@ -489,7 +503,7 @@ impl Connect for SimNet {
         self.open(SocketAddr::new(home, 0), Some(peer))
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.now()
     }
 

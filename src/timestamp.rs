@@ -11,23 +11,23 @@ use std::time::{Duration, Instant, SystemTime};
 /// computed from [`wall`](Self::wall), which may.
 ///
 /// ```
-/// use rejoinder::Now;
+/// use rejoinder::Timestamp;
 /// use std::time::{Duration, SystemTime};
 ///
-/// let earlier = Now::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
-/// let later = Now::new(Duration::from_secs(3), SystemTime::UNIX_EPOCH);
+/// let earlier = Timestamp::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
+/// let later = Timestamp::new(Duration::from_secs(3), SystemTime::UNIX_EPOCH);
 /// assert_eq!(later.monotonic - earlier.monotonic, Duration::from_secs(2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Now {
+pub struct Timestamp {
     /// Time since an arbitrary but fixed moment. It never goes back.
     pub monotonic: Duration,
     /// The civil time of the machine, as its clock has it: it may jump, in both directions.
     pub wall: SystemTime,
 }
 
-impl Now {
+impl Timestamp {
     /// A reading with the given values: for tests, and for transports with a clock of their own.
     pub const fn new(monotonic: Duration, wall: SystemTime) -> Self {
         Self { monotonic, wall }
@@ -36,10 +36,10 @@ impl Now {
     /// Reads the system's clocks. The monotonic part counts from this process's first reading.
     ///
     /// ```
-    /// use rejoinder::Now;
+    /// use rejoinder::Timestamp;
     ///
-    /// let earlier = Now::system();
-    /// assert!(Now::system().monotonic >= earlier.monotonic);
+    /// let earlier = Timestamp::system();
+    /// assert!(Timestamp::system().monotonic >= earlier.monotonic);
     /// ```
     pub fn system() -> Self {
         static FIRST: OnceLock<Instant> = OnceLock::new();

@@ -1,6 +1,6 @@
-use super::{Gate, Replies};
-use crate::clock::Now;
-use crate::server::stats::DropReason;
+use super::{Gate, ReplySize};
+use crate::drop_reason::DropReason;
+use crate::timestamp::Timestamp;
 use crate::transport::Datagram;
 
 /// Never sends a source more than three times the bytes that came from it, but for the headers that
@@ -11,16 +11,18 @@ use crate::transport::Datagram;
 /// limit are not sent, and the request is counted as dropped for
 /// [`Amplification`](DropReason::Amplification).
 ///
-/// Bytes are counted as they are [on the wire](Replies::wire_bytes), headers included, and request
+/// Bytes are counted as they are [on the wire](ReplySize::wire_bytes), headers included, and request
 /// by request: no credit is kept, so there is no table to fill and nothing to expire. A reply so long
-/// that it leaves in fragments may pass the limit by what [`wire_bytes`](Replies::wire_bytes) leaves
+/// that it leaves in fragments may pass the limit by what [`wire_bytes`](ReplySize::wire_bytes) leaves
 /// out, up to 4 % over IPv6; [`max_reply_bytes`](crate::ServerBuilder::max_reply_bytes) keeps replies
 /// from that.
 ///
 /// ```
-/// use rejoinder::{AmplificationLimit, ServerBuilder, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::AmplificationLimit;
+/// use rejoinder::Server;
 ///
-/// ServerBuilder::new(Text).gate(AmplificationLimit::default());
+/// Server::builder(Text).gate(AmplificationLimit::default());
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct AmplificationLimit {
@@ -31,16 +33,18 @@ impl AmplificationLimit {
     /// At most `factor` bytes out for each byte in. Zero lets no reply out.
     ///
     /// ```
-    /// use rejoinder::{
-    ///     AmplificationLimit, DropReason, Inbox, Meta, Now, Outbox, ServerCore, Text,
-    /// };
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::AmplificationLimit;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
     ///
     /// // Headers count: 28 + 4 bytes came, and 28 + 100 would leave.
     /// let long = |_: &str| Some("x".repeat(100));
     /// let mut core = ServerCore::new(Text, long).gate(AmplificationLimit::new(3));
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
     /// inbox.push(b"more", Meta::new("192.0.2.1:7777".parse()?));
-    /// core.handle(Now::system(), &mut inbox, &mut outbox);
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     /// assert_eq!(core.stats().dropped(DropReason::Amplification), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
@@ -58,18 +62,18 @@ impl Default for AmplificationLimit {
 
 impl Gate for AmplificationLimit {
     #[inline]
-    fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
         Ok(())
     }
 
     #[inline]
     fn release(
         &mut self,
-        _: Now,
+        _: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
-        let request = Replies::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
+        let request = ReplySize::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
         if replies.wire_bytes(&datagram.meta) <= request.saturating_mul(self.factor) {
             Ok(())
         } else {
@@ -83,17 +87,17 @@ impl Gate for AmplificationLimit {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{AmplificationLimit, Gate, Replies};
-    use crate::clock::Now;
+    use super::{AmplificationLimit, Gate, ReplySize};
+    use crate::timestamp::Timestamp;
     use crate::transport::{Datagram, Meta};
 
-    fn allows(peer: &str, request: usize, replies: Replies) -> bool {
+    fn allows(peer: &str, request: usize, replies: ReplySize) -> bool {
         let bytes = vec![0; request];
         let datagram = Datagram {
             bytes: &bytes,
             meta: Meta::new(peer.parse().unwrap()),
         };
-        let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+        let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         AmplificationLimit::default()
             .release(now, &datagram, replies)
             .is_ok()
@@ -102,15 +106,19 @@ mod tests {
     #[test]
     fn three_times_the_bytes_on_the_wire_may_leave_and_not_one_more() {
         // 3 * (10 + 28) = 114 = 86 + 28
-        assert!(allows("192.0.2.1:7777", 10, Replies::new(1, 86)));
-        assert!(!allows("192.0.2.1:7777", 10, Replies::new(1, 87)));
+        assert!(allows("192.0.2.1:7777", 10, ReplySize::new(1, 86)));
+        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(1, 87)));
         // The headers of every reply count: 114 = 30 + 3 * 28
-        assert!(allows("192.0.2.1:7777", 10, Replies::new(3, 30)));
-        assert!(!allows("192.0.2.1:7777", 10, Replies::new(3, 31)));
-        assert!(!allows("192.0.2.1:7777", 10, Replies::new(5, 0)));
+        assert!(allows("192.0.2.1:7777", 10, ReplySize::new(3, 30)));
+        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(3, 31)));
+        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(5, 0)));
         // 3 * (10 + 48) = 174 = 126 + 48
-        assert!(allows("[2001:db8::1]:7777", 10, Replies::new(1, 126)));
-        assert!(!allows("[2001:db8::1]:7777", 10, Replies::new(1, 127)));
-        assert!(!allows("[::ffff:192.0.2.1]:7777", 10, Replies::new(1, 87)));
+        assert!(allows("[2001:db8::1]:7777", 10, ReplySize::new(1, 126)));
+        assert!(!allows("[2001:db8::1]:7777", 10, ReplySize::new(1, 127)));
+        assert!(!allows(
+            "[::ffff:192.0.2.1]:7777",
+            10,
+            ReplySize::new(1, 87)
+        ));
     }
 }

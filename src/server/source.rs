@@ -1,65 +1,13 @@
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::server::stats::DropReason;
+use crate::drop_reason::DropReason;
+use crate::gate::REFLECTOR_PORTS;
 use crate::transport::Meta;
-
-/// The source ports that a server never answers, unless it is told otherwise with
-/// [`blocked_ports`](crate::ServerBuilder::blocked_ports).
-///
-/// What comes from such a port was sent by a service there or, more likely, by somebody who forged
-/// the sender to make that service and this one talk to each other, or to hide behind it (RFC 9308
-/// §8.1; US-CERT TA14-017A; CVE-2024-2169). A client whose port the system chooses gets none of
-/// them: system ports (below 1024) are not given out, and of the others it gets each with a chance of
-/// one in some 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152,
-/// RFC 6335 §6). Asking again from another port helps it.
-///
-/// The clients of a few protocols choose such a port themselves: NTP from 123 (RFC 5905 §9.1), IKE
-/// from 500 (RFC 7296 §2), and some DNS resolvers from 53. A server of these protocols takes the port
-/// off the list with [`blocked_ports`](crate::ServerBuilder::blocked_ports), and if it listens on
-/// that port, is bound to one address (see [`SourceOwn`](crate::DropReason::SourceOwn)).
-///
-/// | port | service | source |
-/// | --- | --- | --- |
-/// | 7 | echo: whatever comes goes back | RFC 862, CVE-2024-2169 |
-/// | 11 | active users | RFC 866, CVE-2024-2169 |
-/// | 13 | daytime | RFC 867, CVE-2024-2169 |
-/// | 17 | quote of the day | RFC 865, TA14-017A |
-/// | 19 | character generator | RFC 864, TA14-017A |
-/// | 37 | time | RFC 868, CVE-2024-2169 |
-/// | 53 | DNS | RFC 9308, TA14-017A |
-/// | 69 | TFTP | TA14-017A, CVE-2024-2169 |
-/// | 111 | portmap | TA14-017A, s2n-quic |
-/// | 123 | NTP | RFC 9308, TA14-017A |
-/// | 137, 138 | `NetBIOS` names, datagrams | TA14-017A, quiche |
-/// | 161 | SNMP | TA14-017A, s2n-quic |
-/// | 389 | LDAP without connection | TA14-017A, s2n-quic |
-/// | 500 | IKE | s2n-quic, quiche |
-/// | 520 | RIP | TA14-017A |
-/// | 1900 | SSDP | RFC 9308, TA14-017A |
-/// | 3702 | WS-Discovery | quiche |
-/// | 5353 | multicast DNS | RFC 9308, TA14-017A |
-/// | 5355 | link-local multicast name resolution | quiche |
-/// | 11211 | memcached | RFC 9308, TA14-017A |
-///
-/// Port 0 is none that could be answered, and is never answered whatever is set here. Discard
-/// (port 9, RFC 863) is not in the list: it never says anything. Nor are the ports of games and of
-/// file sharing in TA14-017A, which lie where clients' ports do.
-///
-/// ```
-/// use rejoinder::REFLECTOR_PORTS;
-///
-/// assert!(REFLECTOR_PORTS.contains(&7)); // echo, RFC 862
-/// assert!(!REFLECTOR_PORTS.contains(&9999));
-/// ```
-pub const REFLECTOR_PORTS: [u16; 21] = [
-    7, 11, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 389, 500, 520, 1900, 3702, 5353, 5355,
-    11_211,
-];
 
 /// Whether a sender is one that could be answered at all.
 #[derive(Clone, Debug)]
-pub(in crate::server) struct SourceCheck {
+pub(super) struct SourceCheck {
     /// Sorted.
     blocked_ports: Box<[u16]>,
     /// The greatest of them: most ports of clients lie above.
@@ -68,7 +16,7 @@ pub(in crate::server) struct SourceCheck {
 }
 
 impl SourceCheck {
-    pub(in crate::server) fn new(blocked_ports: impl IntoIterator<Item = u16>) -> Self {
+    pub(super) fn new(blocked_ports: impl IntoIterator<Item = u16>) -> Self {
         let mut blocked_ports: Vec<_> = blocked_ports.into_iter().collect();
         blocked_ports.sort_unstable();
         blocked_ports.dedup();
@@ -80,20 +28,20 @@ impl SourceCheck {
     }
 
     /// Says which address the server is bound to; one more, if it is bound to several.
-    pub(in crate::server) fn add_own(&mut self, own: SocketAddr) {
+    pub(super) fn add_own(&mut self, own: SocketAddr) {
         if !self.own.contains(&own) {
             self.own.push(own);
         }
     }
 
-    pub(in crate::server) fn set_blocked_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
+    pub(super) fn set_blocked_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
         let own = mem::take(&mut self.own);
         *self = Self::new(ports);
         self.own = own;
     }
 
     #[inline]
-    pub(in crate::server) fn check(&self, meta: &Meta) -> Result<(), DropReason> {
+    pub(super) fn check(&self, meta: &Meta) -> Result<(), DropReason> {
         let port = meta.peer.port();
         if port == 0 || !is_a_single_host(meta.peer.ip()) {
             return Err(DropReason::SourceInvalid);
@@ -144,8 +92,9 @@ fn is_a_single_host(ip: IpAddr) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
-    use super::{REFLECTOR_PORTS, SourceCheck};
-    use crate::server::stats::DropReason;
+    use super::SourceCheck;
+    use crate::drop_reason::DropReason;
+    use crate::gate::REFLECTOR_PORTS;
     use crate::transport::Meta;
 
     fn meta(peer: &str) -> Meta {

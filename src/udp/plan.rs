@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::super::batch::Queued;
+use crate::transport::Queued;
 
 /// What the system takes as one segmented message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

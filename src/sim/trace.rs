@@ -3,16 +3,16 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::dice::mix;
+use super::rng::mix;
 
-/// What became of the datagrams of a [`SimNet`](crate::SimNet).
+/// What became of the datagrams of a [`SimNet`](crate::sim::SimNet).
 ///
 /// It displays as one line per [`TraceEvent`], and one for the [hash](Self::hash). That covers every
 /// event since the network began and the bytes of every datagram; of the events themselves the
 /// latest [`EVENTS`](Self::EVENTS) are kept.
 ///
 /// ```
-/// use rejoinder::SimNet;
+/// use rejoinder::sim::SimNet;
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();
@@ -91,7 +91,7 @@ impl fmt::Display for Trace {
 /// The end of one copy of a datagram.
 ///
 /// ```
-/// use rejoinder::{Link, SimNet};
+/// use rejoinder::sim::{Link, SimNet};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();
@@ -142,10 +142,10 @@ impl fmt::Display for TraceEvent {
     }
 }
 
-/// What became of a copy of a datagram on a [`SimNet`](crate::SimNet).
+/// What became of a copy of a datagram on a [`SimNet`](crate::sim::SimNet).
 ///
 /// ```
-/// use rejoinder::{PacketFate, SimNet};
+/// use rejoinder::sim::{PacketFate, SimNet};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();

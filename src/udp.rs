@@ -24,8 +24,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use self::fast::Fast;
 pub use self::features::{UdpFeature, UdpFeatures};
-use super::batch::{Inbox, Meta, Outbox, Outgoing};
-use super::{Connect, Sent, Transport, Wait, canonical, same_peer as same};
+use crate::transport::{Connect, SendReport, Transport, Wait, canonical, same_peer as same};
+use crate::transport::{Inbox, Meta, Outbox, Outgoing};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
 ///
@@ -34,7 +34,8 @@ use super::{Connect, Sent, Transport, Wait, canonical, same_peer as same};
 /// is to be had, it moves them one by one; what arrives and what leaves is the same.
 ///
 /// ```
-/// use rejoinder::{Transport, UdpTransport};
+/// use rejoinder::udp::UdpTransport;
+/// use rejoinder::Transport;
 ///
 /// let transport = UdpTransport::bind("127.0.0.1:0")?;
 /// assert_ne!(transport.local_addr()?.port(), 0);
@@ -67,7 +68,8 @@ impl UdpTransport {
     /// rest. Its blocking mode and its read timeout are the transport's to change from now on.
     ///
     /// ```
-    /// use rejoinder::{Transport, UdpTransport};
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Transport;
     /// use std::net::UdpSocket;
     ///
     /// let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -91,7 +93,7 @@ impl UdpTransport {
     /// [asked for](UdpOptions::receive_buffer_bytes).
     ///
     /// ```
-    /// use rejoinder::UdpOptions;
+    /// use rejoinder::udp::UdpOptions;
     ///
     /// let transport = UdpOptions::new()
     ///     .receive_buffer_bytes(65_536)
@@ -109,7 +111,7 @@ impl UdpTransport {
     /// How large the system made the send buffer, counted in the same way.
     ///
     /// ```
-    /// let transport = rejoinder::UdpTransport::bind("127.0.0.1:0")?;
+    /// let transport = rejoinder::udp::UdpTransport::bind("127.0.0.1:0")?;
     /// assert!(transport.send_buffer_bytes()? > 0);
     /// # Ok::<(), std::io::Error>(())
     /// ```
@@ -218,7 +220,7 @@ impl Transport for UdpTransport {
         received.map_err(gone_for_good)
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         if let Some(fast) = &mut self.fast {
             let mut datagrams = outbox.iter();
             let first = datagrams.next();
@@ -228,7 +230,7 @@ impl Transport for UdpTransport {
                 return fast.send(&self.socket, self.family, self.peer, outbox);
             }
         }
-        let mut sent = Sent::default();
+        let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             match self.send_one(datagram) {
                 Ok(()) => sent.datagrams += 1,
@@ -253,7 +255,8 @@ impl Transport for UdpTransport {
 /// How to open UDP sockets. As a [`Connect`], it is what a UDP client is made with.
 ///
 /// ```
-/// use rejoinder::{Transport, UdpFeature, UdpOptions};
+/// use rejoinder::udp::{UdpFeature, UdpOptions};
+/// use rejoinder::Transport;
 ///
 /// let options = UdpOptions::new()
 ///     .receive_buffer_bytes(1 << 20)
@@ -285,7 +288,7 @@ impl UdpOptions {
     /// Whether a socket on `[::]` leaves IPv4 alone. The default is `false`: it serves both.
     ///
     /// ```no_run
-    /// use rejoinder::UdpOptions;
+    /// use rejoinder::udp::UdpOptions;
     ///
     /// // Two sockets on one port, where otherwise the first would take both.
     /// let v6 = UdpOptions::new().only_v6(true).bind("[::]:9999")?;
@@ -323,7 +326,7 @@ impl UdpOptions {
     /// where one is broken. The default is to use all but [`UdpFeature::Timestamp`].
     ///
     /// ```
-    /// use rejoinder::{UdpFeature, UdpOptions};
+    /// use rejoinder::udp::{UdpFeature, UdpOptions};
     ///
     /// let options = UdpOptions::new().without(UdpFeature::Gso);
     /// assert!(
@@ -352,7 +355,7 @@ impl UdpOptions {
     /// by the standard library, as on any system.
     ///
     /// ```
-    /// use rejoinder::UdpOptions;
+    /// use rejoinder::udp::UdpOptions;
     ///
     /// let transport = UdpOptions::new().portable().bind("127.0.0.1:0")?;
     /// assert_eq!(transport.features().to_string(), "portable");
@@ -382,7 +385,8 @@ impl UdpOptions {
     /// [`ErrorKind::Unsupported`]. None is one of the kind [`ErrorKind::InvalidInput`].
     ///
     /// ```
-    /// use rejoinder::{Transport, UdpOptions};
+    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::Transport;
     ///
     /// # #[cfg(target_os = "linux")] {
     /// let group = UdpOptions::new().bind_group("127.0.0.1:0", 2)?;
@@ -426,7 +430,8 @@ impl UdpOptions {
     /// with what the features need, all seem [truncated](Meta::truncated).
     ///
     /// ```
-    /// use rejoinder::{Transport, UdpOptions};
+    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::Transport;
     /// use std::net::UdpSocket;
     ///
     /// // A socket that somebody else has bound: a service manager, say.

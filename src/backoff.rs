@@ -4,19 +4,19 @@ use crate::transport::{ErrorClass, PROVOKED_PER_PAUSE};
 
 /// How often receiving failed since it last succeeded.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(crate) struct Failures {
     lasting: u32,
     /// Of the class that anybody can cause.
     provoked: u32,
 }
 
 impl Failures {
-    pub(super) fn in_a_row(&self) -> u32 {
+    pub(crate) fn in_a_row(&self) -> u32 {
         self.lasting.saturating_add(self.provoked)
     }
 
     /// How long to wait after one more failure. A first one may pass at once.
-    pub(super) fn pause_after(&mut self, class: ErrorClass) -> Duration {
+    pub(crate) fn pause_after(&mut self, class: ErrorClass) -> Duration {
         match class {
             ErrorClass::Interrupted => Duration::ZERO,
             ErrorClass::Peer => {

@@ -2,14 +2,11 @@
 
 mod amplification;
 mod rate;
-mod source;
 
 pub use self::amplification::AmplificationLimit;
 pub use self::rate::{RateLimit, RateLimitBuilder, RateLimitError};
-pub use self::source::REFLECTOR_PORTS;
-pub(super) use self::source::SourceCheck;
-use super::stats::DropReason;
-use crate::clock::Now;
+use crate::drop_reason::DropReason;
+use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
 /// Lets a datagram in, or drops it before anything is parsed; and lets the replies out, or not.
@@ -24,7 +21,7 @@ use crate::transport::{Datagram, Meta};
 /// # What an implementation guarantees
 ///
 /// It decides quickly and without waiting: it runs for every datagram of a flood. It keeps a
-/// bounded amount of memory, whoever sends what. Its clock is [`Now::monotonic`], which is passed
+/// bounded amount of memory, whoever sends what. Its clock is [`Timestamp::monotonic`], which is passed
 /// in.
 ///
 /// # Closures and combinations
@@ -33,9 +30,11 @@ use crate::transport::{Datagram, Meta};
 /// [`Stats`](crate::Stats):
 ///
 /// ```
-/// use rejoinder::{Datagram, ServerBuilder, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::transport::Datagram;
+/// use rejoinder::Server;
 ///
-/// ServerBuilder::new(Text).gate(|datagram: &Datagram<'_>| match datagram.bytes {
+/// Server::builder(Text).gate(|datagram: &Datagram<'_>| match datagram.bytes {
 ///     [b'?', ..] => Ok(()),
 ///     _ => Err("no question"),
 /// });
@@ -53,7 +52,11 @@ use crate::transport::{Datagram, Meta};
 /// # A minimal implementation
 ///
 /// ```
-/// use rejoinder::{Datagram, DropReason, Gate, Now, ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::Gate;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::transport::Datagram;
+/// use rejoinder::{DropReason, Timestamp};
 /// use std::net::IpAddr;
 ///
 /// /// Answers only to its own network.
@@ -61,7 +64,7 @@ use crate::transport::{Datagram, Meta};
 /// struct OnlyFrom(IpAddr);
 ///
 /// impl Gate for OnlyFrom {
-///     fn admit(&mut self, _: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+///     fn accept(&mut self, _: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
 ///         let known = datagram.meta.peer.ip() == self.0;
 ///         known
 ///             .then_some(())
@@ -75,39 +78,42 @@ use crate::transport::{Datagram, Meta};
 /// ```
 pub trait Gate {
     /// Whether the datagram may go on to the codec and the handler.
-    fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason>;
+    fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason>;
 
     /// Whether the replies to a datagram may leave: all of them, or none. The default says yes.
     ///
     /// ```
-    /// use rejoinder::{Datagram, DropReason, Gate, Now, Replies, ServerBuilder, Text};
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::{Gate, ReplySize};
+    /// use rejoinder::transport::Datagram;
+    /// use rejoinder::{DropReason, Server, Timestamp};
     ///
     /// /// Sends so many bytes, and then nothing more.
     /// #[derive(Clone)]
     /// struct Budget(usize);
     ///
     /// impl Gate for Budget {
-    ///     fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
+    ///     fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
     ///         Ok(())
     ///     }
     ///     fn release(
     ///         &mut self,
-    ///         _: Now,
+    ///         _: Timestamp,
     ///         _: &Datagram<'_>,
-    ///         replies: Replies,
+    ///         replies: ReplySize,
     ///     ) -> Result<(), DropReason> {
     ///         let left = self.0.checked_sub(replies.bytes);
     ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
     ///         Ok(())
     ///     }
     /// }
-    /// ServerBuilder::new(Text).gate(Budget(1_000_000));
+    /// Server::builder(Text).gate(Budget(1_000_000));
     /// ```
     fn release(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
         let _ = (now, datagram, replies);
         Ok(())
@@ -117,9 +123,10 @@ pub trait Gate {
 /// How much would be sent in answer to one datagram.
 ///
 /// ```
-/// use rejoinder::{Meta, Replies};
+/// use rejoinder::gate::ReplySize;
+/// use rejoinder::transport::Meta;
 ///
-/// let replies = Replies::new(2, 100);
+/// let replies = ReplySize::new(2, 100);
 /// let (v4, v6) = ("192.0.2.1:7777".parse()?, "[2001:db8::1]:7777".parse()?);
 /// assert_eq!(replies.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
 /// assert_eq!(replies.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
@@ -127,14 +134,14 @@ pub trait Gate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Replies {
+pub struct ReplySize {
     /// Datagrams; at least one.
     pub datagrams: usize,
     /// Bytes of all their payloads.
     pub bytes: usize,
 }
 
-impl Replies {
+impl ReplySize {
     /// That much.
     pub const fn new(datagrams: usize, bytes: usize) -> Self {
         Self { datagrams, bytes }
@@ -157,31 +164,31 @@ where
     F: FnMut(&Datagram<'_>) -> Result<(), &'static str>,
 {
     #[inline]
-    fn admit(&mut self, _: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, _: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
         self(datagram).map_err(DropReason::Gate)
     }
 }
 
 impl Gate for () {
     #[inline]
-    fn admit(&mut self, _: Now, _: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
         Ok(())
     }
 }
 
 impl<A: Gate, B: Gate> Gate for (A, B) {
     #[inline]
-    fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
-        self.0.admit(now, datagram)?;
-        self.1.admit(now, datagram)
+    fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+        self.0.accept(now, datagram)?;
+        self.1.accept(now, datagram)
     }
 
     #[inline]
     fn release(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
         self.0.release(now, datagram, replies)?;
         self.1.release(now, datagram, replies)
@@ -190,19 +197,72 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
 
 impl<G: Gate> Gate for Option<G> {
     #[inline]
-    fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
         self.as_mut()
-            .map_or(Ok(()), |gate| gate.admit(now, datagram))
+            .map_or(Ok(()), |gate| gate.accept(now, datagram))
     }
 
     #[inline]
     fn release(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
         self.as_mut()
             .map_or(Ok(()), |gate| gate.release(now, datagram, replies))
     }
 }
+
+/// The source ports that a server never answers, unless it is told otherwise with
+/// [`blocked_ports`](crate::ServerBuilder::blocked_ports).
+///
+/// What comes from such a port was sent by a service there or, more likely, by somebody who forged
+/// the sender to make that service and this one talk to each other, or to hide behind it (RFC 9308
+/// §8.1; US-CERT TA14-017A; CVE-2024-2169). A client whose port the system chooses gets none of
+/// them: system ports (below 1024) are not given out, and of the others it gets each with a chance of
+/// one in some 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152,
+/// RFC 6335 §6). Asking again from another port helps it.
+///
+/// The clients of a few protocols choose such a port themselves: NTP from 123 (RFC 5905 §9.1), IKE
+/// from 500 (RFC 7296 §2), and some DNS resolvers from 53. A server of these protocols takes the port
+/// off the list with [`blocked_ports`](crate::ServerBuilder::blocked_ports), and if it listens on
+/// that port, is bound to one address (see [`SourceOwn`](crate::DropReason::SourceOwn)).
+///
+/// | port | service | source |
+/// | --- | --- | --- |
+/// | 7 | echo: whatever comes goes back | RFC 862, CVE-2024-2169 |
+/// | 11 | active users | RFC 866, CVE-2024-2169 |
+/// | 13 | daytime | RFC 867, CVE-2024-2169 |
+/// | 17 | quote of the day | RFC 865, TA14-017A |
+/// | 19 | character generator | RFC 864, TA14-017A |
+/// | 37 | time | RFC 868, CVE-2024-2169 |
+/// | 53 | DNS | RFC 9308, TA14-017A |
+/// | 69 | TFTP | TA14-017A, CVE-2024-2169 |
+/// | 111 | portmap | TA14-017A, s2n-quic |
+/// | 123 | NTP | RFC 9308, TA14-017A |
+/// | 137, 138 | `NetBIOS` names, datagrams | TA14-017A, quiche |
+/// | 161 | SNMP | TA14-017A, s2n-quic |
+/// | 389 | LDAP without connection | TA14-017A, s2n-quic |
+/// | 500 | IKE | s2n-quic, quiche |
+/// | 520 | RIP | TA14-017A |
+/// | 1900 | SSDP | RFC 9308, TA14-017A |
+/// | 3702 | WS-Discovery | quiche |
+/// | 5353 | multicast DNS | RFC 9308, TA14-017A |
+/// | 5355 | link-local multicast name resolution | quiche |
+/// | 11211 | memcached | RFC 9308, TA14-017A |
+///
+/// Port 0 is none that could be answered, and is never answered whatever is set here. Discard
+/// (port 9, RFC 863) is not in the list: it never says anything. Nor are the ports of games and of
+/// file sharing in TA14-017A, which lie where clients' ports do.
+///
+/// ```
+/// use rejoinder::gate::REFLECTOR_PORTS;
+///
+/// assert!(REFLECTOR_PORTS.contains(&7)); // echo, RFC 862
+/// assert!(!REFLECTOR_PORTS.contains(&9999));
+/// ```
+pub const REFLECTOR_PORTS: [u16; 21] = [
+    7, 11, 13, 17, 19, 37, 53, 69, 111, 123, 137, 138, 161, 389, 500, 520, 1900, 3702, 5353, 5355,
+    11_211,
+];

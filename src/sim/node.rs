@@ -1,17 +1,20 @@
 use std::sync::{Arc, Mutex};
 
 use super::lock;
-use crate::clock::Now;
-use crate::transport::{Datagram, Inbox, Outbox, Sent};
+use crate::timestamp::Timestamp;
+use crate::transport::{Datagram, Inbox, Outbox, SendReport};
 
 /// Something that lives on the network without a thread of its own: it acts when datagrams arrive.
 ///
-/// [`ServerCore`](crate::ServerCore) is one. So is an `Arc<Mutex<_>>` of one, for a test that looks
-/// at its counters later, and so is a closure that takes a [`Now`], a [`Datagram`] and an
+/// [`ServerCore`](crate::sans_io::ServerCore) is one. So is an `Arc<Mutex<_>>` of one, for a test that looks
+/// at its counters later, and so is a closure that takes a [`Timestamp`], a [`Datagram`] and an
 /// [`Outbox`] for what it sends.
 ///
 /// ```
-/// use rejoinder::{Client, Inbox, Node, Now, Outbox, OutboxFull, Sent, SimNet, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::sim::{Node, SimNet};
+/// use rejoinder::transport::{Inbox, Outbox, OutboxFull, SendReport};
+/// use rejoinder::{Client, Timestamp};
 /// use std::mem;
 ///
 /// /// Keeps each datagram, and answers with the one before.
@@ -22,7 +25,7 @@ use crate::transport::{Datagram, Inbox, Outbox, Sent};
 /// }
 ///
 /// impl Node for Mailbox {
-///     fn receive(&mut self, _: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+///     fn receive(&mut self, _: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
 ///         while let Some(datagram) = inbox.pop() {
 ///             let before = mem::replace(&mut self.kept, datagram.bytes.to_vec());
 ///             // If the outbox is full, there is no answer, as on any network.
@@ -32,7 +35,7 @@ use crate::transport::{Datagram, Inbox, Outbox, Sent};
 ///             });
 ///         }
 ///     }
-///     fn sent(&mut self, sent: &Sent) {
+///     fn on_sent(&mut self, sent: &SendReport) {
 ///         self.answers += sent.datagrams;
 ///     }
 /// }
@@ -50,26 +53,26 @@ pub trait Node {
     ///
     /// It is called again with the same inbox for as long as anything is left in it, so a node may
     /// stop when the outbox is full, but not for ever.
-    fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox);
+    fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox);
 
     /// Learns what became of the outbox.
-    fn sent(&mut self, sent: &Sent) {
+    fn on_sent(&mut self, sent: &SendReport) {
         let _ = sent;
     }
 }
 
 impl<N: Node> Node for Arc<Mutex<N>> {
-    fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+    fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         lock(self).receive(now, inbox, outbox);
     }
 
-    fn sent(&mut self, sent: &Sent) {
-        lock(self).sent(sent);
+    fn on_sent(&mut self, sent: &SendReport) {
+        lock(self).on_sent(sent);
     }
 }
 
-impl<F: FnMut(Now, Datagram<'_>, &mut Outbox)> Node for F {
-    fn receive(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) {
+impl<F: FnMut(Timestamp, Datagram<'_>, &mut Outbox)> Node for F {
+    fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         if let Some(datagram) = inbox.pop() {
             self(now, datagram, outbox);
         }

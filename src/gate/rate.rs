@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::{Gate, Replies};
-use crate::clock::Now;
-use crate::server::stats::DropReason;
+use super::{Gate, ReplySize};
+use crate::drop_reason::DropReason;
+use crate::timestamp::Timestamp;
 use crate::transport::Datagram;
 
 /// Limits how much is sent to any one network: answers and bytes per second, as the response rate
@@ -18,15 +18,17 @@ use crate::transport::Datagram;
 /// it useless for that, and keeps one busy client from taking the place of the others.
 ///
 /// ```
-/// use rejoinder::{RateLimit, ServerBuilder, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::RateLimit;
+/// use rejoinder::Server;
 ///
-/// ServerBuilder::new(Text).gate(RateLimit::default());
+/// Server::builder(Text).gate(RateLimit::default());
 ///
 /// let limit = RateLimit::builder()
 ///     .answers_per_second(1_000)
 ///     .exempt("10.0.0.0".parse()?, 8)
 ///     .build()?;
-/// ServerBuilder::new(Text).gate(limit);
+/// Server::builder(Text).gate(limit);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -34,7 +36,7 @@ use crate::transport::Datagram;
 ///
 /// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each reply
 /// takes from the budget of its network whichever is the greater part, its share of the answers or
-/// its share of the bytes ([on the wire](Replies::wire_bytes)), so both limits hold. A request is
+/// its share of the bytes ([on the wire](ReplySize::wire_bytes)), so both limits hold. A request is
 /// dropped, unread, while its network has spent the budget. The replies to the request before may
 /// pass it by their own size; the time to earn that back comes on top.
 ///
@@ -65,10 +67,10 @@ impl RateLimit {
     /// The limits to be set one by one.
     ///
     /// ```
-    /// use rejoinder::RateLimit;
+    /// use rejoinder::gate::RateLimit;
     ///
     /// let limit = RateLimit::builder().answers_per_second(10).build()?;
-    /// # Ok::<(), rejoinder::RateLimitError>(())
+    /// # Ok::<(), rejoinder::gate::RateLimitError>(())
     /// ```
     pub fn builder() -> RateLimitBuilder {
         RateLimitBuilder::default()
@@ -77,7 +79,7 @@ impl RateLimit {
     /// How many bytes the table takes. It does not change.
     ///
     /// ```
-    /// use rejoinder::RateLimit;
+    /// use rejoinder::gate::RateLimit;
     ///
     /// assert_eq!(RateLimit::default().memory_bytes(), 65_536 * 16);
     /// ```
@@ -96,7 +98,7 @@ impl Default for RateLimit {
 }
 
 impl Gate for RateLimit {
-    fn admit(&mut self, now: Now, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
         let Some(hash) = self.table.source(datagram.meta.peer.ip()) else {
             return Ok(());
         };
@@ -114,9 +116,9 @@ impl Gate for RateLimit {
 
     fn release(
         &mut self,
-        now: Now,
+        now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: Replies,
+        replies: ReplySize,
     ) -> Result<(), DropReason> {
         if let Some(hash) = self.table.source(datagram.meta.peer.ip()) {
             let cost = self.table.limits.cost(&replies, datagram);
@@ -140,7 +142,11 @@ impl fmt::Debug for RateLimit {
 /// Options of a [`RateLimit`].
 ///
 /// ```
-/// use rejoinder::{DropReason, Inbox, Meta, Now, Outbox, RateLimit, ServerCore, Text};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::RateLimit;
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::{DropReason, Timestamp};
 /// use std::time::{Duration, SystemTime};
 ///
 /// let limit = RateLimit::builder()
@@ -164,7 +170,7 @@ impl fmt::Debug for RateLimit {
 /// ] {
 ///     inbox.push(b"hello", Meta::new(peer.parse()?));
 /// }
-/// let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+/// let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
 /// core.handle(now, &mut inbox, &mut outbox);
 /// // The first three are of one network, and the last is exempt.
 /// assert_eq!(core.stats().replied, 3);
@@ -326,7 +332,7 @@ impl fmt::Debug for RateLimitBuilder {
 /// Why a rate limit could not be built.
 ///
 /// ```
-/// use rejoinder::{RateLimit, RateLimitError};
+/// use rejoinder::gate::{RateLimit, RateLimitError};
 ///
 /// let error = RateLimit::builder().v4_prefix(33).build().unwrap_err();
 /// assert_eq!(error, RateLimitError::PrefixTooLong { bits: 33, max: 32 });
@@ -413,7 +419,7 @@ struct Limits {
 
 impl Limits {
     /// The time, in nanoseconds, that it takes to earn the replies.
-    fn cost(&self, replies: &Replies, datagram: &Datagram<'_>) -> u64 {
+    fn cost(&self, replies: &ReplySize, datagram: &Datagram<'_>) -> u64 {
         let bytes = replies.wire_bytes(&datagram.meta) as u64;
         let nanos = |amount: u64, per_second| amount.saturating_mul(NANOS).div_ceil(per_second);
         let answers = nanos(replies.datagrams as u64, self.answers_per_second);
@@ -498,8 +504,8 @@ mod tests {
     use std::net::IpAddr;
     use std::time::{Duration, SystemTime};
 
-    use super::{Gate, RateLimit, RateLimitBuilder, RateLimitError, Replies};
-    use crate::clock::Now;
+    use super::{Gate, RateLimit, RateLimitBuilder, RateLimitError, ReplySize};
+    use crate::timestamp::Timestamp;
     use crate::transport::{Datagram, Meta};
 
     /// Many more than there is room for; under Miri, which is slow, some more.
@@ -511,16 +517,16 @@ mod tests {
 
     /// Asks once at a time, and takes one answer of `bytes` if it may.
     fn ask_for(limit: &mut RateLimit, millis: u64, peer: &str, bytes: usize) -> bool {
-        let now = Now::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH);
+        let now = Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH);
         let peer: IpAddr = peer.parse().unwrap();
         let datagram = Datagram {
             bytes: b"?",
             meta: Meta::new((peer, 50_000).into()),
         };
-        let admitted = limit.admit(now, &datagram).is_ok();
+        let admitted = limit.accept(now, &datagram).is_ok();
         if admitted {
             limit
-                .release(now, &datagram, Replies::new(1, bytes))
+                .release(now, &datagram, ReplySize::new(1, bytes))
                 .unwrap();
         }
         admitted
@@ -570,12 +576,12 @@ mod tests {
     #[test]
     fn silence_costs_nothing() {
         let mut limit = builder().answers_per_second(1).build().unwrap();
-        let now = Now::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+        let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         let datagram = Datagram {
             bytes: b"?",
             meta: Meta::new("192.0.2.1:50000".parse().unwrap()),
         };
-        assert!((0..1_000).all(|_| limit.admit(now, &datagram).is_ok()));
+        assert!((0..1_000).all(|_| limit.accept(now, &datagram).is_ok()));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::plan::{Limits, Message, Plan};
 use super::sys::{self, Envelope, MAX_MESSAGES};
 use super::wire;
 use super::{Family, UdpFeature, UdpFeatures};
-use crate::transport::batch::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
-use crate::transport::{Sent, Wait, canonical};
+use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
+use crate::transport::{SendReport, Wait, canonical};
 
 /// What the fast path keeps between system calls.
 #[derive(Debug)]
@@ -210,7 +210,7 @@ impl Fast {
         family: Family,
         peer: Option<SocketAddr>,
         outbox: &Outbox,
-    ) -> Sent {
+    ) -> SendReport {
         let mut system = System {
             socket,
             family,
@@ -331,7 +331,12 @@ impl Sender {
     }
 
     /// Tries every datagram. Returns what became of them, and whether to segment further on.
-    fn send(&mut self, outbox: &Outbox, mut gso: bool, kernel: &mut impl Kernel) -> (Sent, bool) {
+    fn send(
+        &mut self,
+        outbox: &Outbox,
+        mut gso: bool,
+        kernel: &mut impl Kernel,
+    ) -> (SendReport, bool) {
         let (_, queued) = outbox.parts();
         if self.short_segments > 0 {
             self.short_segments -= 1;
@@ -346,7 +351,7 @@ impl Sender {
         };
         self.plan.reserve(outbox.max_datagrams());
         self.plan.make(queued, limits, outbox.is_in_any_order());
-        let mut sent = Sent::default();
+        let mut sent = SendReport::default();
         let mut at = 0;
         while let Some(message) = self.plan.messages.get(at) {
             let error = match kernel.send(&self.plan, at) {
@@ -395,7 +400,7 @@ impl Sender {
         (sent, gso)
     }
 
-    fn send_singles(singles: &Plan, kernel: &mut impl Kernel, sent: &mut Sent) {
+    fn send_singles(singles: &Plan, kernel: &mut impl Kernel, sent: &mut SendReport) {
         let mut at = 0;
         while at < singles.messages.len() {
             match kernel.send(singles, at) {

@@ -2,13 +2,15 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::{SimNet, Storm, lock};
-use crate::clock::Now;
-use crate::transport::{Inbox, Outbox, Sent, Transport, Wait};
+use crate::timestamp::Timestamp;
+use crate::transport::{Inbox, Outbox, SendReport, Transport, Wait};
 
 /// An endpoint of a [`SimNet`]. Dropping it frees its address.
 ///
 /// ```
-/// use rejoinder::{Inbox, SimNet, Transport, Wait};
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::transport::Inbox;
+/// use rejoinder::{Transport, Wait};
 ///
 /// let net = SimNet::new();
 /// let mut endpoint = net.bind("10.0.0.1:0".parse()?)?;
@@ -56,7 +58,7 @@ impl Transport for SimTransport {
         }
     }
 
-    fn send(&mut self, outbox: &Outbox) -> Sent {
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
         lock(&self.net.state).send(self.addr, outbox)
     }
 
@@ -64,7 +66,7 @@ impl Transport for SimTransport {
         Ok(self.addr)
     }
 
-    fn now(&self) -> Now {
+    fn now(&self) -> Timestamp {
         self.net.now()
     }
 }

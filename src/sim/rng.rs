@@ -7,11 +7,11 @@ use std::time::Duration;
 /// OOPSLA 2014, <https://doi.org/10.1145/2660193.2660195>): the numbers that follow from a seed are
 /// part of what this crate promises, so they do not depend on the version of another.
 #[derive(Clone, Debug)]
-pub(super) struct Dice {
+pub(super) struct Rng {
     state: u64,
 }
 
-impl Dice {
+impl Rng {
     pub(super) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -68,12 +68,12 @@ const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[cfg(test)]
 mod tests {
-    use super::Dice;
+    use super::Rng;
 
     #[test]
     fn the_numbers_are_those_of_the_reference_implementation() {
         // <https://prng.di.unimi.it/splitmix64.c> with the seed 1234567.
-        let mut dice = Dice::new(1_234_567);
+        let mut dice = Rng::new(1_234_567);
         let first = [dice.next(), dice.next(), dice.next()];
         assert_eq!(
             first,

@@ -2,12 +2,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// What happens to datagrams in one direction between two machines of a
-/// [`SimNet`](crate::SimNet).
+/// [`SimNet`](crate::sim::SimNet).
 ///
 /// A new link is perfect: nothing is lost, and everything arrives at the moment it was sent.
 ///
 /// ```
-/// use rejoinder::{AboveMtu, Link, SimNet};
+/// use rejoinder::sim::{AboveMtu, Link, SimNet};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::seeded(1);
@@ -51,7 +51,7 @@ pub struct Link {
 /// What a [`Link`] does with a datagram that its MTU has no room for.
 ///
 /// ```
-/// use rejoinder::{AboveMtu, Link, PacketFate, SimNet};
+/// use rejoinder::sim::{AboveMtu, Link, PacketFate, SimNet};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();

@@ -33,7 +33,7 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 /// when a text leads them where none has led before.
 ///
 /// ```
-/// use rejoinder::Robot;
+/// use rejoinder::bot::Robot;
 ///
 /// let robot = Robot::builder()
 ///     .rule("I am (?<what>[^.!?]+)", "Why are you {~what}?")
@@ -42,7 +42,7 @@ use crate::handler::{Context, Handler, Reply, ReplyError};
 ///     .build()?;
 /// assert_eq!(robot.answer("I am proud of my robot!").to_string(), "Why are you proud of your robot?");
 /// assert_eq!(robot.answer("Well, I am.").to_string(), "Go on.");
-/// # Ok::<(), rejoinder::RuleError>(())
+/// # Ok::<(), rejoinder::bot::RuleError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Robot {
@@ -59,9 +59,9 @@ impl Robot {
     /// A robot without rules, whose fallback is the empty text.
     ///
     /// ```
-    /// let robot = rejoinder::Robot::builder().fallback("What?").build()?;
+    /// let robot = rejoinder::bot::Robot::builder().fallback("What?").build()?;
     /// assert_eq!(robot.answer("Hello!").to_string(), "What?");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn builder() -> RobotBuilder {
         RobotBuilder::default()
@@ -70,11 +70,11 @@ impl Robot {
     /// Answers a request. Nothing is put together before the answer is displayed.
     ///
     /// ```
-    /// let robot = rejoinder::Robot::builder().rule("(.+)!", "{1}? Really?").build()?;
+    /// let robot = rejoinder::bot::Robot::builder().rule("(.+)!", "{1}? Really?").build()?;
     /// assert_eq!(robot.answer("It rains!").to_string(), "It rains? Really?");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
-    pub fn answer<'a>(&'a self, request: &'a str) -> Answer<'a> {
+    pub fn answer<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
         let ask = |rule| Match::of(rule, request);
         let matched = match &self.index {
             Some(index) => index.find(request, |rule| ask(&self.rules[rule])),
@@ -84,7 +84,7 @@ impl Robot {
             Some(matched) => &matched.rule.templates,
             None => &self.fallbacks,
         };
-        Answer {
+        RobotAnswer {
             robot: self,
             request,
             template: match templates.as_slice() {
@@ -98,11 +98,11 @@ impl Robot {
     /// The first fallback, which is the answer where any other would be too long.
     ///
     /// ```
-    /// let zurich = rejoinder::zurich();
+    /// let zurich = rejoinder::bot::zurich();
     /// assert_eq!(zurich.fallback().to_string(), zurich.answer("?").to_string());
     /// ```
-    pub fn fallback(&self) -> Answer<'_> {
-        Answer {
+    pub fn fallback(&self) -> RobotAnswer<'_> {
+        RobotAnswer {
             robot: self,
             request: "",
             template: &self.fallbacks[0],
@@ -141,11 +141,11 @@ where
 /// A robot's answer to one request. It displays as the answer.
 ///
 /// ```
-/// let zurich = rejoinder::zurich();
+/// let zurich = rejoinder::bot::zurich();
 /// let answer = zurich.answer("你爱我吗？");
 /// assert_eq!(format!("{answer}"), "【机器人】小Zurich 爱自己!");
 /// ```
-pub struct Answer<'a> {
+pub struct RobotAnswer<'a> {
     robot: &'a Robot,
     request: &'a str,
     template: &'a Template,
@@ -167,11 +167,11 @@ impl<'a> Match<'a> {
     }
 }
 
-impl Answer<'_> {
+impl RobotAnswer<'_> {
     /// The number of the rule that makes the answer, from 1; nothing for a fallback.
     ///
     /// ```
-    /// let zurich = rejoinder::zurich();
+    /// let zurich = rejoinder::bot::zurich();
     /// assert_eq!(zurich.answer("你好吗？").rule(), Some(1));
     /// assert_eq!(zurich.answer("你好！").rule(), None);
     /// ```
@@ -182,7 +182,7 @@ impl Answer<'_> {
     /// The answer as it was before the substitutions.
     ///
     /// ```
-    /// let zurich = rejoinder::zurich();
+    /// let zurich = rejoinder::bot::zurich();
     /// let answer = zurich.answer("你爱我吗？");
     /// assert_eq!(answer.before_substitution().to_string(), "【机器人】小Zurich 爱我!");
     /// ```
@@ -239,7 +239,7 @@ impl Answer<'_> {
     }
 }
 
-impl fmt::Display for Answer<'_> {
+impl fmt::Display for RobotAnswer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.robot.substitutions {
             // What is to be replaced may begin in one piece and end in another.
@@ -256,9 +256,9 @@ impl fmt::Display for Answer<'_> {
     }
 }
 
-impl fmt::Debug for Answer<'_> {
+impl fmt::Debug for RobotAnswer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
+        f.debug_struct("RobotAnswer")
             .field("request", &self.request)
             .field("matched", &self.matched)
             .finish_non_exhaustive()
@@ -268,7 +268,7 @@ impl fmt::Debug for Answer<'_> {
 /// Puts a [`Robot`] together.
 ///
 /// ```
-/// use rejoinder::Robot;
+/// use rejoinder::bot::Robot;
 ///
 /// let robot = Robot::builder()
 ///     .rule("你是(?<what>.+)吗", "为什么问我是不是{what}？")
@@ -278,7 +278,7 @@ impl fmt::Debug for Answer<'_> {
 ///     .fallback("请继续。")
 ///     .build()?;
 /// assert_eq!(robot.answer("我觉得你懂我").to_string(), "你觉得我懂你？");
-/// # Ok::<(), rejoinder::RuleError>(())
+/// # Ok::<(), rejoinder::bot::RuleError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -295,12 +295,12 @@ impl RobotBuilder {
     /// The same as [`rules`](Self::rules) with [`Rule::new(pattern, template)`](Rule::new).
     ///
     /// ```
-    /// let robot = rejoinder::Robot::builder()
+    /// let robot = rejoinder::bot::Robot::builder()
     ///     .rule("(?<greeting>Hello|Hi)", "{greeting} to you, too.")
     ///     .rule("H", "never asked about Hello and Hi")
     ///     .build()?;
     /// assert_eq!(robot.answer("Hi, robot").to_string(), "Hi to you, too.");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn rule(self, pattern: impl Into<String>, template: impl Into<String>) -> Self {
         self.rules([Rule::new(pattern, template)])
@@ -309,14 +309,14 @@ impl RobotBuilder {
     /// Adds rules, to be tried in this order after those that were added before.
     ///
     /// ```
-    /// use rejoinder::{Robot, Rule};
+    /// use rejoinder::bot::{Robot, Rule};
     ///
     /// let animals = ["cat", "dog"];
     /// let robot = Robot::builder()
     ///     .rules(animals.map(|animal| Rule::new(animal, format!("A {animal}!")).anywhere()))
     ///     .build()?;
     /// assert_eq!(robot.answer("my dog").to_string(), "A dog!");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.rules.extend(rules);
@@ -327,10 +327,10 @@ impl RobotBuilder {
     /// [among a rule's templates](Rule::or). Default: the empty text.
     ///
     /// ```
-    /// let robot = rejoinder::Robot::builder().fallback("Go on.").fallback("{1}").build()?;
+    /// let robot = rejoinder::bot::Robot::builder().fallback("Go on.").fallback("{1}").build()?;
     /// assert_eq!(robot.answer("Well!").to_string(), "Go on.");
     /// assert_eq!(robot.answer("Well").to_string(), "{1}");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn fallback(mut self, answer: impl Into<String>) -> Self {
         self.fallbacks.push(answer.into());
@@ -354,7 +354,7 @@ impl RobotBuilder {
     /// Otherwise `to` stands as it is: for `I` write a capital, and it becomes `you`.
     ///
     /// ```
-    /// use rejoinder::Robot;
+    /// use rejoinder::bot::Robot;
     ///
     /// let robot = Robot::builder()
     ///     .rule("(?i)(?:i think|我觉得)(?<what>.+)", "Because{~what}?")
@@ -369,7 +369,7 @@ impl RobotBuilder {
     /// ] {
     ///     assert_eq!(robot.answer(request).to_string(), answer);
     /// }
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn reflect(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.reflections.push((from.into(), to.into()));
@@ -379,13 +379,13 @@ impl RobotBuilder {
     /// Replaces every `from` in an answer by `to`, within words too.
     ///
     /// ```
-    /// let robot = rejoinder::Robot::builder()
+    /// let robot = rejoinder::bot::Robot::builder()
     ///     .rule("(.*)", "{1}")
     ///     .substitute("黑", "白")
     ///     .substitute("白", "黑")
     ///     .build()?;
     /// assert_eq!(robot.answer("黑白分明").to_string(), "白黑分明");
-    /// # Ok::<(), rejoinder::RuleError>(())
+    /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn substitute(mut self, from: impl Into<String>, to: impl Into<String>) -> Self {
         self.substitutions.push((from.into(), to.into()));
@@ -397,7 +397,7 @@ impl RobotBuilder {
     /// The automaton of one pattern may take 10 MiB, those of all together 64 MiB.
     ///
     /// ```
-    /// let builder = rejoinder::Robot::builder().rule("(?<a>.)", "{b}");
+    /// let builder = rejoinder::bot::Robot::builder().rule("(?<a>.)", "{b}");
     /// assert!(builder.build().is_err());
     /// ```
     pub fn build(self) -> Result<Robot, RuleError> {

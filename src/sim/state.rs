@@ -4,21 +4,21 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use super::dice::{Dice, mix};
 use super::flight::{Flight, Kind, flip_bit};
 use super::link::{AboveMtu, Link};
 use super::node::Host;
 use super::ports::Ports;
+use super::rng::{Rng, mix};
 use super::script::{Fault, Script};
 use super::trace::{PacketFate, Trace};
-use crate::clock::Now;
-use crate::transport::{Inbox, Outbox, Sent, Wait, canonical};
+use crate::timestamp::Timestamp;
+use crate::transport::{Inbox, Outbox, SendReport, Wait, canonical};
 
 /// All that a network is, behind its lock.
 pub(super) struct State {
     pub(super) seed: u64,
     pub(super) script: Script,
-    pub(super) entropy: Dice,
+    pub(super) entropy: Rng,
     /// Since the network began.
     pub(super) elapsed: Duration,
     /// What the civil clock was set to, and when.
@@ -46,7 +46,7 @@ impl State {
         Self {
             seed,
             script,
-            entropy: Dice::new(mix(!seed)),
+            entropy: Rng::new(mix(!seed)),
             elapsed: Duration::ZERO,
             wall: SystemTime::UNIX_EPOCH + YEAR_2000,
             wall_set: Duration::ZERO,
@@ -63,11 +63,11 @@ impl State {
         }
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Timestamp {
         let passed = self.elapsed.saturating_sub(self.wall_set);
         // At the end of time, where the longest wait leads, the civil clock has stopped.
         let wall = self.wall.checked_add(passed).unwrap_or(self.wall);
-        Now::new(self.elapsed, wall)
+        Timestamp::new(self.elapsed, wall)
     }
 
     /// Time never goes back: a node may have let it pass meanwhile.
@@ -117,8 +117,8 @@ impl State {
         Ok(addr)
     }
 
-    pub(super) fn send(&mut self, from: SocketAddr, outbox: &Outbox) -> Sent {
-        let mut sent = Sent::default();
+    pub(super) fn send(&mut self, from: SocketAddr, outbox: &Outbox) -> SendReport {
+        let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             match self.launch(from, datagram.peer, datagram.bytes, Kind::Datagram) {
                 Ok(()) => sent.datagrams += 1,
@@ -156,7 +156,7 @@ impl State {
         }
 
         // Always the same throws, so that a change of the link's numbers moves no others.
-        let mut dice = Dice::of_datagram(seed, from.ip(), to.ip(), direction.sent);
+        let mut dice = Rng::of_datagram(seed, from.ip(), to.ip(), direction.sent);
         direction.sent += 1;
         let all_fragments = i32::try_from(fragments).unwrap_or(i32::MAX);
         let lost = dice.happens(1.0 - (1.0 - link.loss).powi(all_fragments));

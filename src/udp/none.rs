@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::{Family, UdpFeatures};
-use crate::transport::batch::{Inbox, Outbox};
-use crate::transport::{Sent, Wait};
+use crate::transport::{Inbox, Outbox};
+use crate::transport::{SendReport, Wait};
 
 /// Nobody has one.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Fast {
         _: Family,
         _: Option<SocketAddr>,
         _: &Outbox,
-    ) -> Sent {
+    ) -> SendReport {
         match *self {}
     }
 }

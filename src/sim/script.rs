@@ -2,15 +2,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Faults for single datagrams of a [`SimNet`](crate::SimNet), by number: "lose the second, delay
+/// Faults for single datagrams of a [`SimNet`](crate::sim::SimNet), by number: "lose the second, delay
 /// the third".
 ///
 /// A network numbers its datagrams from 1 in the order in which they are sent, both directions
-/// together; its [trace](crate::SimNet::trace) shows the numbers. A script says what happens to
+/// together; its [trace](crate::sim::SimNet::trace) shows the numbers. A script says what happens to
 /// some of them, on top of what their link does. It is written as it displays:
 ///
 /// ```
-/// use rejoinder::{Script, SimNet};
+/// use rejoinder::sim::{Script, SimNet};
 ///
 /// let script: Script = "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt".parse()?;
 /// assert_eq!(
@@ -18,7 +18,7 @@ use std::time::Duration;
 ///     "2 lose, 3 delay 40ms, 3 duplicate, 5 corrupt"
 /// );
 /// let net = SimNet::scripted(0, script);
-/// # Ok::<(), rejoinder::ScriptError>(())
+/// # Ok::<(), rejoinder::sim::ScriptError>(())
 /// ```
 ///
 /// Delays are whole numbers of `ns`, `us`, `ms` or `s`. The empty text is the script without
@@ -32,7 +32,7 @@ pub struct Script {
 /// What a [`Script`] does to a datagram.
 ///
 /// ```
-/// use rejoinder::{Fault, Script};
+/// use rejoinder::sim::{Fault, Script};
 /// use std::time::Duration;
 ///
 /// let late = Fault::Delay(Duration::from_millis(40));
@@ -59,7 +59,7 @@ impl Script {
     /// several.
     ///
     /// ```
-    /// use rejoinder::{Fault, Script};
+    /// use rejoinder::sim::{Fault, Script};
     ///
     /// let script = Script::new([(1, Fault::Lose), (2, Fault::Lose)]);
     /// assert_eq!(Ok(script), "1 lose, 2 lose".parse());
@@ -73,14 +73,14 @@ impl Script {
     /// The faults, in order of the numbers.
     ///
     /// ```
-    /// use rejoinder::{Fault, Script};
+    /// use rejoinder::sim::{Fault, Script};
     ///
     /// let script: Script = "5 corrupt, 2 duplicate".parse()?;
     /// assert_eq!(
     ///     script.faults(),
     ///     [(2, Fault::Duplicate), (5, Fault::Corrupt)]
     /// );
-    /// # Ok::<(), rejoinder::ScriptError>(())
+    /// # Ok::<(), rejoinder::sim::ScriptError>(())
     /// ```
     pub fn faults(&self) -> &[(u64, Fault)] {
         &self.faults
@@ -128,7 +128,7 @@ impl fmt::Debug for Script {
 /// Why a text is no [`Script`].
 ///
 /// ```
-/// use rejoinder::Script;
+/// use rejoinder::sim::Script;
 ///
 /// let error = "2 lose, 3 eat".parse::<Script>().unwrap_err();
 /// assert_eq!(error.fault, "3 eat");

@@ -6,7 +6,7 @@ use std::fmt;
 /// know what they tell.
 ///
 /// ```
-/// use rejoinder::{UdpFeature, UdpOptions};
+/// use rejoinder::udp::{UdpFeature, UdpOptions};
 ///
 /// let transport = UdpOptions::new()
 ///     .without(UdpFeature::Gro)
@@ -33,8 +33,8 @@ pub enum UdpFeature {
     /// Counting what the system drops because the receive buffer is full, `SO_RXQ_OVFL`.
     DropCount,
     /// Learning when a datagram arrived, `SO_TIMESTAMPNS`, and so how long it
-    /// [waited](crate::Meta::waited). The only one that is not used unless it is
-    /// [asked for](crate::UdpOptions::with): it makes the system read its clock for every datagram.
+    /// [waited](crate::transport::Meta::waited). The only one that is not used unless it is
+    /// [asked for](crate::udp::UdpOptions::with): it makes the system read its clock for every datagram.
     Timestamp,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for UdpFeature {
 /// Those features that a transport uses. It displays as their names, or as `portable` without any.
 ///
 /// ```
-/// use rejoinder::{UdpFeature, UdpOptions};
+/// use rejoinder::udp::{UdpFeature, UdpOptions};
 ///
 /// let features = UdpOptions::new().portable().bind("127.0.0.1:0")?.features();
 /// assert_eq!(features.to_string(), "portable");
