@@ -24,8 +24,8 @@ use self::sockets::{NoSocket, Sockets};
 use crate::codec::Codec;
 use crate::timestamp::Timestamp;
 use crate::transport::{
-    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, OutboxFull,
-    PROVOKED_PER_PAUSE, SendReport, Transport, Wait,
+    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox,
+    PEER_ERRORS_PER_PAUSE, SendReport, Transport, Wait,
 };
 use crate::udp::UdpOptions;
 
@@ -394,11 +394,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let Some(datagram) = self.core.request(slot) else {
                 continue;
             };
-            let pushed: Result<(), OutboxFull> =
-                self.outbox.push_with(datagram.peer, None, |space| {
-                    space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-                    Ok(datagram.bytes.len())
-                });
+            let pushed = self.outbox.push(datagram.peer, None, datagram.bytes);
             pushed.expect("the outbox has room");
             self.outgoing.push(slot);
         }
@@ -413,7 +409,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
             Some(socket) => socket.send(&self.outbox),
             None => SendReport::default(),
         };
-        if let Some(error) = sent.error {
+        if let Some(error) = sent.last_error {
             if is_unreachable(&error) {
                 self.core.unreachable(now, first, &error);
             } else if ErrorClass::classify(&error) == ErrorClass::Gone {
@@ -421,7 +417,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
                 self.sockets.drop_shared();
             } else {
                 for &slot in &self.outgoing {
-                    if sent.datagrams == 0 {
+                    if sent.sent == 0 {
                         self.core.refused(slot, core::copy(&error));
                     } else {
                         // Which it was will be seen when each is sent again, alone.
@@ -475,7 +471,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
                     // Anybody can cause it.
                     ErrorClass::Peer => {
                         self.provoked = self.provoked.wrapping_add(1);
-                        if self.provoked.is_multiple_of(PROVOKED_PER_PAUSE) {
+                        if self.provoked.is_multiple_of(PEER_ERRORS_PER_PAUSE) {
                             thread::sleep(PAUSE);
                         }
                     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use self::dedup::Dedup;
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{Meta, Outbox, OutboxFull};
+use crate::transport::{Meta, Outbox, PushError};
 
 /// What answers requests.
 ///
@@ -168,6 +168,10 @@ pub struct Context {
     pub local: Option<IpAddr>,
     /// When the batch with this request was received.
     pub now: Timestamp,
+    /// The id of the request, if the codec finds one in it: what
+    /// [`Codec::request_id`](crate::Codec::request_id) returns. Requests of one peer that differ in
+    /// their ids are different requests, even with the same content.
+    pub request_id: Option<u64>,
 }
 
 impl Context {
@@ -186,7 +190,24 @@ impl Context {
             peer: meta.peer,
             local: meta.local,
             now,
+            request_id: None,
         }
+    }
+
+    /// The same context with the id of the request.
+    ///
+    /// ```
+    /// # use rejoinder::transport::Meta;
+    /// # use rejoinder::{Context, Timestamp};
+    /// # let meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// let context = Context::new(&meta, Timestamp::system()).with_request_id(Some(7));
+    /// assert_eq!(context.request_id, Some(7));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn with_request_id(mut self, id: Option<u64>) -> Self {
+        self.request_id = id;
+        self
     }
 }
 
@@ -355,7 +376,7 @@ impl<'a, C: Codec> Reply<'a, C> {
             return Err(ReplyError::TooMany { limit: MAX_REPLIES });
         }
         self.outbox
-            .push_with(self.context.peer, self.context.local, |space| {
+            .try_push_with(self.context.peer, self.context.local, |space| {
                 let mut out = Writer::new(space);
                 write(&mut out)?;
                 out.finish().map_err(ReplyError::TooLong)
@@ -363,7 +384,7 @@ impl<'a, C: Codec> Reply<'a, C> {
         self.sent += 1;
         if self.sent > 1 {
             // An id says which request is answered, not which of several replies comes first.
-            self.outbox.keep_order();
+            self.outbox.set_unordered(false);
         }
         Ok(())
     }
@@ -376,6 +397,8 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// | `()` or `None` | none |
 /// | `Some(x)` | those of `x` |
 /// | `[x, y, z]` | those of each, in order |
+/// | `Ok(x)` | those of `x` |
+/// | `Err(error)` | none; counted as [`HandlerFailed`](crate::DropReason::HandlerFailed) and logged |
 /// | `String`, `&'static str`, `Cow<'static, str>` | one, of a codec whose answers are text |
 /// | `Vec<u8>`, `&'static [u8]` | one, of a codec whose answers are bytes |
 ///
@@ -433,6 +456,22 @@ impl<C: Codec> IntoReply<C> for () {
 impl<C: Codec, R: IntoReply<C>> IntoReply<C> for Option<R> {
     fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
         self.map_or(Ok(()), |answer| answer.reply(reply))
+    }
+}
+
+/// `Err` sends nothing: the request is dropped as
+/// [`HandlerFailed`](crate::DropReason::HandlerFailed).
+impl<C, R, E> IntoReply<C> for Result<R, E>
+where
+    C: Codec,
+    R: IntoReply<C>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        match self {
+            Ok(answer) => answer.reply(reply),
+            Err(error) => Err(ReplyError::Handler(error.into())),
+        }
     }
 }
 
@@ -501,6 +540,19 @@ pub enum ReplyError {
         limit: usize,
     },
     /// The outbox has no room: it was made too small, or was not empty.
-    #[error(transparent)]
-    OutboxFull(#[from] OutboxFull),
+    #[error("the outbox is full")]
+    OutboxFull,
+    /// The handler has no answer because of an error of its own. The request is counted as
+    /// [`HandlerFailed`](crate::DropReason::HandlerFailed), and the error is logged.
+    #[error("the handler failed")]
+    Handler(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<PushError> for ReplyError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Full => Self::OutboxFull,
+            PushError::TooLong(error) => Self::TooLong(error),
+        }
+    }
 }

@@ -233,8 +233,8 @@ impl Transport for UdpTransport {
         let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             match self.send_one(datagram) {
-                Ok(()) => sent.datagrams += 1,
-                Err(error) => sent.fail(error),
+                Ok(()) => sent.sent += 1,
+                Err(error) => sent.record_failure(error),
             }
         }
         sent

@@ -71,10 +71,7 @@ fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
         inbox.push(&[b'x'; 1_025], Meta::new(peer));
         while !inbox.is_empty() {
             core.handle(at(second), &mut inbox, &mut outbox);
-            let sent = SendReport {
-                datagrams: outbox.len(),
-                ..SendReport::default()
-            };
+            let sent = SendReport::accepted(outbox.len());
             core.on_sent(&sent);
             outbox.clear();
         }
@@ -247,14 +244,14 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
     for _ in 0..3 {
         let pushed = outbox.push_with(addr, None, |space| {
             space.fill(b'x');
-            Ok::<_, rejoinder::transport::OutboxFull>(900)
+            Ok(900)
         });
         pushed.unwrap();
     }
     // The first batches take the memory that all others get along with: where datagrams are not merged,
     // each asks for twice as many as the last one brought.
     for _ in 0..10 {
-        assert_eq!(transport.send(&outbox).datagrams, 3);
+        assert_eq!(transport.send(&outbox).sent, 3);
         let mut warm = 0;
         while warm < 3 {
             warm += transport.recv(&mut inbox, Wait::Forever).unwrap();
@@ -263,7 +260,7 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
     }
     let info = measure(|| {
         for round in 0..1_000_u64 {
-            assert_eq!(transport.send(&outbox).datagrams, 3);
+            assert_eq!(transport.send(&outbox).sent, 3);
             let mut received = 0;
             while received < 3 {
                 // All kinds of waits, so that the mode of the socket changes as well.
@@ -285,7 +282,7 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
 fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
     // As many networks as fill the table many times over.
     let limit = RateLimit::builder().sources(256).build().unwrap();
-    let mut core = ServerCore::new(Ctime::utc(), zurich()).gate(limit);
+    let mut core = Server::builder(Ctime::utc()).gate(limit).core(zurich());
     let mut inbox = Inbox::new(8, 1_024);
     let mut outbox = Outbox::new(64, 1_024);
     let mut asked = 0_u32;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rejoinder::codec::{Ctime, Raw, Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{AboveMtu, Link, PacketFate, Script, SimNet, Trace};
-use rejoinder::transport::{Datagram, Inbox, Outbox, OutboxFull};
+use rejoinder::transport::{Datagram, Inbox, Outbox};
 use rejoinder::{
     Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Transport, Wait,
     Writer,
@@ -1092,12 +1092,7 @@ where
 }
 
 fn push(outbox: &mut Outbox, peer: SocketAddr, bytes: &[u8]) {
-    outbox
-        .push_with(peer, None, |space| {
-            space[..bytes.len()].copy_from_slice(bytes);
-            Ok::<_, OutboxFull>(bytes.len())
-        })
-        .unwrap();
+    outbox.push(peer, None, bytes).unwrap();
 }
 
 fn from(addr: &str) -> SocketAddr {

@@ -17,7 +17,7 @@ use rejoinder::codec::{Ctime, CtimeError, Raw, Tagged, Text, TextError};
 use rejoinder::sans_io::{ClientCore, ServerCore};
 use rejoinder::sim::{Node, SimNet, SimTransport};
 use rejoinder::transport::{
-    Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport,
+    Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport,
 };
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
@@ -577,10 +577,7 @@ struct Victim {
 struct Accomplice;
 
 fn push(outbox: &mut Outbox, peer: SocketAddr, bytes: &[u8]) {
-    let pushed = outbox.push_with(peer, None, |space| {
-        space[..bytes.len()].copy_from_slice(bytes);
-        Ok::<_, OutboxFull>(bytes.len())
-    });
+    let pushed = outbox.push(peer, None, bytes);
     pushed.unwrap();
 }
 
@@ -762,7 +759,7 @@ impl Transport for BrokenTransport {
     fn send(&mut self, outbox: &Outbox) -> SendReport {
         let mut sent = SendReport::default();
         for _ in outbox.iter() {
-            sent.fail(io::ErrorKind::NotConnected.into());
+            sent.record_failure(io::ErrorKind::NotConnected.into());
         }
         sent
     }
@@ -860,16 +857,14 @@ impl Transport for NarrowTransport {
         let mut refused = SendReport::default();
         for datagram in outbox.iter() {
             if datagram.bytes.len() > 1_000 {
-                refused.fail(io::Error::other("too long"));
+                refused.record_failure(io::Error::other("too long"));
             } else {
                 push(&mut short, datagram.peer, datagram.bytes);
             }
         }
         let sent = self.0.send(&short);
-        SendReport {
-            datagrams: sent.datagrams,
-            ..refused
-        }
+        refused.sent = sent.sent;
+        refused
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
@@ -947,10 +942,7 @@ impl Transport for DownTransport {
         Err(io::ErrorKind::NetworkDown.into())
     }
     fn send(&mut self, outbox: &Outbox) -> SendReport {
-        SendReport {
-            datagrams: outbox.len(),
-            ..SendReport::default()
-        }
+        SendReport::accepted(outbox.len())
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(server())

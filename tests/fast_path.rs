@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport};
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::{UdpFeature, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
@@ -51,12 +51,7 @@ fn outbox(datagrams: &[(SocketAddr, Option<IpAddr>, Vec<u8>)]) -> Outbox {
 }
 
 fn push(outbox: &mut Outbox, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
-    outbox
-        .push_with::<OutboxFull>(peer, local, |space| {
-            space[..bytes.len()].copy_from_slice(bytes);
-            Ok(bytes.len())
-        })
-        .unwrap();
+    outbox.push(peer, local, bytes).unwrap();
 }
 
 /// All that arrives until `count` datagrams have.
@@ -83,7 +78,7 @@ fn datagram(number: usize, len: usize) -> Vec<u8> {
 }
 
 fn all_sent(sent: &SendReport, count: usize) {
-    assert_eq!((sent.datagrams, sent.failed), (count, 0), "{sent:?}");
+    assert_eq!((sent.sent, sent.failed), (count, 0), "{sent:?}");
 }
 
 const LONG: Duration = Duration::from_secs(10);
@@ -237,8 +232,8 @@ fn a_datagram_that_cannot_be_sent_holds_up_no_other() {
             }
         }
         let sent = from.send(&outbox(&datagrams));
-        assert_eq!((sent.datagrams, sent.failed), (10, 12));
-        assert!(sent.error.is_some());
+        assert_eq!((sent.sent, sent.failed), (10, 12));
+        assert!(sent.last_error.is_some());
         for number in 0..10 {
             let mut buffer = [0; 100];
             let len = to.recv(&mut buffer).unwrap();
@@ -262,9 +257,9 @@ fn a_connected_transport_sends_to_its_peer_alone() {
             (stranger, None, vec![5; 8]),
         ];
         let sent = from.send(&outbox(&datagrams));
-        assert_eq!((sent.datagrams, sent.failed), (3, 2));
+        assert_eq!((sent.sent, sent.failed), (3, 2));
         assert_eq!(
-            sent.error.map(|error| error.kind()),
+            sent.last_error.map(|error| error.kind()),
             Some(ErrorKind::InvalidInput)
         );
         for first in [1, 3, 4] {

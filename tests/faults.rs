@@ -33,7 +33,7 @@ impl Running {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         let (transport, faults) = Faulty::new(transport);
-        let server = Server::builder(Text).with_transport(transport);
+        let server = Server::builder(Text).with_transport(transport).unwrap();
         let handle = server.handle();
         let thread = thread::spawn(|| server.serve(|text: &str| Some(text.to_uppercase())));
         Self {

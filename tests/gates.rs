@@ -19,8 +19,8 @@ use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::SimNet;
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
 use rejoinder::{
-    Codec, Context, DropReason, Handler, Reply, ReplyError, Stats, Timestamp, Transport, Wait,
-    Writer,
+    Codec, Context, DropReason, Handler, Reply, ReplyError, Server, ServerBuilder, Stats,
+    Timestamp, Transport, Wait, Writer,
 };
 
 fn at(millis: u64) -> Timestamp {
@@ -76,7 +76,7 @@ fn a_source_that_no_client_has_is_never_answered() {
         ("192.0.2.1:11211", DropReason::SourceReflector),
         ("198.51.100.1:9999", DropReason::SourceOwn),
     ] {
-        let mut core = ServerCore::new(Text, echo).local_addr(own);
+        let mut core = Server::builder(Text).local_addr(own).core(echo);
         let replies = ask(&mut core, at(0), b"x", Meta::new(peer.parse().unwrap()));
         assert!(replies.is_empty(), "{peer}");
         assert_eq!(only_drop(&core.stats()), reason, "{peer}");
@@ -92,7 +92,9 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
             ("127.0.0.2:9999", None),
             ("[2001:db8::1]:9999", Some("2001:db8::2")),
         ] {
-            let mut core = ServerCore::new(Text, echo).local_addr(bound.parse().unwrap());
+            let mut core = Server::builder(Text)
+                .local_addr(bound.parse().unwrap())
+                .core(echo);
             let mut meta = Meta::new(peer.parse().unwrap());
             meta.local = local.map(|local| local.parse().unwrap());
             assert!(ask(&mut core, at(0), b"x", meta).is_empty());
@@ -105,7 +107,8 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
     let both = ["192.0.2.1:7777", "192.0.2.2:9999"].map(|own| own.parse().unwrap());
     let mut core = both
         .into_iter()
-        .fold(ServerCore::new(Text, echo), ServerCore::local_addr);
+        .fold(Server::builder(Text), ServerBuilder::local_addr)
+        .core(echo);
     for own in both {
         assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
     }
@@ -114,7 +117,9 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
     assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
 
     // On one address it knows which is its own, and another may have the same port.
-    let mut core = ServerCore::new(Text, echo).local_addr("127.0.0.3:9999".parse().unwrap());
+    let mut core = Server::builder(Text)
+        .local_addr("127.0.0.3:9999".parse().unwrap())
+        .core(echo);
     let neighbour = Meta::new("127.0.0.2:9999".parse().unwrap());
     assert_eq!(ask(&mut core, at(0), b"x", neighbour).len(), 1);
 }
@@ -122,7 +127,7 @@ fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
 #[test]
 fn every_port_of_the_list_is_blocked_and_another_list_can_be_set() {
     let mut strict = ServerCore::new(Text, echo);
-    let mut lax = ServerCore::new(Text, echo).blocked_ports([50_000]);
+    let mut lax = Server::builder(Text).blocked_ports([50_000]).core(echo);
     for port in REFLECTOR_PORTS {
         let meta = Meta::new(SocketAddr::from(([192, 0, 2, 1], port)));
         assert!(ask(&mut strict, at(0), b"x", meta).is_empty());
@@ -161,10 +166,11 @@ fn checks_come_in_the_order_that_the_documentation_says() {
             DropReason::Gate("no"),
         ),
     ] {
-        let mut core = robot::core()
+        let mut core = Server::builder(Ctime::utc())
             .local_addr("192.0.2.7:9999".parse().unwrap())
             .max_age(Duration::from_secs(1))
-            .gate(|_: &Datagram<'_>| Err("no"));
+            .gate(|_: &Datagram<'_>| Err("no"))
+            .core(robot::handler());
         assert!(ask(&mut core, at(0), bytes, meta).is_empty());
         assert_eq!(only_drop(&core.stats()), reason);
     }
@@ -208,14 +214,16 @@ impl Codec for Unread {
 #[test]
 fn what_a_gate_refuses_is_not_parsed() {
     let refuse = |_: &Datagram<'_>| Err("no");
-    let mut core = ServerCore::new(Unread, |_: &str| Some(b"x".to_vec())).gate(refuse);
+    let mut core = Server::builder(Unread)
+        .gate(refuse)
+        .core(|_: &str| Some(b"x".to_vec()));
     assert!(ask(&mut core, at(0), b"x", Meta::new(client())).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Gate("no"));
 }
 
 #[test]
 fn a_closure_is_a_gate_and_its_reason_has_a_counter() {
-    let mut core = ServerCore::new(Text, echo)
+    let mut core = Server::builder(Text)
         .gate(|datagram: &Datagram<'_>| match datagram.bytes {
             [b'a', ..] => Err("begins with a"),
             _ => Ok(()),
@@ -223,7 +231,8 @@ fn a_closure_is_a_gate_and_its_reason_has_a_counter() {
         .gate(|datagram: &Datagram<'_>| match datagram.meta.peer.ip() {
             IpAddr::V6(_) => Err("not at home in IPv6"),
             IpAddr::V4(_) => Ok(()),
-        });
+        })
+        .core(echo);
     let v6 = Meta::new("[2001:db8::1]:50000".parse().unwrap());
     assert!(ask(&mut core, at(0), b"abc", Meta::new(client())).is_empty());
     assert!(ask(&mut core, at(0), b"abc", v6).is_empty());
@@ -260,7 +269,7 @@ impl Gate for Witness {
         Ok(())
     }
 
-    fn release(
+    fn allow_replies(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
@@ -285,13 +294,14 @@ impl Gate for Witness {
 #[test]
 fn a_gate_sees_what_comes_in_and_what_would_go_out() {
     let witness = Witness::default();
-    let mut core = ServerCore::new(Text, |text: &str| match text {
-        "two" => Some([Some("one"), Some("three")]),
-        "hold back" => Some([Some("never seen"), None]),
-        _ => None,
-    })
-    .gate(None::<AmplificationLimit>)
-    .gate(witness.clone());
+    let mut core = Server::builder(Text)
+        .gate(None::<AmplificationLimit>)
+        .gate(witness.clone())
+        .core(|text: &str| match text {
+            "two" => Some([Some("one"), Some("three")]),
+            "hold back" => Some([Some("never seen"), None]),
+            _ => None,
+        });
     assert_eq!(ask(&mut core, at(1), b"two", Meta::new(client())).len(), 2);
     assert!(ask(&mut core, at(2), b"none", Meta::new(client())).is_empty());
     assert!(ask(&mut core, at(3), b"\xff", Meta::new(client())).is_empty());
@@ -317,7 +327,7 @@ fn a_gate_sees_what_comes_in_and_what_would_go_out() {
 
 #[test]
 fn what_is_held_back_takes_nothing_else_with_it() {
-    let mut core = ServerCore::new(Text, echo).gate(Witness::default());
+    let mut core = Server::builder(Text).gate(Witness::default()).core(echo);
     let mut inbox = Inbox::new(3, 64);
     let mut outbox = Outbox::new(64, 64);
     for text in ["first", "hold back", "third"] {
@@ -331,7 +341,7 @@ fn what_is_held_back_takes_nothing_else_with_it() {
 #[test]
 fn a_gate_is_told_of_the_replies_to_one_request_and_not_of_those_before_it() {
     let witness = Witness::default();
-    let mut core = ServerCore::new(Text, echo).gate(witness.clone());
+    let mut core = Server::builder(Text).gate(witness.clone()).core(echo);
     let mut inbox = Inbox::new(3, 64);
     let mut outbox = Outbox::new(64, 64);
     for text in ["first", "next", "the last"] {
@@ -353,12 +363,14 @@ fn a_gate_is_told_of_the_replies_to_one_request_and_not_of_those_before_it() {
 #[test]
 fn a_panic_of_a_gate_costs_one_datagram() {
     quiet_panics();
-    let mut core = ServerCore::new(Text, echo).gate(|datagram: &Datagram<'_>| {
-        if datagram.bytes == b"bomb" {
-            panic::panic_any(OnPurpose);
-        }
-        Ok(())
-    });
+    let mut core = Server::builder(Text)
+        .gate(|datagram: &Datagram<'_>| {
+            if datagram.bytes == b"bomb" {
+                panic::panic_any(OnPurpose);
+            }
+            Ok(())
+        })
+        .core(echo);
     assert!(ask(&mut core, at(0), b"bomb", Meta::new(client())).is_empty());
     assert_eq!(
         ask(&mut core, at(0), b"next", Meta::new(client())),
@@ -374,7 +386,9 @@ fn a_rate_limited_network_gets_its_budget_and_others_do_not_notice() {
         .key([1; 16])
         .build()
         .unwrap();
-    let mut core = robot::core().gate(limit);
+    let mut core = Server::builder(Ctime::utc())
+        .gate(limit)
+        .core(robot::handler());
     let noisy = |host: u8| Meta::new(SocketAddr::from(([192, 0, 2, host], 50_000)));
     let answered = (0..100)
         .filter(|&host| !ask(&mut core, at(0), b"?", noisy(host)).is_empty())
@@ -393,11 +407,12 @@ fn a_rate_limited_network_gets_its_budget_and_others_do_not_notice() {
 
 #[test]
 fn strict_mode_never_sends_over_three_times_what_came() {
-    let mut core = ServerCore::new(Text, |text: &str| {
-        let length: usize = text.trim().parse().unwrap();
-        Some("x".repeat(length))
-    })
-    .gate(AmplificationLimit::default());
+    let mut core = Server::builder(Text)
+        .gate(AmplificationLimit::default())
+        .core(|text: &str| {
+            let length: usize = text.trim().parse().unwrap();
+            Some("x".repeat(length))
+        });
     // 38 bytes on the wire: 114 may go out, 86 of them payload.
     assert_eq!(
         ask(&mut core, at(0), b"86        ", Meta::new(client())).len(),
@@ -410,16 +425,17 @@ fn strict_mode_never_sends_over_three_times_what_came() {
 
 #[test]
 fn a_request_that_waited_too_long_is_dropped_unread() {
-    let mut core = ServerCore::new(Text, |_: &str| -> Option<&'static str> {
-        panic!("it is not read")
-    })
-    .max_age(Duration::from_secs(1));
+    let mut core = Server::builder(Text)
+        .max_age(Duration::from_secs(1))
+        .core(|_: &str| -> Option<&'static str> { panic!("it is not read") });
     let mut meta = Meta::new(client());
     meta.waited = Duration::from_millis(1_001);
     assert!(ask(&mut core, at(0), b"x", meta).is_empty());
     assert_eq!(only_drop(&core.stats()), DropReason::Stale);
 
-    let mut core = ServerCore::new(Text, echo).max_age(Duration::from_secs(1));
+    let mut core = Server::builder(Text)
+        .max_age(Duration::from_secs(1))
+        .core(echo);
     meta.waited = Duration::from_secs(1);
     assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
     meta.waited = Duration::MAX;
@@ -437,7 +453,9 @@ fn behind_a_slow_handler_old_requests_are_dropped_and_replies_leave_early() {
             Some(text.to_owned())
         }
     };
-    let mut core = ServerCore::new(Text, handler).max_age(Duration::from_millis(100));
+    let mut core = Server::builder(Text)
+        .max_age(Duration::from_millis(100))
+        .core(handler);
     let mut inbox = Inbox::new(64, 64);
     let mut outbox = Outbox::new(64, 64);
     for number in 0..64 {
@@ -463,7 +481,9 @@ fn behind_a_slow_handler_old_requests_are_dropped_and_replies_leave_early() {
 
 #[test]
 fn with_a_limit_to_the_age_the_10_ms_begin_when_the_first_request_is_read() {
-    let mut core = ServerCore::new(Text, echo).max_age(Duration::from_secs(1));
+    let mut core = Server::builder(Text)
+        .max_age(Duration::from_secs(1))
+        .core(echo);
     let mut inbox = Inbox::new(3, 64);
     for _ in 0..3 {
         inbox.push(b"x", Meta::new(client()));
@@ -550,7 +570,9 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
             .answers_per_second(20)
             .key([3; 16])
             .build();
-        Arc::new(Mutex::new(ServerCore::new(Text, echo).gate(limit.unwrap())))
+        Arc::new(Mutex::new(
+            Server::builder(Text).gate(limit.unwrap()).core(echo),
+        ))
     };
     let (a, b) = (core(), core());
     let addrs: [SocketAddr; 2] = ["10.0.0.1:8001", "10.0.1.1:8002"].map(|a| a.parse().unwrap());
@@ -558,12 +580,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
     // b has to speak first, so it is poked from its own address before it moves in.
     let mut poke = net.bind(addrs[1]).unwrap();
     let mut outbox = Outbox::new(1, 64);
-    outbox
-        .push_with::<rejoinder::transport::OutboxFull>(addrs[0], None, |space| {
-            space[..5].copy_from_slice(b"hello");
-            Ok(5)
-        })
-        .unwrap();
+    outbox.push(addrs[0], None, b"hello").unwrap();
     poke.send(&outbox);
     drop(poke);
     net.host(addrs[1], Arc::clone(&b)).unwrap();
@@ -583,7 +600,7 @@ fn two_servers_that_cannot_tell_responses_go_quiet_once_the_budget_is_spent() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_gate_goes_in_with_one_line_of_the_builder() {
-    let server = rejoinder::Server::builder(Text)
+    let server = Server::builder(Text)
         .gate(RateLimit::default())
         .bind("127.0.0.1:0")
         .unwrap();
@@ -691,7 +708,7 @@ fn everything_on(answers: u32, factor: usize) -> ServerCore<Ctime, Obedient, imp
         .answers_per_second(answers)
         .sources(256)
         .key([5; 16]);
-    ServerCore::new(Ctime::utc(), Obedient)
+    Server::builder(Ctime::utc())
         .local_addr("192.0.0.1:9999".parse().unwrap())
         .max_age(Duration::from_millis(350))
         .gate(|datagram: &Datagram<'_>| match datagram.bytes.first() {
@@ -700,6 +717,7 @@ fn everything_on(answers: u32, factor: usize) -> ServerCore<Ctime, Obedient, imp
         })
         .gate(AmplificationLimit::new(factor))
         .gate(limit.build().unwrap())
+        .core(Obedient)
 }
 
 proptest! {
@@ -771,7 +789,7 @@ proptest! {
     fn no_network_gets_more_than_its_rate(events in events(), answers in 1..50_u32) {
         quiet_panics();
         let limit = RateLimit::builder().answers_per_second(answers).key([9; 16]).build().unwrap();
-        let mut core = ServerCore::new(Ctime::utc(), Obedient).gate(limit);
+        let mut core = Server::builder(Ctime::utc()).gate(limit).core(Obedient);
         let mut millis = 0;
         let mut given: HashMap<_, f64> = HashMap::new();
         for event in events {
@@ -796,9 +814,10 @@ fn wire(peer: SocketAddr, payload: usize) -> usize {
 #[test]
 fn what_the_first_gate_holds_back_the_second_does_not_count() {
     let limit = RateLimit::builder().answers_per_second(1).build().unwrap();
-    let mut core = ServerCore::new(Text, echo)
+    let mut core = Server::builder(Text)
         .gate(AmplificationLimit::new(0))
-        .gate(limit);
+        .gate(limit)
+        .core(echo);
     for _ in 0..3 {
         assert!(ask(&mut core, at(0), b"x", Meta::new(client())).is_empty());
     }
@@ -808,11 +827,11 @@ fn what_the_first_gate_holds_back_the_second_does_not_count() {
 #[test]
 fn options_of_a_core_can_be_set_in_any_order() {
     let own: SocketAddr = "192.0.2.7:9999".parse().unwrap();
-    let mut core = ServerCore::new(Text, echo)
+    let mut core = Server::builder(Text)
         .local_addr(own)
-        .blocked_ports([19]);
+        .blocked_ports([19])
+        .core(echo);
     assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
-    let mut core = core.gate(());
     assert_eq!(only_drop(&core.stats()), DropReason::SourceOwn);
     assert!(ask(&mut core, at(0), b"x", Meta::new(own)).is_empty());
     assert_eq!(core.stats().dropped(DropReason::SourceOwn), 2);

@@ -18,7 +18,7 @@ use rejoinder::sim::{Link, SimNet};
 use rejoinder::testing::{
     Pair, codec_conformance, handler_conformance, scripts, transport_conformance,
 };
-use rejoinder::transport::{Inbox, Meta, Outbox, OutboxFull, SendReport};
+use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
     Client, Codec, Context, Correlation, Handler, Reply, ReplyError, Retry, Timestamp, Transport,
@@ -260,16 +260,13 @@ impl Transport for Wrong {
         let mut sent = SendReport::default();
         for datagram in datagrams {
             let mut one = Outbox::new(1, 65_507);
-            one.push_with(datagram.peer, datagram.local, |space| {
-                space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-                Ok::<_, OutboxFull>(datagram.bytes.len())
-            })
-            .unwrap();
+            one.push(datagram.peer, datagram.local, datagram.bytes)
+                .unwrap();
             let result = self.inner.send(&one);
-            sent.datagrams += result.datagrams;
-            if result.error.is_some() && self.fault != Broken::ForgetsFailures {
+            sent.sent += result.sent;
+            if result.last_error.is_some() && self.fault != Broken::ForgetsFailures {
                 sent.failed += 1;
-                sent.error = result.error;
+                sent.last_error = result.last_error;
                 if self.fault == Broken::StopsAtTheFirstError {
                     break;
                 }

@@ -299,7 +299,7 @@ fn a_flood_of_drops_does_not_hide_what_the_operator_should_know() {
         core.on_receive_error(at(0), &ErrorKind::OutOfMemory.into());
         core.on_receive_error(at(0), &ErrorKind::Interrupted.into());
         let mut sent = SendReport::default();
-        sent.fail(ErrorKind::PermissionDenied.into());
+        sent.record_failure(ErrorKind::PermissionDenied.into());
         core.on_sent(&sent);
     });
     assert_eq!(
@@ -350,7 +350,7 @@ fn errors_that_anybody_can_cause_do_not_hide_a_panic() {
         for _ in 0..100 {
             core.on_receive_error(at(0), &ErrorKind::ConnectionRefused.into());
             let mut sent = SendReport::default();
-            sent.fail(ErrorKind::HostUnreachable.into());
+            sent.record_failure(ErrorKind::HostUnreachable.into());
             core.on_sent(&sent);
         }
         assert_eq!(lines.take().len(), 10);

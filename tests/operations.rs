@@ -30,7 +30,7 @@ use rejoinder::codec::Ctime;
 use rejoinder::gate::RateLimit;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Codec, DropReason, Stats, Timestamp};
+use rejoinder::{Codec, DropReason, Server, Stats, Timestamp};
 use server::rates::{Rates, line};
 use server::transcript::Transcribed;
 
@@ -367,7 +367,9 @@ fn counted(requests: &[(u64, &[u8], &str)]) -> Stats {
         .bytes_per_second(1 << 30)
         .build()
         .unwrap();
-    let mut core = ServerCore::new(Ctime::utc(), Transcribed::new(zurich(), false)).gate(limit);
+    let mut core = Server::builder(Ctime::utc())
+        .gate(limit)
+        .core(Transcribed::new(zurich(), false));
     let (mut inbox, mut outbox) = (Inbox::new(1, 1_000), Outbox::new(16, 1_000));
     for &(times, bytes, peer) in requests {
         for _ in 0..times {
@@ -437,7 +439,7 @@ fn rates_fit_a_narrow_terminal_in_normal_times_and_in_a_flood() {
 #[test]
 fn counters_beside_the_requests_are_told_when_they_move() {
     let before = Stats::default();
-    let mut after = before;
+    let mut after = before.clone();
     after.kernel_drops = 3;
     after.replies_failed = 20;
     after.receive_errors = 1;

@@ -336,7 +336,9 @@ fn invariant_2_two_servers_facing_each_other_go_quiet_after_one_datagram() {
         let forger = socket.try_clone().unwrap();
         let transport = options(setting).adopt(socket).unwrap();
         let second = Running::start(
-            Server::builder(Ctime::utc()).with_transport(transport),
+            Server::builder(Ctime::utc())
+                .with_transport(transport)
+                .unwrap(),
             zurich(),
         );
         forger.send_to("你好吗？".as_bytes(), first.addr).unwrap();
@@ -597,9 +599,9 @@ impl Transport for Scripted {
         for datagram in outbox.iter() {
             if datagram.bytes == self.refuse {
                 sent.failed += 1;
-                sent.error = Some(ErrorKind::PermissionDenied.into());
+                sent.last_error = Some(ErrorKind::PermissionDenied.into());
             } else {
-                sent.datagrams += 1;
+                sent.sent += 1;
                 self.sent.send(datagram.bytes.to_vec()).unwrap();
             }
         }
@@ -635,7 +637,7 @@ fn serve_and_look(
         most_pending: Arc::clone(most_pending),
         sent: sender,
     };
-    let server = Server::builder(Text).with_transport(transport);
+    let server = Server::builder(Text).with_transport(transport).unwrap();
     handle.get_or_init(|| server.handle());
     let last = server.handle();
     let result = server.serve(move |text: &str| Some(text.repeat(times)));
@@ -750,15 +752,17 @@ fn a_limit_that_no_datagram_can_reach_is_an_error() {
     ];
     for (name, set) in limits {
         for bytes in [65_528, usize::MAX] {
-            let told = format!("{name} is {bytes}, but no datagram has more than 65527 bytes");
+            let told = format!("{name} is {bytes}, must be 0 to 65527");
             let builder = set(Server::builder(Text), bytes);
             let error = builder.clone().bind("127.0.0.1:0").unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert_eq!(error.to_string(), told);
+            assert_eq!(io::Error::from(error).kind(), ErrorKind::InvalidInput);
 
-            let server = builder.with_transport(UdpTransport::bind("127.0.0.1:0").unwrap());
-            let error = server.serve(|_: &str| Some("")).unwrap_err();
-            assert!(matches!(error, ServeError::LimitOutOfRange { .. }));
+            let transport = UdpTransport::bind("127.0.0.1:0").unwrap();
+            let error = builder.clone().with_transport(transport).unwrap_err();
+            assert_eq!(error.to_string(), told);
+            let transports = [UdpTransport::bind("127.0.0.1:0").unwrap()];
+            let error = builder.with_transports(transports).unwrap_err();
             assert_eq!(error.to_string(), told);
         }
     }

@@ -14,7 +14,7 @@ use rejoinder::bot::zurich;
 use rejoinder::codec::{Ctime, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Node, SimNet, SimTransport};
-use rejoinder::transport::{Connect, Inbox, Outbox, OutboxFull, SendReport};
+use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
 use rejoinder::{
     Client, Codec, Context, Handler, Reply, ReplyError, RequestError, Server, Stats, Timestamp,
     Transport, Wait,
@@ -28,14 +28,11 @@ fn send(from: &mut SimTransport, to: SocketAddr, bytes: &[u8]) {
     let mut outbox = Outbox::new(1, 1_024);
     push(&mut outbox, to, bytes);
     let sent = from.send(&outbox);
-    assert_eq!((sent.datagrams, sent.failed), (1, 0));
+    assert_eq!((sent.sent, sent.failed), (1, 0));
 }
 
 fn push(outbox: &mut Outbox, to: SocketAddr, bytes: &[u8]) {
-    let pushed = outbox.push_with(to, None, |space| {
-        space[..bytes.len()].copy_from_slice(bytes);
-        Ok::<_, OutboxFull>(bytes.len())
-    });
+    let pushed = outbox.push(to, None, bytes);
     pushed.unwrap();
 }
 
@@ -230,7 +227,7 @@ fn a_node_is_called_until_its_inbox_is_empty_and_learns_what_was_sent() {
             }
         }
         fn on_sent(&mut self, sent: &SendReport) {
-            self.sent += sent.datagrams;
+            self.sent += sent.sent;
         }
     }
     let net = SimNet::new();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 
-use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
@@ -64,10 +64,7 @@ fn receive_plain(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
 fn outbox(datagrams: &[(SocketAddr, &[u8])]) -> Outbox {
     let mut outbox = Outbox::new(datagrams.len(), MAX_DATAGRAM_BYTES);
     for (peer, bytes) in datagrams {
-        let pushed = outbox.push_with(*peer, None, |space| {
-            space[..bytes.len()].copy_from_slice(bytes);
-            Ok::<_, OutboxFull>(bytes.len())
-        });
+        let pushed = outbox.push(*peer, None, bytes);
         pushed.unwrap();
     }
     outbox
@@ -83,7 +80,7 @@ fn round_trip(transport: &mut UdpTransport, asker: &UdpSocket, ip: IpAddr) {
     assert_eq!(peer, asker.local_addr().unwrap());
 
     let sent = transport.send(&outbox(&[(peer, b"answer")]));
-    assert_eq!((sent.datagrams, sent.failed), (1, 0), "{:?}", sent.error);
+    assert_eq!((sent.sent, sent.failed), (1, 0), "{:?}", sent.last_error);
     assert_eq!(
         receive_plain(asker),
         (b"answer".to_vec(), loopback(port, ip))
@@ -200,8 +197,8 @@ fn a_connected_socket_is_adopted_and_talks_to_its_peer_only() {
         (stranger.local_addr().unwrap(), b"no"),
         (peer.local_addr().unwrap(), b"yes"),
     ]));
-    assert_eq!((sent.datagrams, sent.failed), (1, 1));
-    assert_eq!(sent.error.unwrap().kind(), ErrorKind::InvalidInput);
+    assert_eq!((sent.sent, sent.failed), (1, 1));
+    assert_eq!(sent.last_error.unwrap().kind(), ErrorKind::InvalidInput);
     assert_eq!(receive_plain(&peer).0, b"yes");
 
     // What a stranger sends is filtered out by the system: the next that arrives is the peer's.
@@ -228,7 +225,7 @@ fn a_connected_dual_stack_socket_knows_its_ipv4_peer_by_both_names() {
         (mapped, b"mapped"),
         (peer.local_addr().unwrap(), b"canonical"),
     ]));
-    assert_eq!((sent.datagrams, sent.failed), (2, 0), "{:?}", sent.error);
+    assert_eq!((sent.sent, sent.failed), (2, 0), "{:?}", sent.last_error);
     assert_eq!(receive_plain(&peer).0, b"mapped");
     assert_eq!(receive_plain(&peer).0, b"canonical");
 }
@@ -326,8 +323,8 @@ fn one_destination_that_is_impossible_holds_up_no_other() {
         (b, b"4"),
         (a, b""),
     ]));
-    assert_eq!((sent.datagrams, sent.failed), (5, 2));
-    assert!(sent.error.is_some());
+    assert_eq!((sent.sent, sent.failed), (5, 2));
+    assert!(sent.last_error.is_some());
     for expected in [&b"1"[..], b"3", b""] {
         assert_eq!(receive_plain(&first).0, expected);
     }
@@ -340,8 +337,8 @@ fn one_destination_that_is_impossible_holds_up_no_other() {
 fn an_empty_outbox_sends_nothing() {
     let mut transport = UdpTransport::bind(V4).unwrap();
     let sent = transport.send(&Outbox::new(1, 64));
-    assert_eq!((sent.datagrams, sent.failed), (0, 0));
-    assert!(sent.error.is_none());
+    assert_eq!((sent.sent, sent.failed), (0, 0));
+    assert!(sent.last_error.is_none());
 }
 
 // Sizes.
@@ -384,7 +381,7 @@ fn datagrams_of_no_bytes_and_of_65507_pass_both_ways() {
         other.send_to(&bytes, addr).unwrap();
         assert!(receive(&mut transport, &mut inbox) == (bytes.clone(), peer, false));
         let sent = transport.send(&outbox(&[(peer, &bytes)]));
-        assert_eq!((sent.datagrams, sent.failed), (1, 0), "{:?}", sent.error);
+        assert_eq!((sent.sent, sent.failed), (1, 0), "{:?}", sent.last_error);
         assert!(receive_plain(&other) == (bytes, addr));
     }
 }

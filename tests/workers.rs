@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::HashSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -186,7 +186,7 @@ fn a_server_without_workers_is_an_error() {
         .workers(0)
         .bind("127.0.0.1:0")
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(io::Error::from(error).kind(), ErrorKind::InvalidInput);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_second_server_on_the_same_address_is_an_error() {
             .workers(workers)
             .bind(addr)
             .unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert_eq!(io::Error::from(error).kind(), ErrorKind::AddrInUse);
     }
 }
 
@@ -284,5 +284,5 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
 fn a_server_on_nothing_is_an_error() {
     let none: [UdpTransport; 0] = [];
     let error = Server::builder(Text).with_transports(none).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(io::Error::from(error).kind(), ErrorKind::InvalidInput);
 }

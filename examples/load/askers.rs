@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use rejoinder::sans_io::ClientCore;
-use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, SendReport};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{Client, RequestError, Retry, Timestamp, Transport, Wait};
 
@@ -107,11 +107,7 @@ impl Peers {
                 && let Some((slot, datagram)) = core.next_send(now)
             {
                 slots[self.outbox.len()] = slot;
-                let pushed: Result<(), OutboxFull> =
-                    self.outbox.push_with(datagram.peer, None, |space| {
-                        space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-                        Ok(datagram.bytes.len())
-                    });
+                let pushed = self.outbox.push(datagram.peer, None, datagram.bytes);
                 pushed.expect("the outbox has room");
                 continue;
             } else if self.outbox.is_empty() {
@@ -119,12 +115,12 @@ impl Peers {
             } else {
                 socket.send(&self.outbox)
             };
-            if let Some(error) = sent.error {
+            if let Some(error) = sent.last_error {
                 if is_unreachable(&error) {
                     core.unreachable(now, 0, &error);
                 }
                 for &slot in &slots[..self.outbox.len()] {
-                    if sent.datagrams == 0 {
+                    if sent.sent == 0 {
                         core.refused(slot, io::Error::new(error.kind(), error.to_string()));
                     } else {
                         core.refused_perhaps(slot);

@@ -71,7 +71,7 @@ impl Sockets {
                 let server = builder
                     .workers(workers)
                     .bind(&addresses[..])
-                    .map_err(|error| Failure::RunTime(why_not_bound(&address, &error)))?;
+                    .map_err(|error| Failure::RunTime(why_not_bound(&address, &error.into())))?;
                 let addresses = vec![server.local_addr()?];
                 Ok(Listening { server, addresses })
             }

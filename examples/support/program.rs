@@ -27,6 +27,12 @@ impl From<lexopt::Error> for Failure {
     }
 }
 
+impl From<rejoinder::ConfigError> for Failure {
+    fn from(error: rejoinder::ConfigError) -> Self {
+        Self::RunTime(chain(&error))
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::RunTime(chain(&error))

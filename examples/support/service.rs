@@ -106,7 +106,7 @@ impl Arguments {
         let server = server
             .gate(is_limited.then(RateLimit::default))
             .bind(&addrs[..])
-            .map_err(|error| Failure::RunTime(why_not_bound(text, &error)))?;
+            .map_err(|error| Failure::RunTime(why_not_bound(text, &error.into())))?;
         Ok(Service {
             name: if option == "ADDRESS" { "" } else { option }.to_owned(),
             addr: server.local_addr()?,

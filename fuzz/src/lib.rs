@@ -11,9 +11,8 @@ use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Tagged};
 use rejoinder::gate::{AmplificationLimit, RateLimit};
 use rejoinder::handler::MAX_REPLIES;
-use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
-use rejoinder::{Client, Codec, DropReason, Timestamp, Writer};
+use rejoinder::{Client, Codec, DropReason, Server, Timestamp, Writer};
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
 pub fn ctime(data: &[u8]) {
@@ -184,19 +183,20 @@ pub fn server(data: &[u8]) {
         .build()
         .expect("the values are in range");
     let factor = usize::from(input.byte() % 8);
-    let mut core = ServerCore::new(Ctime::utc(), |text: &str| match text.chars().next() {
-        Some('0') => None,
-        Some('2') => Some([Some("one".to_owned()), Some("two".to_owned())]),
-        _ => Some([Some(text.to_owned()), None]),
-    })
-    .local_addr(SocketAddr::from(([10, 0, 0, 1], 9_999)))
-    .max_age(Duration::from_secs(1))
-    .gate(|datagram: &Datagram<'_>| match datagram.bytes {
-        [b'#', ..] => Err("a comment"),
-        _ => Ok(()),
-    })
-    .gate(AmplificationLimit::new(factor))
-    .gate(limit);
+    let mut core = Server::builder(Ctime::utc())
+        .local_addr(SocketAddr::from(([10, 0, 0, 1], 9_999)))
+        .max_age(Duration::from_secs(1))
+        .gate(|datagram: &Datagram<'_>| match datagram.bytes {
+            [b'#', ..] => Err("a comment"),
+            _ => Ok(()),
+        })
+        .gate(AmplificationLimit::new(factor))
+        .gate(limit)
+        .core(|text: &str| match text.chars().next() {
+            Some('0') => None,
+            Some('2') => Some([Some("one".to_owned()), Some("two".to_owned())]),
+            _ => Some([Some(text.to_owned()), None]),
+        });
     let mut inbox = Inbox::new(4, 64);
     let mut outbox = Outbox::new(MAX_REPLIES + 1, 96);
     let mut monotonic = Duration::ZERO;

@@ -114,7 +114,7 @@ impl Gate for RateLimit {
         }
     }
 
-    fn release(
+    fn allow_replies(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
@@ -159,7 +159,7 @@ impl fmt::Debug for RateLimit {
 ///     .sources(1_024)
 ///     .key([7; 16]) // a test is to be the same each time
 ///     .build()?;
-/// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned())).gate(limit);
+/// let mut core = Server::builder(Text).gate(limit).core(|text: &str| Some(text.to_owned()));
 ///
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// for peer in [
@@ -526,7 +526,7 @@ mod tests {
         let admitted = limit.accept(now, &datagram).is_ok();
         if admitted {
             limit
-                .release(now, &datagram, ReplySize::new(1, bytes))
+                .allow_replies(now, &datagram, ReplySize::new(1, bytes))
                 .unwrap();
         }
         admitted

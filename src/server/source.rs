@@ -1,4 +1,3 @@
-use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::drop_reason::DropReason;
@@ -32,12 +31,6 @@ impl SourceCheck {
         if !self.own.contains(&own) {
             self.own.push(own);
         }
-    }
-
-    pub(super) fn set_blocked_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
-        let own = mem::take(&mut self.own);
-        *self = Self::new(ports);
-        self.own = own;
     }
 
     #[inline]

@@ -121,10 +121,10 @@ impl State {
         let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             match self.launch(from, datagram.peer, datagram.bytes, Kind::Datagram) {
-                Ok(()) => sent.datagrams += 1,
+                Ok(()) => sent.sent += 1,
                 Err(error) => {
                     sent.failed += 1;
-                    sent.error = Some(error);
+                    sent.last_error = Some(error);
                 }
             }
         }

@@ -350,14 +350,14 @@ impl Sender {
             total_bytes: MAX_DATAGRAM_BYTES,
         };
         self.plan.reserve(outbox.max_datagrams());
-        self.plan.make(queued, limits, outbox.is_in_any_order());
+        self.plan.make(queued, limits, outbox.is_unordered());
         let mut sent = SendReport::default();
         let mut at = 0;
         while let Some(message) = self.plan.messages.get(at) {
             let error = match kernel.send(&self.plan, at) {
                 Ok(messages) => {
                     let messages = &self.plan.messages[at..][..messages];
-                    sent.datagrams += messages.iter().map(|one| one.datagrams).sum::<usize>();
+                    sent.sent += messages.iter().map(|one| one.datagrams).sum::<usize>();
                     at += messages.len();
                     continue;
                 }
@@ -365,7 +365,7 @@ impl Sender {
             };
             at += 1;
             let Some(segment_bytes) = message.segment_bytes else {
-                sent.fail(error);
+                sent.record_failure(error);
                 continue;
             };
             // It may be the segmentation that cannot be done, or a single datagram.
@@ -405,11 +405,11 @@ impl Sender {
         while at < singles.messages.len() {
             match kernel.send(singles, at) {
                 Ok(messages) => {
-                    sent.datagrams += messages;
+                    sent.sent += messages;
                     at += messages;
                 }
                 Err(error) => {
-                    sent.fail(error);
+                    sent.record_failure(error);
                     at += 1;
                 }
             }
@@ -550,7 +550,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transport::OutboxFull;
 
     /// Miri is some thousand times slower.
     const MANY: usize = if cfg!(miri) { 40 } else { 150 };
@@ -619,7 +618,7 @@ mod tests {
         let mut outbox = Outbox::new(datagrams.len().max(1), 2_000);
         for &(peer, len) in datagrams {
             let peer = ([192, 0, 2, peer], 7).into();
-            let pushed: Result<(), OutboxFull> = outbox.push_with(peer, None, |_| Ok(len));
+            let pushed = outbox.push_with(peer, None, |_| Ok(len));
             pushed.expect("there is room");
         }
         outbox
@@ -659,8 +658,8 @@ mod tests {
                 segmenting = still;
                 let too_long = datagrams.iter().filter(|one| one.1 > fake.max_bytes).count();
                 prop_assert_eq!(sent.failed, too_long);
-                prop_assert_eq!(sent.datagrams + sent.failed, datagrams.len());
-                prop_assert_eq!(sent.error.is_some(), too_long > 0);
+                prop_assert_eq!(sent.sent + sent.failed, datagrams.len());
+                prop_assert_eq!(sent.last_error.is_some(), too_long > 0);
                 let mut tried = fake.delivered.clone();
                 tried.extend(&fake.refused);
                 tried.sort_unstable();

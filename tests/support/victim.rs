@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::gate::{Gate, RateLimit};
-use rejoinder::transport::{Outbox, OutboxFull};
+use rejoinder::transport::Outbox;
 use rejoinder::udp::UdpOptions;
 use rejoinder::{Server, Stats, Transport};
 
@@ -50,11 +50,11 @@ pub(crate) fn process() {
     let no_faults = Faults::default();
     if options.contains_key("faults") {
         let (transport, faults) = Faulty::new(udp.bind(bind).unwrap());
-        serve(builder.with_transport(transport), &faults);
+        serve(builder.with_transport(transport).unwrap(), &faults);
     } else if let Some(peer) = options.get("poke") {
         let mut transport = udp.bind(bind).unwrap();
         poke(&mut transport, peer);
-        serve(builder.with_transport(transport), &no_faults);
+        serve(builder.with_transport(transport).unwrap(), &no_faults);
     } else {
         serve(builder.udp_options(udp).bind(bind).unwrap(), &no_faults);
     }
@@ -96,12 +96,8 @@ fn poke(transport: &mut impl Transport, peer: &str) {
         peer => (peer.parse().unwrap(), None),
     };
     let mut outbox = Outbox::new(1, 1);
-    let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
-        space[0] = b'?';
-        Ok(1)
-    };
-    outbox.push_with(peer, local, write).unwrap();
-    assert_eq!(transport.send(&outbox).datagrams, 1);
+    outbox.push(peer, local, b"?").unwrap();
+    assert_eq!(transport.send(&outbox).sent, 1);
 }
 
 fn told(stats: &Stats) -> String {
