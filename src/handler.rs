@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 pub use self::dedup::Dedup;
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
@@ -400,7 +402,7 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// | `Ok(x)` | those of `x` |
 /// | `Err(error)` | none; counted as [`HandlerFailed`](crate::DropReason::HandlerFailed) and logged |
 /// | `String`, `&'static str`, `Cow<'static, str>` | one, of a codec whose answers are text |
-/// | `Vec<u8>`, `&'static [u8]` | one, of a codec whose answers are bytes |
+/// | `Vec<u8>`, `&'static [u8]`, `bytes::Bytes`, `bytes::BytesMut` | one, of a codec whose answers are bytes |
 ///
 /// For the answer type of your own codec, one line is enough:
 ///
@@ -507,7 +509,7 @@ macro_rules! bytes_reply {
         }
     )*};
 }
-bytes_reply!(Vec<u8>, &'static [u8]);
+bytes_reply!(Vec<u8>, &'static [u8], Bytes, BytesMut);
 
 /// Why a reply could not be queued.
 ///
