@@ -761,7 +761,7 @@ proptest! {
                 core.handle(now, &mut inbox, &mut outbox);
                 let stats = core.stats();
                 prop_assert!(stats.is_conserved(), "{stats}");
-                prop_assert_eq!(stats.received + inbox.len() as u64, received);
+                prop_assert_eq!((stats.received, stats.pending), (received, inbox.len() as u64));
                 for reply in outbox.iter() {
                     replies += 1;
                     *bytes_out.entry(reply.peer).or_default() += wire(reply.peer, reply.bytes.len());
