@@ -92,6 +92,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 mod backoff;
 #[cfg(feature = "bot")]
 pub mod bot;

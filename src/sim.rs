@@ -8,6 +8,8 @@ mod ports;
 mod rng;
 mod script;
 mod state;
+#[cfg(feature = "tokio")]
+mod tasks;
 mod trace;
 
 use std::any::Any;

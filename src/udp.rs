@@ -119,6 +119,12 @@ impl UdpTransport {
         SockRef::from(&self.socket).send_buffer_size()
     }
 
+    /// Another descriptor of the same socket.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_clone_socket(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
+    }
+
     fn set_wait(&mut self, wait: Wait) -> io::Result<()> {
         let wait = match wait {
             Wait::For(time) if time.is_zero() => Wait::No,

@@ -36,7 +36,7 @@ pub struct ServerBuilder<C, G = ()> {
     local_addrs: Vec<SocketAddr>,
     max_age: Option<Duration>,
     udp: UdpOptions,
-    config: WorkerConfig,
+    pub(crate) config: WorkerConfig,
     workers: usize,
 }
 
@@ -289,13 +289,21 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         C: Clone,
         G: Clone,
     {
+        let group = self.bind_group(addr)?;
+        self.with_transports(group)
+    }
+
+    /// The sockets of [`bind`](Self::bind).
+    pub(crate) fn bind_group(
+        &self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
         self.config.check()?;
         let udp = match self.max_age {
             Some(_) if !self.udp.is_portable() => self.udp.clone().with(UdpFeature::Timestamp),
             _ => self.udp.clone(),
         };
-        let group = udp.bind_group(addr, self.workers)?;
-        self.with_transports(group)
+        Ok(udp.bind_group(addr, self.workers)?)
     }
 
     /// A server on a transport that is open already, with one worker.

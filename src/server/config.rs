@@ -7,6 +7,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_request_bytes: usize,
     pub(crate) max_reply_bytes: usize,
     pub(crate) busy_poll: bool,
+    #[cfg(feature = "tokio")]
+    pub(crate) aio: crate::aio::AioConfig,
 }
 
 impl WorkerConfig {
@@ -14,6 +16,8 @@ impl WorkerConfig {
         max_request_bytes: MAX_DATAGRAM_BYTES,
         max_reply_bytes: MAX_DATAGRAM_BYTES,
         busy_poll: false,
+        #[cfg(feature = "tokio")]
+        aio: crate::aio::AioConfig::DEFAULT,
     };
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
@@ -26,6 +30,8 @@ impl WorkerConfig {
                 return Err(ConfigError::out_of_range(setting, bytes, range));
             }
         }
+        #[cfg(feature = "tokio")]
+        self.aio.check()?;
         Ok(())
     }
 }
