@@ -37,7 +37,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// let endpoint = AsyncSim::new(net.bind("10.0.0.1:9999".parse()?)?);
 /// let server = Server::builder(Text).with_async_transport(endpoint)?;
 ///
-/// net.inject("10.0.0.2:7".parse()?, server.local_addr()?, b"slow");
+/// net.inject("10.0.0.2:4000".parse()?, server.local_addr()?, b"slow");
 /// let begun = Instant::now();
 /// let a_minute = sleep(Duration::from_secs(60)); // takes no time
 /// let stats = server
