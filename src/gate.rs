@@ -4,7 +4,7 @@ mod amplification;
 mod rate;
 
 pub use self::amplification::AmplificationLimit;
-pub use self::rate::{RateLimit, RateLimitBuilder, RateLimitError};
+pub use self::rate::{RateLimit, RateLimitBuilder};
 use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};

@@ -281,7 +281,7 @@ fn invariant_7_no_allocation_in_the_udp_transport() {
 #[test]
 fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
     // As many networks as fill the table many times over.
-    let limit = RateLimit::builder().sources(256).build().unwrap();
+    let limit = RateLimit::builder().max_prefixes(256).build().unwrap();
     let mut core = Server::builder(Ctime::utc()).gate(limit).core(zurich());
     let mut inbox = Inbox::new(8, 1_024);
     let mut outbox = Outbox::new(64, 1_024);

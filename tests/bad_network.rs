@@ -46,7 +46,8 @@ fn under_pure_loss_requests_succeed_as_often_as_they_should() {
     ] {
         for with_ids in [false, true] {
             let net = SimNet::seeded(seed);
-            net.set_link(Link::new().loss(loss).latency(ms(10)));
+            net.set_link(Link::new().loss(loss).latency(ms(10)))
+                .unwrap();
             let retry = Retry::new().max_sends(sends);
             let answered = if with_ids {
                 echo(&net, Tagged(Text));
@@ -266,7 +267,8 @@ where
             SERVER.ip(),
             CLIENT,
             Link::new().latency(ms(10)).jitter(ms(4_000)),
-        );
+        )
+        .unwrap();
         let server = codec.clone();
         let mut first = true;
         net.host(
@@ -388,7 +390,7 @@ fn a_late_copy_of_an_answer_is_never_returned_for_a_later_question() {
     let net = SimNet::scripted(0, "2 duplicate".parse().unwrap());
     echo(&net, Text);
     let late = Link::new().latency(ms(1)).jitter(Duration::from_secs(10));
-    net.set_link_between(SERVER.ip(), CLIENT, late);
+    net.set_link_between(SERVER.ip(), CLIENT, late).unwrap();
     let mut client = Client::builder(Text)
         .timeout(Duration::from_secs(30))
         .retry(Retry::never())
@@ -398,7 +400,8 @@ fn a_late_copy_of_an_answer_is_never_returned_for_a_later_question() {
         SERVER.ip(),
         CLIENT,
         Link::new().latency(Duration::from_secs(15)),
-    );
+    )
+    .unwrap();
     for question in ["second", "third"] {
         assert_eq!(client.request(question).unwrap(), question);
     }
@@ -410,7 +413,7 @@ fn late_answers_to_hundreds_of_questions_are_never_returned_for_another() {
     echo(&net, Text);
     let seconds = Duration::from_secs;
     let slow = Link::new().latency(seconds(20)).jitter(ms(1_000));
-    net.set_link_between(SERVER.ip(), CLIENT, slow);
+    net.set_link_between(SERVER.ip(), CLIENT, slow).unwrap();
     let mut client = Client::builder(Text)
         .resting_sockets(1_000)
         .timeout(ms(10))
@@ -447,7 +450,7 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
     }
     assert_eq!(resting(), 3);
 
-    net.set_link(Link::new().loss(1.0));
+    net.set_link(Link::new().loss(1.0)).unwrap();
     for _ in 0..3 {
         assert!(matches!(
             client.request("in vain"),
@@ -464,7 +467,7 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
         })
     ));
     // The first of them has rested.
-    net.set_link(Link::new());
+    net.set_link(Link::new()).unwrap();
     net.advance(Duration::from_secs(50));
     assert_eq!(client.request("again").unwrap(), "again");
 }
@@ -484,7 +487,7 @@ fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
         taken.push(endpoint);
     }
     assert_eq!(client.request("answered").unwrap(), "answered");
-    net.set_link(Link::new().loss(1.0));
+    net.set_link(Link::new().loss(1.0)).unwrap();
     assert!(matches!(
         client.request("in vain"),
         Err(RequestError::TimedOut { .. })
@@ -518,7 +521,8 @@ fn the_lowest_free_port_is_given_out() {
 fn a_request_that_the_system_refuses_in_a_batch_is_told_from_those_it_takes() {
     let net = SimNet::new();
     echo(&net, Tagged(Text));
-    net.set_link(Link::new().mtu(500, AboveMtu::Refuse));
+    net.set_link(Link::new().mtu(500, AboveMtu::Refuse))
+        .unwrap();
     let mut client = Client::new(net.clone(), Tagged(Text), SERVER);
     let big = client.submit(&"x".repeat(1_000)).unwrap();
     let small = client.submit("small").unwrap();
@@ -530,7 +534,8 @@ fn a_request_that_the_system_refuses_in_a_batch_is_told_from_those_it_takes() {
     assert!(matches!(error, RequestError::NotSent { .. }), "{error:?}");
 
     // What is sent in vain is not refused.
-    net.set_link(Link::new().mtu(500, AboveMtu::Refuse).loss(1.0));
+    net.set_link(Link::new().mtu(500, AboveMtu::Refuse).loss(1.0))
+        .unwrap();
     let big = client.submit(&"x".repeat(1_000)).unwrap();
     client.submit("small").unwrap();
     while let Some((ticket, result)) = client.collect(Wait::Forever) {
@@ -551,7 +556,8 @@ fn the_longest_delays_there_are_do_not_overflow() {
             .latency(longest)
             .jitter(longest)
             .reordering(1.0, longest),
-    );
+    )
+    .unwrap();
     echo(&net, Text);
     let mut client = Client::new(net.clone(), Text, SERVER);
     client.request("anybody?").unwrap_err();
@@ -563,7 +569,7 @@ fn the_longest_delays_there_are_do_not_overflow() {
 #[cfg_attr(miri, ignore = "takes a million datagrams")]
 fn a_network_that_is_full_loses_what_comes_then() {
     let net = SimNet::new();
-    net.set_link(Link::new().latency(ms(1)));
+    net.set_link(Link::new().latency(ms(1))).unwrap();
     for _ in 0..(1 << 20) + 2 {
         net.inject(from("10.0.0.9:9"), SERVER, b"");
     }
@@ -617,12 +623,14 @@ fn a_triple_answer_is_one_result() {
 #[test]
 fn a_thousand_at_once_in_any_order_get_each_their_own() {
     let net = SimNet::seeded(11);
-    net.set_link(Link::new().reordering(1.0, ms(450)).duplication(0.2));
+    net.set_link(Link::new().reordering(1.0, ms(450)).duplication(0.2))
+        .unwrap();
     echo(&net, Tagged(Text));
     thousand(Client::new(net, Tagged(Text), SERVER));
 
     let net = SimNet::seeded(11);
-    net.set_link(Link::new().reordering(1.0, ms(450)).duplication(0.2));
+    net.set_link(Link::new().reordering(1.0, ms(450)).duplication(0.2))
+        .unwrap();
     net.host(
         SERVER,
         ServerCore::new(Ctime::utc(), |text: &str| Some(text.to_owned())),
@@ -722,7 +730,7 @@ fn requests_that_wait_for_a_place_get_it_when_answers_come() {
     // Every first send is lost; all others arrive.
     let lose: Vec<_> = (1..=100).map(|number| format!("{number} lose")).collect();
     let net = SimNet::scripted(0, lose.join(", ").parse().unwrap());
-    net.set_link(Link::new().latency(ms(5)));
+    net.set_link(Link::new().latency(ms(5))).unwrap();
     echo(&net, Tagged(Text));
     let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_in_flight(1))
@@ -779,7 +787,8 @@ fn a_partition_is_survived_once_it_heals() {
 #[test]
 fn an_unreachable_port_speeds_the_failure_up_only_if_that_is_wanted() {
     let net = SimNet::new();
-    net.set_link(Link::new().latency(ms(10)).port_unreachable(true));
+    net.set_link(Link::new().latency(ms(10)).port_unreachable(true))
+        .unwrap();
     let listening =
         |error| matches!(error, Err(RequestError::NobodyListening { peer }) if peer == SERVER);
 
@@ -808,7 +817,8 @@ fn an_unreachable_port_speeds_the_failure_up_only_if_that_is_wanted() {
 #[test]
 fn a_request_above_the_mtu_is_an_error_that_says_so() {
     let net = SimNet::new();
-    net.set_link(Link::new().mtu(1_500, AboveMtu::Refuse));
+    net.set_link(Link::new().mtu(1_500, AboveMtu::Refuse))
+        .unwrap();
     echo(&net, Raw);
     let mut client = Client::new(net.clone(), Raw, SERVER);
     assert_eq!(client.request(&[7; 1_472]).unwrap().len(), 1_472);
@@ -816,12 +826,14 @@ fn a_request_above_the_mtu_is_an_error_that_says_so() {
         client.request(&[7; 1_473]),
         Err(RequestError::NotSent { peer: SERVER, .. })
     ));
-    net.set_link(Link::new().mtu(1_500, AboveMtu::Lose));
+    net.set_link(Link::new().mtu(1_500, AboveMtu::Lose))
+        .unwrap();
     assert!(matches!(
         client.request(&[7; 1_473]),
         Err(RequestError::TimedOut { .. })
     ));
-    net.set_link(Link::new().mtu(1_500, AboveMtu::Fragment));
+    net.set_link(Link::new().mtu(1_500, AboveMtu::Fragment))
+        .unwrap();
     assert_eq!(client.request(&vec![7; 65_507]).unwrap().len(), 65_507);
 }
 
@@ -830,7 +842,8 @@ fn a_request_above_the_mtu_is_an_error_that_says_so() {
 fn fragments_make_loss_worse() {
     let lost_of = |bytes: usize| {
         let net = SimNet::seeded(9);
-        net.set_link(Link::new().loss(0.1).mtu(1_500, AboveMtu::Fragment));
+        net.set_link(Link::new().loss(0.1).mtu(1_500, AboveMtu::Fragment))
+            .unwrap();
         for _ in 0..Trace::EVENTS {
             net.inject(from("10.0.0.9:9"), SERVER, &vec![0; bytes]);
         }
@@ -850,7 +863,7 @@ fn fragments_make_loss_worse() {
 fn a_full_queue_loses_and_a_narrow_link_delays() {
     let net = SimNet::new();
     // A datagram of 72 bytes takes 100 bytes with its headers, 100 ms.
-    net.set_link(Link::new().rate(1_000, 2));
+    net.set_link(Link::new().rate(1_000, 2)).unwrap();
     let mut receiver = net.bind(SERVER).unwrap();
     for _ in 0..5 {
         net.inject(from("10.0.0.9:9"), SERVER, &[0; 72]);
@@ -913,7 +926,8 @@ fn the_trace_of_a_seed_is_what_it_was() {
             .duplication(0.2)
             .latency(ms(10))
             .jitter(ms(10)),
-    );
+    )
+    .unwrap();
     echo(&net, Text);
     Client::new(net.clone(), Text, SERVER)
         .request("still the same?")
@@ -933,7 +947,7 @@ fn the_trace_of_a_seed_is_what_it_was() {
 fn the_fate_of_a_datagram_depends_on_no_other_link() {
     let fates = |disturbed: bool| {
         let net = SimNet::seeded(6);
-        net.set_link(Link::new().loss(0.5));
+        net.set_link(Link::new().loss(0.5)).unwrap();
         for number in 0..100_u8 {
             net.inject(from("10.0.0.9:9"), SERVER, &[number]);
             if disturbed {

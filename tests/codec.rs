@@ -699,7 +699,7 @@ fn a_buffer_of_bytes_is_an_answer() {
     let owned = |request: &[u8]| Bytes::copy_from_slice(request);
     owned
         .handle(
-            b"a",
+            &b"a"[..],
             &context,
             &mut Reply::new(&Raw, b"a", &context, &mut outbox),
         )
@@ -707,7 +707,7 @@ fn a_buffer_of_bytes_is_an_answer() {
     let grown = |request: &[u8]| [BytesMut::from(request), BytesMut::from(&b"c"[..])];
     grown
         .handle(
-            b"b",
+            &b"b"[..],
             &context,
             &mut Reply::new(&Raw, b"b", &context, &mut outbox),
         )

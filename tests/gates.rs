@@ -706,7 +706,7 @@ fn wall(seconds: i64) -> SystemTime {
 fn everything_on(answers: u32, factor: usize) -> ServerCore<Ctime, Obedient, impl Gate + use<>> {
     let limit = RateLimit::builder()
         .answers_per_second(answers)
-        .sources(256)
+        .max_prefixes(256)
         .key([5; 16]);
     Server::builder(Ctime::utc())
         .local_addr("192.0.0.1:9999".parse().unwrap())

@@ -178,7 +178,7 @@ pub fn server(data: &[u8]) {
         .v4_prefix(input.byte() % 33)
         .v6_prefix(input.byte() % 129)
         .exempt(IpAddr::from([10, 0, 0, 0]), 8)
-        .sources(8)
+        .max_prefixes(8)
         .key([input.byte(); 16])
         .build()
         .expect("the values are in range");

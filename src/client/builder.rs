@@ -100,7 +100,7 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().port_unreachable(true));
+    /// net.set_link(Link::new().port_unreachable(true))?;
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .fail_when_unreachable(true)

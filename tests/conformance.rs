@@ -78,7 +78,8 @@ fn the_simulated_network_keeps_the_laws() {
     for latency in [0, 10] {
         transport_conformance(|| {
             let net = SimNet::new();
-            net.set_link(Link::new().latency(Duration::from_millis(latency)));
+            net.set_link(Link::new().latency(Duration::from_millis(latency)))
+                .unwrap();
             sim_pair(&net)
         })
         .unwrap();
@@ -99,11 +100,11 @@ fn a_bad_network_breaks_the_laws() {
     let broken = |link: Link| {
         transport_conformance(|| {
             let net = SimNet::seeded(1);
-            net.set_link(link);
+            net.set_link(link).unwrap();
             sim_pair(&net)
         })
         .unwrap_err()
-        .law
+        .requirement
     };
     let ms = Duration::from_millis;
     assert_eq!(
@@ -167,7 +168,7 @@ fn each_law_catches_the_transport_that_breaks_it() {
             )
         })
         .unwrap_err();
-        assert_eq!(error.law, law, "{fault:?}: {error}");
+        assert_eq!(error.requirement, law, "{fault:?}: {error}");
     }
 }
 
@@ -337,7 +338,7 @@ fn a_codec_that_breaks_a_law_is_named() {
         let kept = codec_conformance(&codec, &[b"?a", b"?abc"], |request, out| {
             codec.encode_response(Timestamp::system(), request, b"answer", out)
         });
-        assert_eq!(kept.err().map(|error| error.law), law, "{fault}");
+        assert_eq!(kept.err().map(|error| error.requirement), law, "{fault}");
     }
 }
 
@@ -450,7 +451,7 @@ fn all_handlers_keep_the_laws() {
 
 #[test]
 fn a_handler_that_breaks_a_law_is_named() {
-    let law = |kept: Result<(), rejoinder::testing::Violation>| kept.unwrap_err().law;
+    let law = |kept: Result<(), rejoinder::testing::Violation>| kept.unwrap_err().requirement;
     let panics = |text: &str| assert!(text.len() != 1, "as planned");
     assert_eq!(
         law(handler_conformance(&Text, panics, &[b"ab"])),
