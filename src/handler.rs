@@ -171,7 +171,7 @@ pub struct Context {
     /// When the batch with this request was received.
     pub now: Timestamp,
     /// The id of the request, if the codec finds one in it: what
-    /// [`Codec::request_id`](crate::Codec::request_id) returns. Requests of one peer that differ in
+    /// [`Codec::request_id`] returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
 }

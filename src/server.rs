@@ -133,10 +133,8 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
     /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
-    /// receiving that stays, the server waits before it tries again: 1 ms, and twice as long each
-    /// time up to 100 ms; errors that anybody can cause with a packet ([`ErrorClass::Peer`]) make it
-    /// wait 1 ms at the most. A reply that the system refuses is not tried again. A
-    /// [limit](ServeError::LimitOutOfRange) that is out of range is told before it begins.
+    /// receiving, the server pauses as [`ReceiveBackoff`](crate::sans_io::ReceiveBackoff) says. A
+    /// response that the OS refuses is not sent again.
     ///
     /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
     /// program. And the panic hook runs for each, also for those that are survived: the default one
@@ -249,19 +247,20 @@ impl Drop for Finished<'_> {
 
 /// Why a server ended without having been asked to.
 ///
-/// ```
+#[cfg_attr(feature = "testing", doc = "```")]
+#[cfg_attr(not(feature = "testing"), doc = "```ignore")]
 /// use rejoinder::codec::Text;
-/// use rejoinder::sim::SimNet;
+/// use rejoinder::testing::{FaultyTransport, Faults};
+/// use rejoinder::udp::UdpTransport;
 /// use rejoinder::{ServeError, Server};
+/// use std::io::{Error, ErrorKind};
 ///
-/// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
-/// let server = Server::builder(Text)
-///     .max_request_bytes(70_000)
-///     .with_transport(endpoint);
+/// let faults = Faults::new();
+/// faults.on_receive(1, &Error::from(ErrorKind::NotConnected));
+/// let socket = FaultyTransport::new(UdpTransport::bind("127.0.0.1:0")?, &faults);
+/// let server = Server::builder(Text).with_transport(socket)?;
 /// match server.serve(|text: &str| Some(text.to_owned())) {
-///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
-///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));
-///     }
+///     Err(ServeError::TransportGone { stats, .. }) => assert_eq!(stats.receive_errors, 1),
 ///     other => panic!("{other:?}"),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -43,7 +43,7 @@ use crate::timestamp::Timestamp;
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
 ///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry
-///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`] does not keep it.)
+///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
 /// # Blocking
 ///
@@ -147,7 +147,7 @@ pub trait Transport {
 
 /// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
 ///
-/// [`UdpOptions`] is one, and so is [`SimNet`]. A driver calls [`connect`](Self::connect) for a socket,
+/// [`UdpOptions`](crate::udp::UdpOptions) is one, and so is [`SimNet`](crate::sim::SimNet). A driver calls [`connect`](Self::connect) for a socket,
 /// [`now`](Self::now) before it waits and after, and [`wait_any`](Self::wait_any) only where it has more
 /// than one socket to wait for.
 ///

@@ -161,7 +161,7 @@ impl fmt::Debug for RateLimit {
 /// use rejoinder::gate::RateLimit;
 /// use rejoinder::sans_io::ServerCore;
 /// use rejoinder::transport::{Inbox, Meta, Outbox};
-/// use rejoinder::{DropReason, Timestamp};
+/// use rejoinder::{DropReason, Server, Timestamp};
 /// use std::time::{Duration, SystemTime};
 ///
 /// let limit = RateLimit::builder()

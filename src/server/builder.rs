@@ -158,7 +158,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .max_request_bytes(65_528)
     ///     .bind("127.0.0.1:0")
     ///     .unwrap_err();
-    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// assert_eq!(error.to_string(), "max_request_bytes is 65528, must be 0 to 65527");
     /// ```
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.config.max_request_bytes = bytes;

@@ -81,13 +81,10 @@ pub struct Datagram<'a> {
 /// One datagram to be sent.
 ///
 /// ```
-/// use rejoinder::transport::{Outbox, OutboxFull};
+/// use rejoinder::transport::Outbox;
 ///
 /// let mut outbox = Outbox::new(1, 512);
-/// outbox.push_with("192.0.2.1:7777".parse()?, None, |space| {
-///     space[0] = b'!';
-///     Ok::<_, OutboxFull>(1)
-/// })?;
+/// outbox.push("192.0.2.1:7777".parse()?, None, b"!")?;
 /// // What a transport does with an outbox:
 /// for datagram in outbox.iter() {
 ///     assert_eq!((datagram.bytes, datagram.peer.port()), (&b"!"[..], 7777));
