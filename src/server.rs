@@ -10,7 +10,9 @@ mod stats;
 use std::io;
 use std::iter;
 use std::mem;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
@@ -27,6 +29,7 @@ use crate::codec::{Codec, Correlation};
 use crate::gate::Gate;
 use crate::handler::{Handler, MAX_REPLIES};
 use crate::transport::{ErrorClass, Inbox, MAX_V6_DATAGRAM_BYTES, Outbox, Transport, Wait};
+#[cfg(feature = "udp")]
 use crate::udp::UdpTransport;
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
@@ -60,7 +63,7 @@ struct Worker<T, C, G> {
     gate: G,
 }
 
-impl<C: Codec> Server<UdpTransport, C> {
+impl<C: Codec> Server<(), C> {
     /// A builder with the defaults of [`ServerBuilder`].
     ///
     /// ```
@@ -73,7 +76,10 @@ impl<C: Codec> Server<UdpTransport, C> {
     pub fn builder(codec: C) -> ServerBuilder<C> {
         ServerBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     ///

@@ -1,4 +1,5 @@
 use std::io;
+#[cfg(feature = "udp")]
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use super::{ServeError, Server, Worker};
 use crate::codec::Codec;
 use crate::gate::{Gate, REFLECTOR_PORTS};
 use crate::transport::{MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Transport};
-use crate::udp::{UdpFeature, UdpOptions, UdpTransport};
+#[cfg(feature = "udp")]
+use crate::udp::{UdpOptions, UdpTransport};
 
 /// Options of a server. Every one has a default that is right for most.
 ///
@@ -31,9 +33,11 @@ pub struct ServerBuilder<C, G = ()> {
     codec: C,
     gate: G,
     blocked_ports: Vec<u16>,
+    #[cfg(feature = "udp")]
     udp: UdpOptions,
-    limits: Limits,
+    #[cfg(feature = "udp")]
     workers: usize,
+    limits: Limits,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -43,7 +47,10 @@ impl<C: Codec> ServerBuilder<C> {
             codec,
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
+            #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
+            #[cfg(feature = "udp")]
+            workers: 1,
             limits: Limits {
                 max_age: None,
                 max_request_bytes: MAX_DATAGRAM_BYTES,
@@ -53,7 +60,6 @@ impl<C: Codec> ServerBuilder<C> {
                 batch: 128,
                 busy_poll: false,
             },
-            workers: 1,
         }
     }
 }
@@ -80,9 +86,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             codec: self.codec,
             gate: (self.gate, gate),
             blocked_ports: self.blocked_ports,
+            #[cfg(feature = "udp")]
             udp: self.udp,
-            limits: self.limits,
+            #[cfg(feature = "udp")]
             workers: self.workers,
+            limits: self.limits,
         }
     }
 
@@ -114,7 +122,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Its age is the time that it waited in the system's queue, if the transport knows
     /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
     /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
-    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
     ///
     /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
@@ -198,6 +206,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// let server = Server::builder(Text).udp_options(large).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     #[must_use]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
@@ -226,6 +235,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
@@ -267,6 +277,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// assert!(server.local_addr()?.ip().is_loopback());
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
     where
         C: Clone,
@@ -275,8 +286,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         let check = self.limits.check();
         check.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let udp = match self.limits.max_age {
-            Some(_) if !self.udp.is_portable() => self.udp.clone().with(UdpFeature::Timestamp),
-            _ => self.udp.clone(),
+            Some(_) => self.udp.clone().timestamps(true),
+            None => self.udp.clone(),
         };
         let mut group = udp.bind_group(addr, self.workers)?;
         let last = group.pop().expect("a group has a socket");
@@ -287,13 +298,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// ```
     /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::udp::UdpOptions;
     /// use rejoinder::Server;
     /// use std::net::UdpSocket;
     ///
     /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let server = Server::builder(Text).with_transport(UdpTransport::from_socket(socket)?);
-    /// # Ok::<(), std::io::Error>(())
+    /// let server = Server::builder(Text).with_transport(UdpOptions::new().adopt(socket)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_transport<T: Transport>(self, transport: T) -> Server<T, C, G> {
         self.with(Vec::new(), transport)
@@ -314,7 +325,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///
     /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
     /// let server = Server::builder(Text).with_transports(transports)?;
-    /// # Ok::<(), std::io::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_transports<T: Transport>(
         self,
@@ -386,14 +397,14 @@ impl Limits {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "udp"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;
 
     use crate::codec::Text;
     use crate::server::Server;
-    use crate::udp::{UdpFeature, UdpOptions};
+    use crate::udp::UdpOptions;
 
     #[test]
     #[cfg_attr(miri, ignore = "needs a socket")]
@@ -402,7 +413,7 @@ mod tests {
             let builder = Server::builder(Text).udp_options(options);
             let server = builder.max_age(Duration::from_secs(1)).bind("127.0.0.1:0");
             let features = server.unwrap().workers[0].transport.features();
-            features.contains(UdpFeature::Timestamp)
+            features.to_string().contains("timestamp")
         };
         assert_eq!(has_times(UdpOptions::new()), cfg!(target_os = "linux"));
         assert!(!has_times(UdpOptions::new().portable()));

@@ -165,7 +165,7 @@ impl Outbox {
     }
 
     /// Whether the datagrams to one peer may leave in any order.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn is_in_any_order(&self) -> bool {
         self.any_order && !self.keeps_order
     }
@@ -179,13 +179,13 @@ impl Outbox {
     }
 
     /// How many datagrams can be queued at most.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn max_datagrams(&self) -> usize {
         self.max_datagrams
     }
 
     /// Where everything lies.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn parts(&self) -> (&[u8], &[Queued]) {
         (&self.arena, &self.datagrams)
     }
@@ -238,7 +238,7 @@ mod tests {
         assert!(!outbox.has_room_for(usize::MAX));
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     #[test]
     fn what_must_leave_in_order_is_asked_for_anew_in_each_batch() {
         let mut outbox = Outbox::new(1, 512).in_any_order();
