@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use codec::{Dns, Query};
 use domain::base::iana::{Class, Rtype};
 use domain::base::{Header, Name};
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Wait};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut client = Client::builder(Dns)
         .window(window)
         .quarantine(Duration::ZERO)
-        .with_connector(UdpOptions::new(), server);
+        .with_connector(UdpConnector::default(), server);
     let mut queries = names.iter().cycle();
     let mut answered = 0_u64;
     let started = Instant::now();

@@ -42,7 +42,7 @@ use progress::Progress;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::transport::Connect;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Codec, RequestError, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use summary::{Summary, grouped};
@@ -285,7 +285,7 @@ fn unanswered(message: &Message, error: &RequestError) -> Failure {
 
 fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    UdpOptions::new().entropy(&mut bytes)?;
+    UdpConnector::default().entropy(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 

@@ -10,7 +10,9 @@ mod sockets;
 mod timers;
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::Duration;
 
@@ -27,7 +29,6 @@ use crate::transport::{
     Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox,
     PEER_ERRORS_PER_PAUSE, SendReport, Transport, Wait,
 };
-use crate::udp::UdpOptions;
 
 /// A client: asks one peer, and believes nobody else.
 ///
@@ -106,7 +107,7 @@ pub struct Client<N: Connect, C> {
     provoked: u32,
 }
 
-impl<C: Codec> Client<UdpOptions, C> {
+impl<C: Codec> Client<DefaultConnector, C> {
     /// A builder with the defaults of [`ClientBuilder`].
     ///
     /// ```
@@ -132,6 +133,7 @@ impl<C: Codec> Client<UdpOptions, C> {
     /// assert_eq!(client.peer().port(), 9999);
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn connect(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
         Client::builder(codec).connect(peer)
     }
@@ -342,11 +344,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// in flight any more.
     fn drive(&mut self, wait: Wait, done: impl Fn(&ClientCore<C>) -> bool) {
         let begun = self.connector.now().monotonic;
-        let end = match wait {
-            Wait::No => begun,
-            Wait::For(time) | Wait::Spin(time) => begun.saturating_add(time),
-            Wait::Forever => Duration::MAX,
-        };
+        let end = wait.deadline(begun);
         loop {
             let now = self.connector.now();
             self.send_due(now);
@@ -499,3 +497,8 @@ fn is_unreachable(error: &io::Error) -> bool {
 const PAUSE: Duration = Duration::from_millis(1);
 /// Buffers for receiving, and datagrams for sending.
 const BATCH: usize = 64;
+/// What stands for the connector in `Client::builder`, which has none yet.
+#[cfg(feature = "udp")]
+type DefaultConnector = crate::udp::UdpConnector;
+#[cfg(not(feature = "udp"))]
+type DefaultConnector = crate::sim::SimNet;

@@ -110,6 +110,7 @@ pub mod sim;
 pub mod testing;
 mod timestamp;
 pub mod transport;
+#[cfg(feature = "udp")]
 pub mod udp;
 
 #[doc(inline)]

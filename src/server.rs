@@ -13,7 +13,9 @@ mod stats;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
@@ -26,11 +28,13 @@ use self::shared::Shared;
 pub use self::stats::Stats;
 use self::worker::{Ended, Worker};
 use crate::codec::Codec;
+#[cfg(feature = "udp")]
 use crate::config_error::ConfigError;
 use crate::gate::Gate;
 use crate::handler::Handler;
 use crate::transport::Transport;
-use crate::udp::{UdpOptions, UdpTransport};
+#[cfg(feature = "udp")]
+use crate::udp::UdpTransport;
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
 ///
@@ -54,7 +58,8 @@ pub struct Server<T, C, G = ()> {
     shared: Arc<Shared>,
 }
 
-impl<C: Codec> Server<UdpTransport, C> {
+/// The type parameter is a stand-in: the transport is chosen when the server is built.
+impl<C: Codec> Server<(), C> {
     /// A builder with the defaults of [`ServerBuilder`].
     ///
     /// ```
@@ -67,7 +72,10 @@ impl<C: Codec> Server<UdpTransport, C> {
     pub fn builder(codec: C) -> ServerBuilder<C> {
         ServerBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     ///
@@ -80,7 +88,7 @@ impl<C: Codec> Server<UdpTransport, C> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
-        Self::builder(codec).with_transport(UdpOptions::new().bind(addr)?)
+        Server::builder(codec).with_transport(UdpTransport::bind(addr)?)
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;
 pub(crate) use self::error::PEER_ERRORS_PER_PAUSE;
 pub use self::inbox::Inbox;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;
 pub use self::outbox::{Outbox, PushError};
 pub use self::send_report::SendReport;
@@ -147,7 +147,7 @@ pub trait Transport {
 
 /// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
 ///
-/// [`UdpOptions`](crate::udp::UdpOptions) is one, and so is [`SimNet`](crate::sim::SimNet). A driver calls [`connect`](Self::connect) for a socket,
+/// [`UdpConnector`](crate::udp::UdpConnector) is one, and so is [`SimNet`](crate::sim::SimNet). A driver calls [`connect`](Self::connect) for a socket,
 /// [`now`](Self::now) before it waits and after, and [`wait_any`](Self::wait_any) only where it has more
 /// than one socket to wait for.
 ///
@@ -276,6 +276,44 @@ pub enum Wait {
     /// takes to fall asleep and to wake up, some microseconds, and costs all of one core. A
     /// transport that cannot do it waits as it does with [`For`](Self::For).
     Spin(Duration),
+}
+
+impl Wait {
+    /// When it is over, on the clock that `now` was read from; [`Duration::MAX`] for never.
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// let now = Duration::from_secs(100);
+    /// let wait = Wait::For(Duration::from_secs(5));
+    /// assert_eq!(wait.deadline(now), Duration::from_secs(105));
+    /// assert_eq!(Wait::Forever.deadline(now), Duration::MAX);
+    /// ```
+    pub const fn deadline(self, now: Duration) -> Duration {
+        match self {
+            Self::No => now,
+            Self::For(time) | Self::Spin(time) => now.saturating_add(time),
+            Self::Forever => Duration::MAX,
+        }
+    }
+
+    /// How long it takes at most: zero for [`No`](Self::No), `None` for [`Forever`](Self::Forever).
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Wait::No.timeout(), Some(Duration::ZERO));
+    /// assert_eq!(Wait::Forever.timeout(), None);
+    /// ```
+    pub const fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::No => Some(Duration::ZERO),
+            Self::For(time) | Self::Spin(time) => Some(time),
+            Self::Forever => None,
+        }
+    }
 }
 
 /// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.

@@ -19,7 +19,7 @@ use rejoinder::sim::{Node, SimNet, SimTransport};
 use rejoinder::transport::{
     Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport,
 };
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{
     Client, ClientBuilder, Codec, RequestError, Retry, Timestamp, Transport, Wait, Writer,
 };
@@ -918,7 +918,7 @@ impl Connect for Troubled {
         Ok(FlakyTransport {
             // One that a packet can cause, though it does not say that nobody is there.
             errors: vec![io::ErrorKind::ConnectionAborted; self.0],
-            inner: UdpOptions::new().connect(peer)?,
+            inner: UdpConnector::default().connect(peer)?,
         })
     }
 }
@@ -1122,12 +1122,12 @@ fn a_server_that_answers_after_all_is_believed() {
     // The report that nobody listens is no reason to stop listening: here it is made up, by a
     // transport that turns the first receive into one.
     struct Refused(SocketAddr);
-    struct RefusedOnce(<UdpOptions as Connect>::Transport, bool);
+    struct RefusedOnce(<UdpConnector as Connect>::Transport, bool);
     impl Connect for Refused {
         type Transport = RefusedOnce;
         fn connect(&self, peer: SocketAddr) -> io::Result<RefusedOnce> {
             assert_eq!(peer, self.0);
-            Ok(RefusedOnce(UdpOptions::new().connect(peer)?, false))
+            Ok(RefusedOnce(UdpConnector::default().connect(peer)?, false))
         }
     }
     impl Transport for RefusedOnce {

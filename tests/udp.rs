@@ -4,7 +4,7 @@
 //! out there on purpose, set the environment variable `REJOINDER_TESTS_WITHOUT_IPV6`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox};
-use rejoinder::udp::{UdpOptions, UdpTransport};
-use rejoinder::{Transport, Wait};
+use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
+use rejoinder::{ConfigError, Transport, Wait};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
 const PATIENT: Duration = Duration::from_secs(30);
@@ -52,6 +52,10 @@ fn receive(transport: &mut UdpTransport, inbox: &mut Inbox) -> (Vec<u8>, SocketA
     let datagram = inbox.pop().unwrap();
     let meta = datagram.meta;
     (datagram.bytes.to_vec(), meta.peer, meta.truncated)
+}
+
+fn kind(result: Result<UdpTransport, ConfigError>) -> ErrorKind {
+    io::Error::from(result.unwrap_err()).kind()
 }
 
 fn receive_plain(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
@@ -128,7 +132,7 @@ fn a_socket_for_ipv6_only_leaves_the_ipv4_port_to_others() {
     if let Ok(other) = UdpTransport::bind(("0.0.0.0", port)) {
         assert_eq!(other.local_addr().unwrap().port(), port);
         let both = UdpTransport::bind(("::", port));
-        assert_eq!(both.unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(kind(both), ErrorKind::AddrInUse);
     }
 }
 
@@ -150,13 +154,10 @@ fn the_first_address_that_can_be_had_is_taken_and_the_last_error_told() {
     let transport = UdpTransport::bind(&[taken, free][..]).unwrap();
     assert_ne!(transport.local_addr().unwrap(), taken);
     assert_eq!(
-        UdpTransport::bind(&[taken, taken][..]).unwrap_err().kind(),
+        kind(UdpTransport::bind(&[taken, taken][..])),
         ErrorKind::AddrInUse
     );
-    assert_eq!(
-        UdpTransport::bind(&[][..]).unwrap_err().kind(),
-        ErrorKind::InvalidInput
-    );
+    assert_eq!(kind(UdpTransport::bind(&[][..])), ErrorKind::InvalidInput);
 }
 
 // Adopted sockets.
@@ -171,7 +172,7 @@ fn an_existing_socket_is_adopted_in_whatever_mode_it_is() {
             .set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
         let addr = socket.local_addr().unwrap();
-        let mut transport = UdpTransport::from_socket(socket).unwrap();
+        let mut transport = UdpOptions::new().adopt(socket).unwrap();
         assert_eq!(transport.local_addr().unwrap(), addr);
 
         let wait = Duration::from_millis(50);
@@ -190,7 +191,7 @@ fn a_connected_socket_is_adopted_and_talks_to_its_peer_only() {
     let socket = UdpSocket::bind(V4).unwrap();
     let addr = socket.local_addr().unwrap();
     socket.connect(peer.local_addr().unwrap()).unwrap();
-    let mut transport = UdpTransport::from_socket(socket).unwrap();
+    let mut transport = UdpOptions::new().adopt(socket).unwrap();
     round_trip(&mut transport, &peer, Ipv4Addr::LOCALHOST.into());
 
     let sent = transport.send(&outbox(&[
@@ -220,7 +221,7 @@ fn a_connected_dual_stack_socket_knows_its_ipv4_peer_by_both_names() {
     let mapped = loopback(port, Ipv4Addr::LOCALHOST.to_ipv6_mapped());
     let socket = UdpSocket::bind(ANY_V6).unwrap();
     socket.connect(mapped).unwrap();
-    let mut transport = UdpTransport::from_socket(socket).unwrap();
+    let mut transport = UdpOptions::new().adopt(socket).unwrap();
     let sent = transport.send(&outbox(&[
         (mapped, b"mapped"),
         (peer.local_addr().unwrap(), b"canonical"),
@@ -234,7 +235,7 @@ fn a_connected_dual_stack_socket_knows_its_ipv4_peer_by_both_names() {
 fn connecting_gives_each_transport_a_port_of_its_own() {
     let peer = plain(V4);
     let peer_addr = peer.local_addr().unwrap();
-    let mut transports = [(); 2].map(|()| UdpOptions::new().connect(peer_addr).unwrap());
+    let mut transports = [(); 2].map(|()| UdpConnector::default().connect(peer_addr).unwrap());
     let mut ports = Vec::new();
     for transport in &mut transports {
         transport.send(&outbox(&[(peer_addr, b"x")]));

@@ -246,7 +246,7 @@ fn sockets_that_were_open_already_have_a_worker_each_and_do_not_answer_each_othe
         .each_ref()
         .map(|socket| socket.local_addr().unwrap());
     let as_if_it_were_the_server = sockets.each_ref().map(|socket| socket.try_clone().unwrap());
-    let transports = sockets.map(|socket| UdpTransport::from_socket(socket).unwrap());
+    let transports = sockets.map(|socket| UdpOptions::new().adopt(socket).unwrap());
     let server = Server::builder(Text).with_transports(transports).unwrap();
     assert_eq!(server.local_addr().unwrap(), addrs[0]);
     let handle = server.handle();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rejoinder::sans_io::ClientCore;
 use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{Client, RequestError, Retry, Timestamp, Transport, Wait};
 
 use crate::numbers::{Numbered, Numbers};
@@ -84,7 +84,7 @@ impl Peers {
                 .window(in_flight)
                 .core(target)
         };
-        let sockets = (0..peers).map(|_| UdpOptions::new().connect(target));
+        let sockets = (0..peers).map(|_| UdpConnector::default().connect(target));
         Ok(Self {
             cores: (0..peers).map(core).collect(),
             sockets: sockets.collect::<Result<_, _>>()?,
@@ -209,7 +209,7 @@ impl Asker for Peers {
         }
         let sockets: Vec<_> = self.sockets.iter().collect();
         self.ready.clear();
-        let waited = UdpOptions::new().wait_any(&sockets, waiting(wait), &mut self.ready);
+        let waited = UdpConnector::default().wait_any(&sockets, waiting(wait), &mut self.ready);
         if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
             thread::sleep(PAUSE);
         }
@@ -303,7 +303,7 @@ impl Connect for Punctual {
     type Transport = PunctualSocket;
 
     fn connect(&self, peer: SocketAddr) -> io::Result<PunctualSocket> {
-        UdpOptions::new().connect(peer).map(PunctualSocket)
+        UdpConnector::default().connect(peer).map(PunctualSocket)
     }
 
     fn wait_any(
@@ -313,13 +313,13 @@ impl Connect for Punctual {
         ready: &mut Vec<usize>,
     ) -> io::Result<()> {
         let sockets: Vec<_> = transports.iter().map(|transport| &transport.0).collect();
-        UdpOptions::new().wait_any(&sockets, wait, ready)
+        UdpConnector::default().wait_any(&sockets, wait, ready)
     }
 }
 
 impl Transport for PunctualSocket {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
-        UdpOptions::new().wait_any(&[&self.0], wait, &mut Vec::with_capacity(1))?;
+        UdpConnector::default().wait_any(&[&self.0], wait, &mut Vec::with_capacity(1))?;
         self.0.recv(inbox, Wait::No)
     }
 

@@ -105,7 +105,7 @@ fn passed() -> Result<Vec<UdpTransport>, Failure> {
         .send_buffer_bytes(0);
     (0..count)
         .map(|index| match passed.take_udp_socket(index) {
-            Ok(Some(socket)) => Ok(options.adopt(socket)?),
+            Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),
             _ => Err(Failure::RunTime(format!(
                 "socket {} of {count} that the service manager passed is no UDP socket: a socket \
                  unit needs ListenDatagram=, systemd-socket-activate needs --datagram",

@@ -1,12 +1,16 @@
+#[cfg(feature = "udp")]
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use super::sockets::Sockets;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::transport::Connect;
-use crate::udp::UdpOptions;
+#[cfg(feature = "udp")]
+use crate::udp::UdpConnector;
 
 /// Options of a client.
 ///
@@ -210,7 +214,7 @@ impl<C: Codec> ClientBuilder<C> {
 
     /// A client over UDP that asks the first of the addresses. Fails if there is none, because a
     /// name is not known, say. Sockets are opened for requests, with the defaults of
-    /// [`UdpOptions`].
+    /// [`UdpOptions`](crate::udp::UdpOptions).
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -219,23 +223,24 @@ impl<C: Codec> ClientBuilder<C> {
     /// assert!(Client::builder(Text).connect("127.0.0.1:9999").is_ok());
     /// assert!(Client::builder(Text).connect("127.0.0.1").is_err()); // no port
     /// ```
-    pub fn connect(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
+    #[cfg(feature = "udp")]
+    pub fn connect(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpConnector, C>> {
         let peer = peer
             .to_socket_addrs()?
             .next()
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
-        Ok(self.with_connector(UdpOptions::new(), peer))
+        Ok(self.with_connector(UdpConnector::default(), peer))
     }
 
-    /// A client over any transport, or over UDP with [options](UdpOptions) of your own.
+    /// A client over any transport, or over UDP with [options](crate::udp::UdpOptions) of your own.
     ///
     /// ```
     /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::udp::{UdpConnector, UdpOptions};
     /// use rejoinder::Client;
     ///
-    /// // UDP, with options that `udp` leaves at their defaults.
-    /// let plain = UdpOptions::new().portable();
+    /// // UDP, with options that `connect` leaves at their defaults.
+    /// let plain = UdpConnector::from(UdpOptions::new().portable());
     /// let client = Client::builder(Text).with_connector(plain, "127.0.0.1:9999".parse()?);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```

@@ -76,11 +76,7 @@ impl State {
     }
 
     pub(super) fn end_of(&self, wait: Wait) -> Duration {
-        match wait {
-            Wait::No => self.elapsed,
-            Wait::For(time) | Wait::Spin(time) => self.elapsed.saturating_add(time),
-            Wait::Forever => Duration::MAX,
-        }
+        wait.deadline(self.elapsed)
     }
 
     pub(super) fn direction(&mut self, from: IpAddr, to: IpAddr) -> &mut Direction {

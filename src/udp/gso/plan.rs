@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use crate::transport::Queued;
 
-/// What the system takes as one segmented message.
+/// What the kernel takes as one segmented send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// The most segments. With 1, every datagram is a message of its own.
+pub(super) struct GsoLimits {
+    /// The most segments. With 1, every datagram is a train of its own.
     pub(super) segments: usize,
     /// The longest segment, in bytes.
     pub(super) segment_bytes: usize,
@@ -20,24 +20,24 @@ pub(super) struct Limits {
 /// Datagrams to one peer, from one address, that leave as one: all of the same length but the
 /// last, which may be shorter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(in crate::udp) struct Train {
     /// The index of the first datagram. [`Plan::follows`] leads to the others.
-    pub(super) first: usize,
-    pub(super) datagrams: usize,
+    pub(in crate::udp) first: usize,
+    pub(in crate::udp) datagrams: usize,
     /// The length of a segment, if there are several.
-    pub(super) segment_bytes: Option<u16>,
-    /// Which of the plan's parts it consists of.
-    pub(super) parts: Range<usize>,
+    pub(in crate::udp) segment_bytes: Option<u16>,
+    /// Which of the plan's slices it consists of.
+    pub(in crate::udp) slices: Range<usize>,
 }
 
-/// A batch of datagrams, grouped by peer, as messages.
+/// A batch of datagrams, grouped by peer, as trains.
 ///
 /// The order among the datagrams of one peer, from one address of ours, is kept, unless it need not be.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub(super) messages: Vec<Message>,
+pub(in crate::udp) struct Plan {
+    pub(in crate::udp) trains: Vec<Train>,
     /// Ranges of the arena.
-    pub(super) parts: Vec<Range<usize>>,
+    pub(in crate::udp) slices: Vec<Range<usize>>,
     groups: Vec<Group>,
     /// For each datagram the next one of its group.
     next: Vec<u32>,
@@ -67,12 +67,12 @@ impl Plan {
         if self.table.len() >= 2 * datagrams {
             return;
         }
-        self.messages.clear();
-        self.parts.clear();
+        self.trains.clear();
+        self.slices.clear();
         self.groups.clear();
         self.next.clear();
-        self.messages.reserve(datagrams);
-        self.parts.reserve(datagrams);
+        self.trains.reserve(datagrams);
+        self.slices.reserve(datagrams);
         self.groups.reserve(datagrams);
         self.next.reserve(datagrams);
         self.sorted.reserve(datagrams);
@@ -80,11 +80,11 @@ impl Plan {
         self.stamp = 0;
     }
 
-    /// Makes a new plan. In any order, the longest to each peer come first: as many messages as there
+    /// Makes a new plan. In any order, the longest to each peer come first: as many trains as there
     /// are lengths will do then.
-    pub(super) fn make(&mut self, queued: &[Queued], limits: Limits, any_order: bool) {
-        self.messages.clear();
-        self.parts.clear();
+    pub(super) fn make(&mut self, queued: &[Queued], limits: GsoLimits, any_order: bool) {
+        self.trains.clear();
+        self.slices.clear();
         self.groups.clear();
         self.next.clear();
         if limits.segments < 2 {
@@ -100,21 +100,21 @@ impl Plan {
             }
             let mut next = self.groups[index].first;
             while next != NONE {
-                next = self.push_message(queued, next as usize, limits);
+                next = self.push_train(queued, next as usize, limits);
             }
         }
     }
 
-    /// Appends a message of one datagram.
+    /// Appends a train of a single datagram.
     pub(super) fn push_alone(&mut self, queued: &[Queued], index: usize) {
         let datagram = &queued[index];
-        self.parts
+        self.slices
             .push(datagram.start..datagram.start + datagram.len);
-        self.messages.push(Message {
+        self.trains.push(Train {
             first: index,
             datagrams: 1,
             segment_bytes: None,
-            parts: self.parts.len() - 1..self.parts.len(),
+            slices: self.slices.len() - 1..self.slices.len(),
         });
     }
 
@@ -196,25 +196,25 @@ impl Plan {
         }
     }
 
-    /// Appends a message of this datagram and as many of its group as can leave with it, and
+    /// Appends a train of this datagram and as many of its group as can leave with it, and
     /// returns the one after them.
     ///
-    /// Taking all that fit is not always the least number of messages, but order leaves no better
-    /// choice: a shorter datagram ends a message, wherever that begins.
-    fn push_message(&mut self, queued: &[Queued], first: usize, limits: Limits) -> u32 {
+    /// Taking all that fit is not always the least number of trains, but order leaves no better
+    /// choice: a shorter datagram ends a train, wherever that begins.
+    fn push_train(&mut self, queued: &[Queued], first: usize, limits: GsoLimits) -> u32 {
         let segment_bytes = queued[first].len;
-        let parts = self.parts.len();
+        let slices = self.slices.len();
         let mut total = 0;
         let mut datagrams = 0;
-        let mut part = queued[first].start..queued[first].start;
+        let mut slice = queued[first].start..queued[first].start;
         let mut index = first;
         let next = loop {
             let Queued { start, len, .. } = queued[index];
-            if part.end != start {
-                self.parts.push(part);
-                part = start..start;
+            if slice.end != start {
+                self.slices.push(slice);
+                slice = start..start;
             }
-            part.end += len;
+            slice.end += len;
             total += len;
             datagrams += 1;
             let next = self.next[index];
@@ -231,13 +231,13 @@ impl Plan {
             }
             index = next as usize;
         };
-        self.parts.push(part);
-        self.messages.push(Message {
+        self.slices.push(slice);
+        self.trains.push(Train {
             first,
             datagrams,
             segment_bytes: (datagrams > 1)
                 .then(|| u16::try_from(segment_bytes).expect("longer ones leave alone")),
-            parts: parts..self.parts.len(),
+            slices: slices..self.slices.len(),
         });
         next
     }
@@ -248,8 +248,8 @@ fn same_way(one: &Queued, other: &Queued) -> bool {
     one.peer == other.peer && one.local == other.local
 }
 
-/// Spreads the addresses of a batch, no more: whoever makes them collide slows down one batch of
-/// bounded size a little.
+/// Spreads the addresses of a batch. Collisions that a peer provokes slow down one batch of bounded
+/// size.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: GsoLimits = GsoLimits {
         segments: 64,
         segment_bytes: 65_507,
         total_bytes: 65_507,
@@ -313,40 +313,39 @@ mod tests {
         queue(lens.into_iter().map(|len| (0, None, len)))
     }
 
-    /// The lengths of the datagrams in each message.
-    fn messages(plan: &Plan, queued: &[Queued]) -> Vec<Vec<usize>> {
-        let lens = |message: &Message| {
-            members(plan, message)
+    /// The lengths of the datagrams in each train.
+    fn trains(plan: &Plan, queued: &[Queued]) -> Vec<Vec<usize>> {
+        let lens = |train: &Train| {
+            members(plan, train)
                 .map(|index| queued[index].len)
                 .collect()
         };
-        plan.messages.iter().map(lens).collect()
+        plan.trains.iter().map(lens).collect()
     }
 
-    fn members<'a>(plan: &'a Plan, message: &Message) -> impl Iterator<Item = usize> + 'a {
-        std::iter::successors(Some(message.first), |&index| plan.follows(index))
-            .take(message.datagrams)
+    fn members<'a>(plan: &'a Plan, train: &Train) -> impl Iterator<Item = usize> + 'a {
+        std::iter::successors(Some(train.first), |&index| plan.follows(index)).take(train.datagrams)
     }
 
     fn planned(lens: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
         let queued = to_one_peer(lens);
         let mut plan = Plan::default();
         plan.make(&queued, LIMITS, false);
-        messages(&plan, &queued)
+        trains(&plan, &queued)
     }
 
     #[test]
-    fn in_any_order_there_are_as_many_messages_as_lengths_at_most() {
+    fn in_any_order_there_are_as_many_trains_as_lengths_at_most() {
         let queued = to_one_peer([7, 40, 7, 41, 0, 40, 7, 7]);
         let mut plan = Plan::default();
         plan.make(&queued, LIMITS, true);
         assert_eq!(
-            messages(&plan, &queued),
+            trains(&plan, &queued),
             [vec![41, 40], vec![40, 7], vec![7, 7, 7], vec![0]]
         );
         // Of equal ones the first is still the first.
         assert_eq!(
-            plan.parts,
+            plan.slices,
             [54..95, 7..47, 95..135, 0..7, 47..54, 135..149, 95..95]
         );
     }
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_no_more_segments_and_bytes_than_the_limit() {
+    fn a_train_has_no_more_segments_and_bytes_than_the_limit() {
         let lens = |plan: Vec<Vec<usize>>| plan.iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(lens(planned([1; 129])), [64, 64, 1]);
         assert_eq!(lens(planned([20_000; 7])), [3, 3, 1]);
@@ -375,11 +374,11 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_in_the_arena_are_one_part() {
+    fn neighbours_in_the_arena_are_one_slice() {
         let queued = queue([(0, None, 8), (2, None, 8), (0, None, 8), (0, None, 8)]);
         let mut plan = Plan::default();
         plan.make(&queued, LIMITS, false);
-        assert_eq!(plan.parts, [0..8, 16..32, 8..16]);
+        assert_eq!(plan.slices, [0..8, 16..32, 8..16]);
     }
 
     proptest! {
@@ -397,40 +396,40 @@ mod tests {
             total_bytes in prop_oneof![100..1_000_usize, Just(65_507)],
             any_order: bool,
         ) {
-            let limits = Limits { segments, segment_bytes, total_bytes };
+            let limits = GsoLimits { segments, segment_bytes, total_bytes };
             let mut plan = Plan::default();
             // The same plan again and again: nothing of the last batch may remain.
             for batch in batches {
                 let queued = queue(batch);
                 plan.make(&queued, limits, any_order);
                 let mut order = Vec::new();
-                for message in &plan.messages {
-                    let members: Vec<_> = members(&plan, message).collect();
-                    prop_assert_eq!(members.len(), message.datagrams);
+                for train in &plan.trains {
+                    let members: Vec<_> = members(&plan, train).collect();
+                    prop_assert_eq!(members.len(), train.datagrams);
                     prop_assert!(members.len() <= segments);
-                    let first = &queued[message.first];
+                    let first = &queued[train.first];
                     let lens: Vec<_> = members.iter().map(|&index| queued[index].len).collect();
-                    let (last, equal) = lens.split_last().expect("a message has a datagram");
+                    let (last, equal) = lens.split_last().expect("a train has a datagram");
                     prop_assert!(members.iter().all(|&index| same_way(first, &queued[index])));
                     prop_assert!(equal.iter().all(|len| *len == first.len) && *last <= first.len);
-                    prop_assert_eq!(message.segment_bytes.is_some(), members.len() > 1);
-                    if let Some(bytes) = message.segment_bytes {
+                    prop_assert_eq!(train.segment_bytes.is_some(), members.len() > 1);
+                    if let Some(bytes) = train.segment_bytes {
                         prop_assert_eq!(usize::from(bytes), first.len);
                         prop_assert!(*last > 0 && first.len <= segment_bytes);
                         prop_assert!(lens.iter().sum::<usize>() <= total_bytes);
                     }
-                    // The parts are the datagrams, one after the other.
-                    let mut parts = plan.parts[message.parts.clone()].iter().cloned();
-                    let mut part = parts.next().expect("a message has a part");
+                    // The slices are the datagrams, one after the other.
+                    let mut slices = plan.slices[train.slices.clone()].iter().cloned();
+                    let mut slice = slices.next().expect("a train has a slice");
                     for &index in &members {
-                        if part.is_empty() && index != message.first {
-                            part = parts.next().expect("the parts hold all datagrams");
+                        if slice.is_empty() && index != train.first {
+                            slice = slices.next().expect("the slices hold all datagrams");
                         }
-                        prop_assert_eq!(part.start, queued[index].start);
-                        part.start += queued[index].len;
-                        prop_assert!(part.start <= part.end);
+                        prop_assert_eq!(slice.start, queued[index].start);
+                        slice.start += queued[index].len;
+                        prop_assert!(slice.start <= slice.end);
                     }
-                    prop_assert!(part.is_empty() && parts.next().is_none());
+                    prop_assert!(slice.is_empty() && slices.next().is_none());
                     order.extend(members);
                 }
                 for (index, datagram) in queued.iter().enumerate() {

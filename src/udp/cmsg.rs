@@ -1,11 +1,9 @@
-//! How Linux lays out socket addresses and control messages: bytes, read and written in safe code.
+//! Control messages (`cmsghdr`) as Linux lays them out: bytes, read and written in safe code.
 
 use std::mem::{offset_of, size_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
-/// `sockaddr_in6`, the longer one.
-pub(super) const NAME_BYTES: usize = size_of::<libc::sockaddr_in6>();
 /// Room for all that a datagram can come with: the drops, a segment size, the time, and on a
 /// dual-stack socket both kinds of packet information, which is 152 bytes; and for what an adopted
 /// socket was asked to tell before, such as the hop limit and the traffic class.
@@ -15,54 +13,6 @@ pub(super) const CONTROL_BYTES: usize = 256;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(super) struct Control(pub(super) [u8; CONTROL_BYTES]);
-
-/// A datagram's socket address; the length in bytes that the system shall see comes with it.
-pub(super) fn encode_name(addr: SocketAddr, name: &mut [u8; NAME_BYTES]) -> usize {
-    name[2..4].copy_from_slice(&addr.port().to_be_bytes());
-    let (family, len) = match addr {
-        SocketAddr::V4(v4) => {
-            name[4..8].copy_from_slice(&v4.ip().octets());
-            name[8..16].fill(0);
-            (libc::AF_INET, size_of::<libc::sockaddr_in>())
-        }
-        SocketAddr::V6(v6) => {
-            name[4..8].copy_from_slice(&v6.flowinfo().to_ne_bytes());
-            name[8..24].copy_from_slice(&v6.ip().octets());
-            name[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
-            (libc::AF_INET6, NAME_BYTES)
-        }
-    };
-    name[..2].copy_from_slice(&family_number(family).to_ne_bytes());
-    len
-}
-
-/// The address that the system wrote, if it is one of IP. An IPv4 address is one of IPv4 even if
-/// it came by way of a dual-stack socket.
-#[inline]
-pub(super) fn decode_name(name: &[u8]) -> Option<SocketAddr> {
-    let family = u16::from_ne_bytes(*name.first_chunk()?);
-    let port = u16::from_be_bytes(*name.get(2..)?.first_chunk()?);
-    if family == family_number(libc::AF_INET) {
-        let name = name.first_chunk::<{ size_of::<libc::sockaddr_in>() }>()?;
-        let ip = Ipv4Addr::from(*name[4..].first_chunk::<4>()?);
-        return Some(SocketAddr::new(ip.into(), port));
-    }
-    if family != family_number(libc::AF_INET6) {
-        return None;
-    }
-    let name = name.first_chunk::<NAME_BYTES>()?;
-    let ip = Ipv6Addr::from(*name[8..].first_chunk::<16>()?);
-    Some(match ip.to_ipv4_mapped() {
-        Some(v4) => SocketAddr::new(v4.into(), port),
-        None => SocketAddrV6::new(
-            ip,
-            port,
-            u32::from_ne_bytes(*name[4..].first_chunk()?),
-            u32::from_ne_bytes(*name[24..].first_chunk()?),
-        )
-        .into(),
-    })
-}
 
 /// What the control messages of a received datagram say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +29,7 @@ pub(super) struct Received {
 }
 
 #[inline]
-pub(super) fn decode_control(mut control: &[u8]) -> Received {
+pub(super) fn decode(mut control: &[u8]) -> Received {
     let mut received = Received::default();
     while let Some((level, kind, data, rest)) = next_message(control) {
         control = rest;
@@ -136,7 +86,7 @@ fn decode_timespec(data: &[u8]) -> Option<SystemTime> {
 /// nothing.
 ///
 /// `source` is the address to leave from, in the socket's own family, and the interface, or 0.
-pub(super) fn encode_control(
+pub(super) fn encode(
     control: &mut Control,
     segment_bytes: Option<u16>,
     source: Option<(IpAddr, u32)>,
@@ -215,15 +165,6 @@ const fn aligned(len: usize) -> usize {
     len.next_multiple_of(size_of::<usize>())
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "AF_INET and AF_INET6 are small"
-)]
-const fn family_number(family: i32) -> u16 {
-    family as u16
-}
-
 const HEADER_BYTES: usize = aligned(size_of::<libc::cmsghdr>());
 const LEN_OFFSET: usize = offset_of!(libc::cmsghdr, cmsg_len);
 /// The kernel's length is a `size_t`. Where libc declares a shorter one with padding, what is
@@ -238,21 +179,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_address_survives(v4: bool, ip: [u8; 16], port: u16, scope: u32) {
-            let addr: SocketAddr = if v4 {
-                SocketAddr::new(Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]).into(), port)
-            } else {
-                SocketAddrV6::new(ip.into(), port, 0, scope).into()
-            };
-            let mut name = [0xff; NAME_BYTES];
-            let len = encode_name(addr, &mut name);
-            prop_assert_eq!(decode_name(&name[..len]), Some(addr));
-            prop_assert_eq!(decode_name(&name[..len / 2]), None);
-        }
-
-        #[test]
         fn whatever_the_control_messages_are_reading_them_ends(bytes: Vec<u8>) {
-            decode_control(&bytes);
+            decode(&bytes);
         }
 
         #[test]
@@ -260,7 +188,7 @@ mod tests {
             source: Option<(IpAddr, u32)>, drops: Option<u32>, segment in 1_i32..65_507, swap: bool,
         ) {
             let mut control = Control([0xff; CONTROL_BYTES]);
-            let mut used = encode_control(&mut control, None, source);
+            let mut used = encode(&mut control, None, source);
             let mut put = |kind, data: [u8; 4]| used = put_message(&mut control, used, kind, &data);
             let gro = ((libc::SOL_UDP, libc::UDP_GRO), segment.to_ne_bytes());
             let drop = drops.map(|n| ((libc::SOL_SOCKET, libc::SO_RXQ_OVFL), n.to_ne_bytes()));
@@ -273,20 +201,12 @@ mod tests {
             if !swap {
                 put(gro.0, gro.1);
             }
-            let received = decode_control(&control.0[..used]);
+            let received = decode(&control.0[..used]);
             prop_assert_eq!(received.segment_bytes, usize::try_from(segment).ok());
             prop_assert_eq!(received.drops, drops);
             let local = source.map(|(ip, _)| ip.to_canonical());
             let told = local.filter(|ip| source.is_some_and(|s| s.0.is_ipv4()) || !ip.is_multicast());
             prop_assert_eq!(received.local, told);
         }
-    }
-
-    #[test]
-    fn a_mapped_address_is_one_of_ipv4() {
-        let mut name = [0; NAME_BYTES];
-        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
-        encode_name(SocketAddr::new(mapped.into(), 7), &mut name);
-        assert_eq!(decode_name(&name), "192.0.2.1:7".parse().ok());
     }
 }
