@@ -190,15 +190,15 @@ impl SimNet {
     ///
     /// let net = SimNet::new();
     /// let home = "10.0.0.2".parse()?;
-    /// let endpoint = net.at(home).connect("10.0.0.1:9999".parse()?)?;
+    /// let endpoint = net.from_host(home).connect("10.0.0.1:9999".parse()?)?;
     /// assert_eq!(endpoint.local_addr()?.ip(), home);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn at(&self, home: IpAddr) -> Self {
+    pub fn from_host(&self, host: IpAddr) -> Self {
         Self {
             state: Arc::clone(&self.state),
-            home: Some(home),
+            home: Some(host),
         }
     }
 
@@ -326,7 +326,7 @@ impl SimNet {
     /// // Requests take the long way, answers the short one.
     /// let slow = Link::new().latency(Duration::from_millis(250));
     /// net.set_link_between(home, server.ip(), slow)?;
-    /// Client::new(net.at(home), Text, server).request("hello?")?;
+    /// Client::new(net.from_host(home), Text, server).request("hello?")?;
     /// assert_eq!(net.now().monotonic, Duration::from_millis(250));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -503,7 +503,7 @@ impl fmt::Debug for SimNet {
 impl Connect for SimNet {
     type Transport = SimTransport;
 
-    /// Opens an endpoint on a free port of [the machine](SimNet::at) that this handle stands for.
+    /// Opens an endpoint on a free port of [the machine](SimNet::from_host) that this handle stands for.
     /// Datagrams from others than the peer are delivered to it too, so that clients are seen to
     /// check.
     fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {

@@ -74,7 +74,7 @@ fn peer_and_local_address_are_parts_of_the_key() {
     let mut core = ServerCore::new(Text, Dedup::new(counter(), key));
     let one = Meta::new(PEER.parse().unwrap());
     let other_port = Meta::new("192.0.2.1:5684".parse().unwrap());
-    let other_local = one.to("198.51.100.1".parse().unwrap());
+    let other_local = one.sent_to("198.51.100.1".parse().unwrap());
     for (meta, answer) in [
         (one, "1"),
         (other_port, "2"),

@@ -168,7 +168,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
     let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
     let mut inbox = Inbox::new(1, 64);
     let local = "192.0.2.77".parse().unwrap();
-    inbox.push(b"x", Meta::new(peer(7_777)).to(local));
+    inbox.push(b"x", Meta::new(peer(7_777)).sent_to(local));
     let mut outbox = Outbox::new(MAX_REPLIES, 64);
     core.handle(now(), &mut inbox, &mut outbox);
     let reply = outbox.iter().next().unwrap();

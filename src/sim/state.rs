@@ -200,7 +200,7 @@ impl State {
         };
         flight.bytes.extend_from_slice(bytes);
         let mut copies = 1 + usize::from(duplicated);
-        for fault in self.script.of(flight.number) {
+        for fault in self.script.faults_for(flight.number) {
             match fault {
                 Fault::Lose => fate = Some(fate.unwrap_or(PacketFate::Lost)),
                 Fault::Duplicate => copies = 2,
