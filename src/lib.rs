@@ -86,6 +86,7 @@
 //! is encrypted.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod backoff;
 pub mod bot;
