@@ -91,6 +91,7 @@
 //! this crate.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod backoff;
 #[cfg(feature = "bot")]

@@ -3,9 +3,6 @@
 //! `cargo bench --bench bad_network -- 100000` runs as many seeds as you like.
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "tests")]
 
-#[path = "support/storm.rs"]
-mod storm;
-
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -20,6 +17,7 @@ use rejoinder::{
     Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Transport, Wait,
     Writer,
 };
+use rejoinder_test_support::storm;
 
 #[test]
 fn answers_reach_their_questions_whatever_the_weather() {

@@ -1,9 +1,6 @@
 //! The client: its core driven purely, then over a network in memory and over UDP.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/robot.rs"]
-mod robot;
-
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +20,7 @@ use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{
     Client, ClientBuilder, Codec, RequestError, Retry, Timestamp, Transport, Wait, Writer,
 };
+use rejoinder_test_support::robot;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Long enough that a machine under load answers in time.

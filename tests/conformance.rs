@@ -2,9 +2,6 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-#[path = "support/robot.rs"]
-mod robot;
-
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -24,6 +21,7 @@ use rejoinder::{
     Client, Codec, Context, Correlation, Handler, Reply, ReplyError, Retry, Timestamp, Transport,
     Wait, Writer,
 };
+use rejoinder_test_support::robot;
 
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]

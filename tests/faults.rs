@@ -1,9 +1,6 @@
 //! Errors of the system that loopback never shows, injected between a server and its socket.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/faulty.rs"]
-mod faulty;
-
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
 use std::sync::mpsc;
@@ -15,7 +12,7 @@ use rejoinder::transport::ErrorClass;
 use rejoinder::udp::UdpTransport;
 use rejoinder::{ServeError, Server, ServerHandle, Stats, Transport};
 
-use self::faulty::{Faults, Faulty};
+use rejoinder_test_support::faulty::{Faults, Faulty};
 
 struct Running {
     handle: ServerHandle,

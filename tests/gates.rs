@@ -1,9 +1,6 @@
 //! What a server drops before it parses anything, and what it does not let out.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/robot.rs"]
-mod robot;
-
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +19,7 @@ use rejoinder::{
     Codec, Context, DropReason, Handler, Reply, ReplyError, Server, ServerBuilder, Stats,
     Timestamp, Transport, Wait, Writer,
 };
+use rejoinder_test_support::robot;
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH)

@@ -6,13 +6,6 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/faulty.rs"]
-mod faulty;
-#[path = "support/settings.rs"]
-mod settings;
-#[path = "support/victim.rs"]
-mod victim;
-
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,8 +15,8 @@ use rejoinder::Codec;
 use rejoinder::codec::Ctime;
 use rejoinder::gate::REFLECTOR_PORTS;
 
-use self::settings::in_every_setting;
-use self::victim::{Failing, Victim, asker, receive};
+use rejoinder_test_support::settings::in_every_setting;
+use rejoinder_test_support::victim::{self, Failing, Victim, asker, receive};
 
 /// What 小Zurich says to what it does not understand.
 const PARDON: &str = "啊啊啊，【机器人】小Zurich 刚刚脑子出差了，请您再说一次~";

@@ -2,23 +2,20 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
-#[path = "support/process.rs"]
-mod process;
-
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use process::{Program, example, python, start_server};
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Codec};
+use rejoinder_test_support::process::{self, Program, example, python, start_server};
 
 #[test]
 fn our_client_and_server_agree_with_the_originals() {
     let requests = requests();
     let (_ours, our_address) = start_server("127.0.0.1:0", &mut example("server"));
-    let mut original = Program::start(&mut python("original/server.py"));
+    let mut original = Program::start(&mut python("original_server.py"));
     let original_address = original.listening();
 
     let reference = texts(&ask_with_original(original_address, &requests, None));
@@ -49,7 +46,7 @@ fn our_client_program_shows_what_the_original_server_says() {
     let mut requests = requests();
     // No argument of a program can hold one.
     requests.retain(|request| !request.contains('\0'));
-    let mut original = Program::start(&mut python("original/server.py"));
+    let mut original = Program::start(&mut python("original_server.py"));
     let address = original.listening();
     let program = Program::start(
         example("client")
@@ -180,7 +177,7 @@ fn ask_with_original(
         }
         input.push('\n');
     }
-    let mut command = python("original/client.py");
+    let mut command = python("original_client.py");
     command.args([server.ip().to_string(), server.port().to_string()]);
     if let Some(zone) = zone {
         command.env("TZ", zone);

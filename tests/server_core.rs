@@ -1,9 +1,6 @@
 //! The server's core, driven without sockets, threads or sleeps.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/robot.rs"]
-mod robot;
-
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
@@ -24,6 +21,7 @@ use rejoinder::{
     Codec, Context, DropReason, Handler, Reply, ReplyError, Stats, Timestamp, Transport, Wait,
     Writer,
 };
+use rejoinder_test_support::robot;
 
 /// 2019-07-07 17:17:58 UTC.
 const SUMMER: Duration = Duration::from_secs(1_562_519_878);

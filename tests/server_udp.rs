@@ -2,9 +2,6 @@
 //! the fast path and the portable one, over IPv4 and IPv6, with one worker and with several.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "support/settings.rs"]
-mod settings;
-
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -24,7 +21,7 @@ use rejoinder::{
     Wait,
 };
 
-use self::settings::{Setting, has_ipv6, in_every_setting};
+use rejoinder_test_support::settings::{Setting, has_ipv6, in_every_setting};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
 const PATIENT: Duration = Duration::from_secs(30);

@@ -173,7 +173,11 @@ mod tests {
             ("192.0.2.1:9999", "::ffff:192.0.2.1".parse().unwrap()),
         ] {
             let drop = Err(DropReason::SourceOwn);
-            assert_eq!(check.check(&meta(own).sent_to(local)), drop, "{own} to {local}");
+            assert_eq!(
+                check.check(&meta(own).sent_to(local)),
+                drop,
+                "{own} to {local}"
+            );
         }
         assert_eq!(check.check(&meta("192.0.2.2:9999").sent_to(here)), Ok(()));
         assert_eq!(check.check(&meta("192.0.2.1:9998").sent_to(here)), Ok(()));
@@ -193,7 +197,11 @@ mod tests {
             ] {
                 let drop = Err(DropReason::SourceOwn);
                 assert_eq!(check.check(&meta(own)), drop, "{own} on {bound}");
-                assert_eq!(check.check(&meta(own).sent_to(here)), drop, "{own} on {bound}");
+                assert_eq!(
+                    check.check(&meta(own).sent_to(here)),
+                    drop,
+                    "{own} on {bound}"
+                );
             }
             assert_eq!(check.check(&meta("192.0.2.1:9998").sent_to(here)), Ok(()));
         }
