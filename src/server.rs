@@ -255,23 +255,34 @@ impl Drop for Finished<'_> {
 
 /// Why a server ended without having been asked to.
 ///
-#[cfg_attr(feature = "testing", doc = "```")]
-#[cfg_attr(not(feature = "testing"), doc = "```ignore")]
+/// ```
 /// use rejoinder::codec::Text;
-/// use rejoinder::testing::{FaultyTransport, Faults};
-/// use rejoinder::udp::UdpTransport;
-/// use rejoinder::{ServeError, Server};
-/// use std::io::{Error, ErrorKind};
+/// use rejoinder::transport::{Inbox, Outbox, SendReport};
+/// use rejoinder::{ServeError, Server, Transport, Wait};
+/// use std::io::{self, ErrorKind};
+/// use std::net::SocketAddr;
 ///
-/// let faults = Faults::new();
-/// faults.on_receive(1, &Error::from(ErrorKind::NotConnected));
-/// let socket = FaultyTransport::new(UdpTransport::bind("127.0.0.1:0")?, &faults);
-/// let server = Server::builder(Text).with_transport(socket)?;
+/// /// A socket that was closed underneath.
+/// struct Closed;
+///
+/// impl Transport for Closed {
+///     fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
+///         Err(ErrorKind::NotConnected.into())
+///     }
+///     fn send(&mut self, _: &Outbox) -> SendReport {
+///         SendReport::default()
+///     }
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         Err(ErrorKind::NotConnected.into())
+///     }
+/// }
+///
+/// let server = Server::builder(Text).with_transport(Closed)?;
 /// match server.serve(|text: &str| Some(text.to_owned())) {
 ///     Err(ServeError::TransportGone { stats, .. }) => assert_eq!(stats.receive_errors, 1),
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

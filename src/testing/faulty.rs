@@ -76,14 +76,14 @@ pub struct Faults {
 
 #[derive(Default)]
 struct Queues {
-    receive: VecDeque<Fault>,
-    send: VecDeque<Fault>,
-    connect: VecDeque<Fault>,
+    receive: VecDeque<QueuedError>,
+    send: VecDeque<QueuedError>,
+    connect: VecDeque<QueuedError>,
 }
 
 /// An error that can be copied: the OS's code, or the kind.
 #[derive(Clone, Copy)]
-struct Fault {
+struct QueuedError {
     code: Option<i32>,
     kind: io::ErrorKind,
 }
@@ -105,6 +105,21 @@ impl Faults {
     }
 
     /// The next `times` attempts to connect fail.
+    ///
+    /// ```
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::testing::{FaultyTransport, Faults};
+    /// use rejoinder::transport::Connect;
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// let faults = Faults::new();
+    /// let net = FaultyTransport::new(SimNet::new(), &faults);
+    /// faults.on_connect(1, &Error::from(ErrorKind::AddrNotAvailable));
+    /// let peer = "10.0.0.1:9999".parse()?;
+    /// assert!(net.connect(peer).is_err());
+    /// assert!(net.connect(peer).is_ok());
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
     pub fn on_connect(&self, times: usize, error: &io::Error) {
         extend(&mut self.lock().connect, times, error);
     }
@@ -208,8 +223,8 @@ impl<N: Connect> Connect for FaultyTransport<N> {
     }
 }
 
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
+impl From<QueuedError> for io::Error {
+    fn from(fault: QueuedError) -> Self {
         match fault.code {
             Some(code) => Self::from_raw_os_error(code),
             None => fault.kind.into(),
@@ -217,8 +232,8 @@ impl From<Fault> for io::Error {
     }
 }
 
-fn extend(queue: &mut VecDeque<Fault>, times: usize, error: &io::Error) {
-    let fault = Fault {
+fn extend(queue: &mut VecDeque<QueuedError>, times: usize, error: &io::Error) {
+    let fault = QueuedError {
         code: error.raw_os_error(),
         kind: error.kind(),
     };

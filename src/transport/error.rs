@@ -62,6 +62,16 @@ impl ErrorClass {
 
     /// The class of an error in receiving. No firewall refuses that; but a router may refuse what was
     /// sent before, and say so (RFC 4443 §3.1, codes 1, 5 and 6).
+    ///
+    /// ```
+    /// use rejoinder::transport::ErrorClass;
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// // A refusal in sending is for good; a packet can cause one in receiving.
+    /// let refusal = Error::from_raw_os_error(if cfg!(unix) { 13 } else { 10_013 }); // EACCES
+    /// assert_eq!(ErrorClass::classify(&refusal), ErrorClass::Configuration);
+    /// assert_eq!(ErrorClass::classify_receive(&refusal), ErrorClass::Peer);
+    /// ```
     pub fn classify_receive(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(EACCES) => Self::Peer,

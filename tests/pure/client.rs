@@ -1,5 +1,4 @@
 //! The client: its core driven purely, then over a network in memory and over UDP.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -9,7 +8,6 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use rejoinder::codec::{Ctime, CtimeError, Raw, Tagged, Text, TextError};
 use rejoinder::sans_io::{ClientCore, ServerCore};
 use rejoinder::sim::{Node, SimNet, SimTransport};
@@ -463,7 +461,6 @@ impl Codec for Echoing {
 /// Failures that were found are kept beside this file, and tried again first.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
 }

@@ -1,6 +1,4 @@
 //! What a server tells the log, and what it does not let the network write there.
-#![cfg(feature = "tracing")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::{self, Write as _};
 use std::io::ErrorKind;

@@ -2,7 +2,7 @@
 
 use rejoinder::{DropReason, Stats};
 
-const PAGE: &str = include_str!("../src/guide/production.md");
+const PAGE: &str = include_str!("../../src/guide/production.md");
 
 /// The first cells of a table's rows, in the section with a heading.
 fn first_cells(heading: &str) -> Vec<&'static str> {

@@ -3,8 +3,6 @@
 //! exactly what was sent, and it has as many descriptors and as much memory as before.
 //!
 //! Only where all of 127.0.0.0/8 is this machine, and `/proc` and signals tell and do what is needed.
-#![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,5 @@
 //! The codecs: what is encoded decodes, what decodes re-encodes, and nothing panics.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};

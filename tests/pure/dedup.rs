@@ -1,10 +1,5 @@
 //! `Dedup`: a request is handled once, however often it arrives.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that unwraps is a test that fails"
-)]
-
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;

@@ -1,8 +1,5 @@
 //! Rule sets from files: the same robots as the builder's, and errors that tell the place.
 
-#![cfg(feature = "rules")]
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -12,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rejoinder::bot::{Robot, Rule, RuleError, RuleFileProblem, zurich};
 
-const ZURICH: &str = include_str!("../rules/zurich.toml");
-const ELIZA: &str = include_str!("../rules/eliza.toml");
+const ZURICH: &str = include_str!("../../rules/zurich.toml");
+const ELIZA: &str = include_str!("../../rules/eliza.toml");
 
 static ELIZA_ROBOT: LazyLock<Robot> = LazyLock::new(|| Robot::from_toml(ELIZA).unwrap());
 

@@ -3,7 +3,6 @@
 //! A type, trait, function or constant has an example of its own. A method is called in one that
 //! stands with it or with its type, a trait's method in one that stands with the trait. The examples
 //! are compiled and run by `cargo test --doc`; here it is only asked whether they are there.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,9 +14,7 @@ use syn::{
 
 #[test]
 fn everything_exported_has_an_example() {
-    let crate_root = parse(&source().join("lib.rs"));
-    let testing = parse(&source().join("testing.rs"));
-    let mut missing: BTreeSet<String> = exports(&crate_root).chain(exports(&testing)).collect();
+    let mut missing = exported();
     assert!(
         missing.len() > 70,
         "the exports were not found: {missing:?}"
@@ -34,11 +31,7 @@ fn everything_exported_has_an_example() {
 
 #[test]
 fn every_method_is_called_in_an_example() {
-    let exported = [
-        parse(&source().join("lib.rs")),
-        parse(&source().join("testing.rs")),
-    ];
-    let exported = exported.iter().flat_map(exports).collect();
+    let exported = exported();
     let mut methods = 0;
     let mut missing = Vec::new();
     for (name, subject) in &subjects(&exported) {
@@ -122,7 +115,7 @@ fn subjects(exported: &BTreeSet<String>) -> BTreeMap<String, Subject> {
                 Item::Impl(block) => {
                     for item in &block.items {
                         if let ImplItem::Fn(method) = item
-                            && matches!(method.vis, Visibility::Public(_))
+                            && is_public(&method.vis)
                         {
                             subject.add(&method.sig, &method.attrs, false);
                         }
@@ -173,17 +166,36 @@ fn named(item: &Item) -> Option<(String, &[Attribute])> {
     Some((ident.to_string(), attributes))
 }
 
-/// The names that a file exports from the modules below it.
-fn exports(file: &syn::File) -> impl Iterator<Item = String> + use<> {
+/// The names of everything public: in the crate's root and in its public modules.
+fn exported() -> BTreeSet<String> {
+    let root = parse(&source().join("lib.rs"));
     let mut names = Vec::new();
+    exports(&root, &source(), &mut names);
+    names.into_iter().collect()
+}
+
+/// The names that a file exports, and those of the public modules whose files lie in `folder`.
+fn exports(file: &syn::File, folder: &Path, names: &mut Vec<String>) {
     for item in &file.items {
-        if let Item::Use(item) = item
-            && matches!(item.vis, Visibility::Public(_))
-        {
-            leaves(&item.tree, &mut names);
+        match item {
+            Item::Use(item) if is_public(&item.vis) => leaves(&item.tree, names),
+            Item::Mod(module) if is_public(&module.vis) && module.content.is_none() => {
+                let name = module.ident.to_string();
+                let file = parse(&folder.join(&name).with_extension("rs"));
+                exports(&file, &folder.join(&name), names);
+            }
+            Item::Struct(item) if is_public(&item.vis) => names.push(item.ident.to_string()),
+            Item::Enum(item) if is_public(&item.vis) => names.push(item.ident.to_string()),
+            Item::Trait(item) if is_public(&item.vis) => names.push(item.ident.to_string()),
+            Item::Fn(item) if is_public(&item.vis) => names.push(item.sig.ident.to_string()),
+            Item::Const(item) if is_public(&item.vis) => names.push(item.ident.to_string()),
+            _ => {}
         }
     }
-    names.into_iter()
+}
+
+fn is_public(visibility: &Visibility) -> bool {
+    matches!(visibility, Visibility::Public(_))
 }
 
 fn leaves(tree: &UseTree, names: &mut Vec<String>) {

@@ -1,5 +1,4 @@
 //! The network in memory, without faults.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -9,7 +8,6 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use rejoinder::bot::zurich;
 use rejoinder::codec::{Ctime, Text};
 use rejoinder::sans_io::ServerCore;
@@ -418,7 +416,6 @@ fn the_same_handler_gives_the_same_transcript_in_memory_and_over_udp() {
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
 }

@@ -1,5 +1,4 @@
 //! The server's core, driven without sockets, threads or sleeps.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -10,7 +9,6 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Ctime, Raw, Text, TextError};
 use rejoinder::handler::MAX_REPLIES;
@@ -640,7 +638,6 @@ fn scripts() -> impl Strategy<Value = Vec<Script>> {
 /// Failures that were found are kept beside this file, and tried again first.
 fn config() -> ProptestConfig {
     ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
 }

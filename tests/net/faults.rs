@@ -1,5 +1,4 @@
 //! Errors of the system that loopback never shows, injected between a server and its socket.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, ErrorKind};
 use std::net::UdpSocket;

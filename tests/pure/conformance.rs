@@ -1,6 +1,4 @@
 //! The laws, on everything that ships, and on what breaks them.
-#![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

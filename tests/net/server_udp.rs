@@ -1,6 +1,5 @@
 //! A server as its users run it: `Server::serve` in a thread, mostly on a real socket; and then by
 //! the fast path and the portable one, over IPv4 and IPv6, with one worker and with several.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! The client on the simulated network with faults.
 //!
 //! `cargo bench --bench bad_network -- 100000` runs as many seeds as you like.
-#![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "tests")]
+#![allow(clippy::cast_precision_loss, reason = "shares of a few thousand")]
 
 use std::collections::HashMap;
 use std::convert::Infallible;

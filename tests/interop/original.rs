@@ -1,6 +1,4 @@
 //! Side by side with the original: its protocol, spoken literally by a few lines of Python.
-#![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

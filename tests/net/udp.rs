@@ -2,7 +2,6 @@
 //!
 //! Tests over IPv6 fail, and say why, on a machine without an IPv6 loopback address. To leave them
 //! out there on purpose, set the environment variable `REJOINDER_TESTS_WITHOUT_IPV6`.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,8 +1,6 @@
 //! The robot 小Zurich against its rules as prose states them, and the rule engine under it against
 //! the `regex` crate.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::fmt::Display;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};

@@ -1,5 +1,4 @@
 //! The client over real UDP, on loopback.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,8 +1,5 @@
 //! The UDP transport: the same behaviour with every feature of the system and without.
 
-#![cfg(feature = "testing")]
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -1,8 +1,5 @@
 //! Servers with several workers: one address, one handler, one set of counters.
 
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};

@@ -1,7 +1,5 @@
 //! What a robot's rules can do: several templates, matches anywhere, words turned round, many rules.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
