@@ -27,7 +27,7 @@ use lexopt::prelude::*;
 use output::{Answer, Output, Problem, Shape};
 use program::{DEFAULT, Failure, chain, command, reachable, resolve, value};
 use rejoinder::codec::Ctime;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, RequestError};
 
 const HELP: &str = "\
@@ -118,7 +118,7 @@ fn talk(
             .connect(reachable(peer))
     });
     let mut session = Session {
-        clients: clients.collect::<Result<_, _>>()?,
+        clients: clients.collect::<Result<_, _>>().map_err(io::Error::from)?,
         output,
         unanswered: false,
     };
@@ -138,7 +138,7 @@ fn talk(
 struct Session {
     /// One for each address of the server's name: `localhost` is often both `::1` and `127.0.0.1`,
     /// and a server may listen at one of them only.
-    clients: Vec<Client<UdpOptions, Ctime>>,
+    clients: Vec<Client<UdpConnector, Ctime>>,
     output: Output,
     unanswered: bool,
 }

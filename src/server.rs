@@ -22,7 +22,7 @@ pub use self::core::ServerCore;
 pub use self::handle::ServerHandle;
 use self::handle::Shared;
 pub use self::stats::Stats;
-use crate::backoff::Failures;
+use crate::backoff::ReceiveBackoff;
 use crate::codec::{Codec, Correlation};
 use crate::gate::Gate;
 use crate::handler::{Handler, MAX_REPLIES};
@@ -285,7 +285,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     };
     let mut inbox = Inbox::new(limits.batch, limits.max_request_bytes);
     let mut drained = 0;
-    let mut failures = Failures::default();
+    let mut failures = ReceiveBackoff::new();
     loop {
         let stopping = shared.is_ending();
         let wait = match stopping {
@@ -296,7 +296,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
         match transport.recv(&mut inbox, wait) {
             Ok(0) if stopping => break,
             Ok(received) => {
-                failures = Failures::default();
+                failures.reset();
                 if stopping {
                     drained += received;
                 }
@@ -315,7 +315,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
                 // An error says nothing about the datagrams that wait behind it.
                 if !stopping {
                     thread::sleep(pause);
-                } else if failures.in_a_row() >= MAX_DRAIN_FAILURES {
+                } else if failures.errors() >= MAX_DRAIN_FAILURES {
                     break;
                 }
             }

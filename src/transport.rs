@@ -12,7 +12,6 @@ use std::time::Duration;
 
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
-pub(crate) use self::error::PROVOKED_PER_PAUSE;
 pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::inbox::Inbox;
 #[cfg(target_os = "linux")]
@@ -147,7 +146,7 @@ pub trait Transport {
 
 /// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
 ///
-/// [`UdpOptions`] is one, and so is [`SimNet`]. A driver calls [`connect`](Self::connect) for a socket,
+/// [`UdpConnector`](crate::udp::UdpConnector) is one, and so is [`SimNet`](crate::sim::SimNet). A driver calls [`connect`](Self::connect) for a socket,
 /// [`now`](Self::now) before it waits and after, and [`wait_any`](Self::wait_any) only where it has more
 /// than one socket to wait for.
 ///

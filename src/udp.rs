@@ -487,7 +487,26 @@ impl Default for UdpOptions {
     }
 }
 
-impl Connect for UdpOptions {
+/// Opens UDP sockets for a client.
+///
+/// ```
+/// use rejoinder::transport::Connect;
+/// use rejoinder::udp::{UdpConnector, UdpOptions};
+///
+/// let connector = UdpConnector::from(UdpOptions::new().portable());
+/// assert!(connector.connect("127.0.0.1:9999".parse()?).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct UdpConnector(UdpOptions);
+
+impl From<UdpOptions> for UdpConnector {
+    fn from(options: UdpOptions) -> Self {
+        Self(options)
+    }
+}
+
+impl Connect for UdpConnector {
     type Transport = UdpTransport;
 
     /// Fails for an unspecified address: a server can be bound to it, but nobody answers from it.
@@ -503,9 +522,9 @@ impl Connect for UdpOptions {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = self.open(SocketAddr::new(any, 0))?;
+        let socket = self.0.open(SocketAddr::new(any, 0))?;
         socket.connect(peer)?;
-        self.adopt(socket)
+        self.0.adopt(socket)
     }
 
     fn wait_any(

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport};
-use rejoinder::udp::{UdpFeature, UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpFeature, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
 const FEATURES: [UdpFeature; 6] = [
@@ -253,7 +253,9 @@ fn a_connected_transport_sends_to_its_peer_alone() {
         let to = plain("127.0.0.1:0");
         let peer = to.local_addr().unwrap();
         let stranger = plain("127.0.0.1:0").local_addr().unwrap();
-        let mut from = rejoinder::transport::Connect::connect(&options, peer).unwrap();
+        let mut from =
+            rejoinder::transport::Connect::connect(&UdpConnector::from(options.clone()), peer)
+                .unwrap();
         let datagrams = [
             (peer, None, vec![1; 8]),
             (stranger, None, vec![2; 8]),

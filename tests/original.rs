@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use process::{Program, example, python, start_server};
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Codec};
 
 #[test]
@@ -160,7 +160,7 @@ fn requests() -> Vec<String> {
     requests
 }
 
-fn client(server: SocketAddr) -> Client<UdpOptions, Ctime> {
+fn client(server: SocketAddr) -> Client<UdpConnector, Ctime> {
     Client::builder(Ctime::local())
         .timeout(process::PATIENCE)
         .connect(server)

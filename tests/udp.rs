@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
@@ -237,7 +237,7 @@ fn a_connected_dual_stack_socket_knows_its_ipv4_peer_by_both_names() {
 fn connecting_gives_each_transport_a_port_of_its_own() {
     let peer = plain(V4);
     let peer_addr = peer.local_addr().unwrap();
-    let mut transports = [(); 2].map(|()| UdpOptions::new().connect(peer_addr).unwrap());
+    let mut transports = [(); 2].map(|()| UdpConnector::default().connect(peer_addr).unwrap());
     let mut ports = Vec::new();
     for transport in &mut transports {
         transport.send(&outbox(&[(peer_addr, b"x")]));

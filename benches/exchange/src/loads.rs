@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rejoinder::transport::{Connect as _, Inbox, Outbox, OutboxFull, MAX_DATAGRAM_BYTES};
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
 use rejoinder::{Transport as _, Wait};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -84,7 +84,7 @@ pub enum Asker {
 impl Asker {
     pub fn new(load: Load, peer: SocketAddr) -> Result<Self> {
         if let Load::Segmenting | Load::SegmentingMore = load {
-            let transport = UdpOptions::new().connect(peer)?;
+            let transport = UdpConnector::default().connect(peer)?;
             return Ok(Self::Segmenting {
                 transport: Box::new(transport),
                 peer,
