@@ -37,8 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Ids have 16 bits: if they rested, there would be none left within the first second.
     let mut client = Client::builder(Dns)
         .window(window)
-        .quarantine(Duration::ZERO)
-        .with_connector(UdpConnector::default(), server);
+        .cooldown(Duration::ZERO)
+        .with_connector(UdpConnector::default(), server)
+        .expect("the settings are in range");
     let mut queries = names.iter().cycle();
     let mut answered = 0_u64;
     let started = Instant::now();

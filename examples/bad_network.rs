@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     net.host(server, ServerCore::new(Tagged(Text), echo))?;
     let mut client = Client::builder(Tagged(Text))
         .timeout(Duration::from_secs(2))
-        .with_connector(net.clone(), server);
+        .with_connector(net.clone(), server)?;
 
     let (mut answered, mut lost) = (0, 0);
     for number in 0..1_000 {

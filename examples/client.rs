@@ -70,7 +70,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
             .fail_when_unreachable(true)
             .connect(reachable(addr))
     });
-    let mut clients = clients.collect::<io::Result<Vec<_>>>()?;
+    let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
     let mut unanswered = false;
     if messages.is_empty() {
         let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();

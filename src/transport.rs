@@ -15,7 +15,6 @@ pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
 pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;
-pub(crate) use self::error::PEER_ERRORS_PER_PAUSE;
 pub use self::inbox::Inbox;
 #[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;

@@ -89,12 +89,6 @@ impl ErrorClass {
     ];
 }
 
-/// After so many errors in a row that a packet can cause ([`ErrorClass::Peer`]) there is a pause of a
-/// millisecond. Each is gone once it was told, so a pause after each would only give whoever provokes them
-/// the time for the next, and what waits behind it would never be received; yet a system that tells the
-/// same one for ever must not be asked without a pause.
-pub(crate) const PEER_ERRORS_PER_PAUSE: u32 = 64;
-
 /// How many errors there were of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorCounts([u64; ErrorClass::ALL.len()]);

@@ -52,7 +52,8 @@ fn under_pure_loss_requests_succeed_as_often_as_they_should() {
                 count_answers(
                     Client::builder(Tagged(Text))
                         .retry(retry)
-                        .with_connector(net, SERVER),
+                        .with_connector(net, SERVER)
+                        .unwrap(),
                     TRIALS,
                 )
             } else {
@@ -60,7 +61,8 @@ fn under_pure_loss_requests_succeed_as_often_as_they_should() {
                 count_answers(
                     Client::builder(Text)
                         .retry(retry)
-                        .with_connector(net, SERVER),
+                        .with_connector(net, SERVER)
+                        .unwrap(),
                     TRIALS,
                 )
             };
@@ -93,7 +95,8 @@ fn the_silence_of_a_server_is_met_with_the_documented_schedule() {
         let times = record_times(&net);
         let mut client = Client::builder(Text)
             .timeout(Duration::from_secs(60))
-            .with_connector(net.clone(), SERVER);
+            .with_connector(net.clone(), SERVER)
+            .unwrap();
         let error = client.request("anybody?").unwrap_err();
         assert!(matches!(
             error,
@@ -115,7 +118,8 @@ fn the_first_timeouts_differ_from_request_to_request() {
     let times = record_times(&net);
     let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_sends(2))
-        .with_connector(net, SERVER);
+        .with_connector(net, SERVER)
+        .unwrap();
     for _ in 0..100 {
         client.submit("anybody?").unwrap();
     }
@@ -134,13 +138,15 @@ fn after_k_lost_sends_the_next_one_succeeds() {
 
         let net = SimNet::scripted(7, script.clone());
         echo(&net, Text);
-        let mut client = patient(Text).with_connector(net.clone(), SERVER);
+        let mut client = patient(Text).with_connector(net.clone(), SERVER).unwrap();
         assert_eq!(client.request("there?").unwrap(), "there?");
         assert_eq!(net.trace().total(), u64::from(k) + 2);
 
         let net = SimNet::scripted(7, script);
         echo(&net, Tagged(Text));
-        let mut client = patient(Tagged(Text)).with_connector(net.clone(), SERVER);
+        let mut client = patient(Tagged(Text))
+            .with_connector(net.clone(), SERVER)
+            .unwrap();
         assert_eq!(client.request("there?").unwrap(), "there?");
         assert_eq!(net.trace().total(), u64::from(k) + 2);
     }
@@ -288,7 +294,9 @@ where
             },
         )
         .unwrap();
-        let mut client = Client::builder(codec.clone()).with_connector(SimNet::clone(&net), SERVER);
+        let mut client = Client::builder(codec.clone())
+            .with_connector(SimNet::clone(&net), SERVER)
+            .unwrap();
         let result = client.request("hard to hear?").map(&text);
         if answered {
             assert_eq!(result.unwrap(), "at last");
@@ -331,11 +339,11 @@ fn a_late_answer_is_never_returned_for_the_next_question() {
         let (one, two, at) = if with_ids {
             echo(&net, Tagged(Text));
             let client = Client::builder(Tagged(Text)).retry(Retry::never());
-            two_questions(client.with_connector(net.clone(), SERVER), &net)
+            two_questions(client.with_connector(net.clone(), SERVER).unwrap(), &net)
         } else {
             echo(&net, Text);
             let client = Client::builder(Text).retry(Retry::never());
-            two_questions(client.with_connector(net.clone(), SERVER), &net)
+            two_questions(client.with_connector(net.clone(), SERVER).unwrap(), &net)
         };
         assert!(matches!(one, Err(RequestError::TimedOut { .. })));
         assert_eq!(two.unwrap(), "second");
@@ -361,8 +369,9 @@ fn the_port_of_a_request_that_may_still_be_answered_rests() {
     echo(&net, Text);
     let mut client = Client::builder(Text)
         .retry(Retry::never())
-        .quarantine(Duration::from_secs(30))
-        .with_connector(net.clone(), SERVER);
+        .cooldown(Duration::from_secs(30))
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     client.request("in vain").unwrap_err();
     client.request("answered").unwrap();
     let port = |number| SocketAddr::new(CLIENT, number);
@@ -392,7 +401,8 @@ fn a_late_copy_of_an_answer_is_never_returned_for_a_later_question() {
     let mut client = Client::builder(Text)
         .timeout(Duration::from_secs(30))
         .retry(Retry::never())
-        .with_connector(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     client.request("first").unwrap();
     net.set_link_between(
         SERVER.ip(),
@@ -413,10 +423,11 @@ fn late_answers_to_hundreds_of_questions_are_never_returned_for_another() {
     let slow = Link::new().latency(seconds(20)).jitter(ms(1_000));
     net.set_link_between(SERVER.ip(), CLIENT, slow).unwrap();
     let mut client = Client::builder(Text)
-        .resting_sockets(1_000)
+        .max_cooling_sockets(1_000)
         .timeout(ms(10))
         .retry(Retry::never())
-        .with_connector(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     for number in 0..MANY / 2 {
         client.request(&format!("old {number}")).unwrap_err();
     }
@@ -433,10 +444,11 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
     let net = SimNet::new();
     echo(&net, Text);
     let mut client = Client::builder(Text)
-        .resting_sockets(3)
+        .max_cooling_sockets(3)
         .retry(Retry::never())
-        .quarantine(Duration::from_secs(60))
-        .with_connector(net.clone(), SERVER);
+        .cooldown(Duration::from_secs(60))
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     let rests = |port| net.bind(SocketAddr::new(CLIENT, port)).is_err();
     let resting = || {
         (FIRST_PORT..FIRST_PORT + 10)
@@ -461,7 +473,7 @@ fn only_sockets_whose_requests_are_answered_rest_no_longer_than_there_is_room() 
         Err(RequestError::WindowFull {
             in_flight: 0,
             uncollected: 0,
-            resting: 3
+            cooling: 3
         })
     ));
     // The first of them has rested.
@@ -478,7 +490,8 @@ fn a_client_that_can_open_no_socket_gives_up_what_rests_only_to_be_safe() {
     echo(&net, Text);
     let mut client = Client::builder(Text)
         .retry(Retry::never())
-        .with_connector(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     client.request("answered").unwrap();
     let mut taken = Vec::new();
     while let Ok(endpoint) = net.bind(SocketAddr::new(CLIENT, 0)) {
@@ -590,6 +603,7 @@ fn an_answer_at_the_deadline_is_too_late() {
         let builder = Client::builder(Tagged(Text)).retry(Retry::never());
         let result = builder
             .with_connector(net, SERVER)
+            .unwrap()
             .request("just?")
             .map(str::to_owned);
         assert_eq!(result.is_ok(), in_time);
@@ -681,7 +695,10 @@ fn a_request_leaves_the_results_of_others_to_be_collected() {
 fn a_full_window_is_an_error_until_a_result_is_collected() {
     let net = SimNet::new();
     echo(&net, Text);
-    let mut client = Client::builder(Text).window(2).with_connector(net, SERVER);
+    let mut client = Client::builder(Text)
+        .window(2)
+        .with_connector(net, SERVER)
+        .unwrap();
     client.submit("one").unwrap();
     client.submit("two").unwrap();
     assert!(matches!(
@@ -702,7 +719,8 @@ fn a_dead_server_is_not_hammered() {
     let times = record_times(&net);
     let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_in_flight(10))
-        .with_connector(net, SERVER);
+        .with_connector(net, SERVER)
+        .unwrap();
     for _ in 0..MANY / 2 {
         client.submit("anybody?").unwrap();
     }
@@ -732,7 +750,8 @@ fn requests_that_wait_for_a_place_get_it_when_answers_come() {
     echo(&net, Tagged(Text));
     let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_in_flight(1))
-        .with_connector(net, SERVER);
+        .with_connector(net, SERVER)
+        .unwrap();
     for _ in 0..100 {
         client.submit("now?").unwrap();
     }
@@ -742,28 +761,42 @@ fn requests_that_wait_for_a_place_get_it_when_answers_come() {
 }
 
 #[test]
-fn narrow_ids_rest_before_they_are_used_again() {
+fn no_id_is_used_twice_on_one_socket() {
     let net = SimNet::seeded(1);
-    echo(&net, Narrow);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    net.host(
+        SERVER,
+        move |_: Timestamp, question: Datagram<'_>, outbox: &mut Outbox| {
+            let peer = question.meta.peer;
+            log.lock().unwrap().push((peer.port(), question.bytes[1]));
+            push(outbox, peer, &[b'!', question.bytes[1]]);
+        },
+    )
+    .unwrap();
     let mut client = Client::builder(Narrow)
-        .quarantine(Duration::from_secs(30))
-        .with_connector(net.clone(), SERVER);
-    // There are four ids.
-    for _ in 0..4 {
+        .cooldown(Duration::from_secs(30))
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
+    // There are four ids, so there are ten ports.
+    for _ in 0..40 {
         client.request(b"x").unwrap();
     }
-    assert!(matches!(
-        client.submit(b"x"),
-        Err(RequestError::WindowFull {
-            in_flight: 0,
-            uncollected: 0,
-            ..
-        })
-    ));
+    let mut exchanges = seen.lock().unwrap().clone();
+    let ports = |exchanges: &[(u16, u8)]| {
+        let ports = exchanges.iter().map(|&(port, _)| port);
+        ports.collect::<std::collections::BTreeSet<_>>().len()
+    };
+    assert_eq!(ports(&exchanges), 10);
+    exchanges.sort_unstable();
+    exchanges.dedup();
+    assert_eq!(exchanges.len(), 40);
+    assert_eq!(client.stats().cooling_sockets, 9);
+    // Their cooldown is over, but for the one that is in use; so the lowest port is free again.
     net.advance(Duration::from_secs(30));
-    for _ in 0..4 {
-        client.request(b"x").unwrap();
-    }
+    client.request(b"x").unwrap();
+    assert_eq!(client.stats().cooling_sockets, 1);
+    assert_eq!(seen.lock().unwrap().last().unwrap().0, FIRST_PORT);
 }
 
 #[test]
@@ -796,7 +829,8 @@ fn an_unreachable_port_speeds_the_failure_up_only_if_that_is_wanted() {
 
     let mut hasty = Client::builder(Tagged(Text))
         .fail_when_unreachable(true)
-        .with_connector(net.clone(), SERVER);
+        .with_connector(net.clone(), SERVER)
+        .unwrap();
     assert!(listening(hasty.request("anybody?").map(str::to_owned)));
     assert_eq!(net.now().monotonic, Duration::from_millis(5_020));
 

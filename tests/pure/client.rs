@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 use rejoinder::codec::{Ctime, CtimeError, Raw, Tagged, Text, TextError};
-use rejoinder::sans_io::{ClientCore, ServerCore};
+use rejoinder::sans_io::{ClientCore, ServerCore, SocketId};
 use rejoinder::sim::{Node, SimNet, SimTransport};
 use rejoinder::transport::{
     Connect, Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport,
@@ -39,6 +39,14 @@ fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
     Client::builder(codec).timeout(TIMEOUT)
 }
 
+/// A core with one request, and what drives it.
+struct Asking<C> {
+    core: ClientCore<C>,
+    socket: Option<SocketId>,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
 /// A core with one request, in slot 0, that was submitted `now`. `random` decides the jitter: with
 /// 0 the first timeout is one second.
 fn submitted<C>(
@@ -46,68 +54,110 @@ fn submitted<C>(
     peer: SocketAddr,
     now: Duration,
     random: u64,
-) -> ClientCore<C>
+) -> Asking<C>
 where
     C: for<'a> Codec<Request<'a> = &'a str>,
 {
-    let mut core = builder.core(peer);
+    let mut core = builder.core(peer).unwrap();
     let ticket = core.submit(at(now), QUESTION, &mut || Ok(random)).unwrap();
     assert_eq!((ticket.slot(), core.in_flight()), (0, 1));
-    core
+    Asking {
+        core,
+        socket: None,
+        inbox: Inbox::new(1, 512),
+        outbox: Outbox::new(1, 512),
+    }
 }
 
 /// A core that has just sent its only request, at time zero, and will again after 1 and 3 seconds.
-fn asking<C>(codec: C, peer: SocketAddr) -> ClientCore<C>
+fn asking<C>(codec: C, peer: SocketAddr) -> Asking<C>
 where
     C: for<'a> Codec<Request<'a> = &'a str>,
 {
-    let mut core = submitted(builder(codec), peer, Duration::ZERO, 0);
-    assert_eq!(sends(&mut core, Duration::ZERO), 1);
-    core
+    let mut asking = submitted(builder(codec), peer, Duration::ZERO, 0);
+    assert_eq!(asking.sends(Duration::ZERO), 1);
+    asking
 }
 
-/// Lets everything be sent that is due, and tells how much that was.
-fn sends<C: Codec>(core: &mut ClientCore<C>, now: Duration) -> u32 {
-    let mut sends = 0;
-    let peer = core.peer();
-    while let Some((slot, datagram)) = core.next_send(at(now)) {
-        assert_eq!((slot, datagram.peer), (0, peer));
-        assert_eq!(datagram.bytes, QUESTION.as_bytes());
-        sends += 1;
+impl<C: Codec> Asking<C> {
+    /// Lets everything be sent that is due, and returns how much that was.
+    fn sends(&mut self, now: Duration) -> u32 {
+        self.sends_with(now, &SendReport::default())
     }
-    sends
-}
 
-/// Waits, as the core wants it, until nothing is in flight. Returns when it sent.
-fn wait<C: Codec>(core: &mut ClientCore<C>) -> Vec<Duration> {
-    let mut times = Vec::new();
-    let mut earlier = None;
-    while let Some(timer) = core.next_timer() {
-        assert!(earlier < Some(timer), "or a driver would spin");
-        earlier = Some(timer);
-        if let Some(before) = timer.checked_sub(Duration::from_nanos(1)) {
-            assert_eq!(sends(core, before), 0, "not before its time");
+    fn sends_with(&mut self, now: Duration, report: &SendReport) -> u32 {
+        let mut sends = 0;
+        while let Some(socket) = self.core.poll_send(at(now), &mut self.outbox) {
+            assert!(self.socket.is_none_or(|before| before == socket));
+            self.socket = Some(socket);
+            assert_eq!(self.outbox.len(), 1);
+            for datagram in self.outbox.iter() {
+                assert_eq!(datagram.bytes, QUESTION.as_bytes());
+            }
+            self.core.on_sent(at(now), report);
+            self.outbox.clear();
+            sends += 1;
         }
-        for _ in 0..sends(core, timer) {
-            times.push(timer);
-        }
+        sends
     }
-    times
-}
 
-/// The result, which is a failure.
-fn failure<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
-    assert_eq!(core.in_flight(), 0);
-    let (_, result) = core.take().expect("it has its result");
-    let error = result.err().expect("it has failed");
-    assert!(core.take().is_none(), "one result for one request");
-    error
-}
+    /// Waits, as the core wants it, until nothing is in flight. Returns when it sent.
+    fn wait(&mut self) -> Vec<Duration> {
+        let mut times = Vec::new();
+        let mut earlier = None;
+        while let Some(timer) = self.core.next_timer() {
+            assert!(earlier < Some(timer), "or a driver would spin");
+            earlier = Some(timer);
+            if let Some(before) = timer.checked_sub(Duration::from_nanos(1)) {
+                assert_eq!(self.sends(before), 0, "not before its time");
+            }
+            for _ in 0..self.sends(timer) {
+                times.push(timer);
+            }
+        }
+        times
+    }
 
-/// Why there is no answer at the deadline, if nothing else happens.
-fn failure_in_the_end<C: Codec>(core: &mut ClientCore<C>) -> RequestError {
-    wait(core);
-    failure(core)
+    /// The result, which is a failure.
+    fn failure(&mut self) -> RequestError {
+        assert_eq!(self.core.in_flight(), 0);
+        let (_, result) = self.core.poll_result().expect("it has its result");
+        let error = result.err().expect("it has failed");
+        assert!(
+            self.core.poll_result().is_none(),
+            "one result for one request"
+        );
+        error
+    }
+
+    /// Why there is no response at the deadline, if nothing else happens.
+    fn failure_in_the_end(&mut self) -> RequestError {
+        self.wait();
+        self.failure()
+    }
+
+    fn receive(&mut self, now: Duration, datagram: Datagram<'_>) {
+        self.inbox.push(datagram.bytes, datagram.meta);
+        let socket = self.socket.expect("something was sent");
+        self.core.on_receive(at(now), socket, &mut self.inbox);
+    }
+
+    /// Whether a datagram that comes at once is the response. If not, it is counted.
+    fn accepts(&mut self, datagram: Datagram<'_>) -> bool {
+        let ignored = self.core.stats().ignored;
+        self.receive(Duration::ZERO, datagram);
+        let accepted = self.core.stats().uncollected == 1;
+        assert_eq!(self.core.in_flight(), usize::from(!accepted));
+        assert_eq!(self.core.stats().ignored, ignored + u64::from(!accepted));
+        accepted
+    }
+
+    /// Has the OS report that the peer cannot be reached.
+    fn unreachable(&mut self, now: Duration, kind: io::ErrorKind) {
+        let socket = self.socket.expect("something was sent");
+        let pause = self.core.on_receive_error(at(now), socket, &kind.into());
+        assert!(pause <= Duration::from_millis(1));
+    }
 }
 
 fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
@@ -115,16 +165,6 @@ fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
         bytes,
         meta: Meta::new(peer),
     }
-}
-
-/// Whether a datagram that comes at once is the answer. If not, it is counted.
-fn accepts<C: Codec>(core: &mut ClientCore<C>, datagram: Datagram<'_>) -> bool {
-    let ignored = core.ignored();
-    core.receive(at(Duration::ZERO), 0, datagram);
-    let accepted = core.has_result();
-    assert_eq!(core.is_in_flight(0), !accepted);
-    assert_eq!(core.ignored(), ignored + u64::from(!accepted));
-    accepted
 }
 
 // The core.
@@ -137,10 +177,10 @@ fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
         (u64::MAX, Duration::from_millis(1_500)),
     ] {
         let mut core = submitted(builder(Text), server(), Duration::ZERO, random);
-        let times = wait(&mut core);
+        let times = core.wait();
         assert_eq!(times, [0, 1, 3].map(|timeouts| first * timeouts));
         assert!(matches!(
-            failure(&mut core),
+            core.failure(),
             RequestError::TimedOut {
                 after: TIMEOUT,
                 sends: 3,
@@ -151,10 +191,10 @@ fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
 
         let patient = Client::builder(Text).timeout(TIMEOUT * 20);
         let mut core = submitted(patient, server(), Duration::ZERO, random);
-        let times = wait(&mut core);
+        let times = core.wait();
         assert_eq!(times, [0, 1, 3, 7, 15].map(|timeouts| first * timeouts));
         assert!(matches!(
-            failure(&mut core),
+            core.failure(),
             RequestError::TimedOut { after, sends: 5, .. } if after == TIMEOUT * 20
         ));
     }
@@ -164,18 +204,21 @@ fn a_request_is_sent_at_once_and_again_by_the_documented_schedule() {
 fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left() {
     let once = builder(Text).retry(Retry::never());
     let mut core = submitted(once, server(), Duration::ZERO, 0);
-    assert_eq!(sends(&mut core, Duration::ZERO), 1);
+    assert_eq!(core.sends(Duration::ZERO), 1);
     for millis in [0, 1, 4_999] {
-        assert_eq!(sends(&mut core, Duration::from_millis(millis)), 0);
-        assert_eq!((core.in_flight(), core.has_result()), (1, false));
+        assert_eq!(core.sends(Duration::from_millis(millis)), 0);
+        assert_eq!(
+            (core.core.in_flight(), core.core.stats().uncollected > 0),
+            (1, false)
+        );
     }
-    assert_eq!(core.next_timer(), Some(TIMEOUT));
-    assert_eq!(sends(&mut core, TIMEOUT), 0);
-    assert_eq!(core.next_timer(), None);
+    assert_eq!(core.core.next_timer(), Some(TIMEOUT));
+    assert_eq!(core.sends(TIMEOUT), 0);
+    assert_eq!(core.core.next_timer(), None);
     // That nobody takes the result changes nothing about it.
-    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert_eq!(core.sends(TIMEOUT * 2), 0);
     assert!(matches!(
-        failure(&mut core),
+        core.failure(),
         RequestError::TimedOut {
             after: TIMEOUT,
             sends: 1,
@@ -187,9 +230,9 @@ fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left
 #[test]
 fn a_driver_that_comes_late_sends_nothing_after_the_deadline() {
     let mut core = asking(Text, server());
-    assert_eq!(sends(&mut core, TIMEOUT * 2), 0);
+    assert_eq!(core.sends(TIMEOUT * 2), 0);
     assert!(matches!(
-        failure(&mut core),
+        core.failure(),
         RequestError::TimedOut { after, sends: 1, .. } if after == TIMEOUT * 2
     ));
 }
@@ -198,12 +241,12 @@ fn a_driver_that_comes_late_sends_nothing_after_the_deadline() {
 fn a_timeout_of_zero_fails_before_anything_is_sent() {
     let none = builder(Text).timeout(Duration::ZERO);
     let mut core = submitted(none, server(), TIMEOUT, 0);
-    assert_eq!(sends(&mut core, TIMEOUT), 0);
+    assert_eq!(core.sends(TIMEOUT), 0);
     let RequestError::TimedOut {
         after: Duration::ZERO,
         sends: 0,
         ..
-    } = failure(&mut core)
+    } = core.failure()
     else {
         panic!("no time is no time");
     };
@@ -213,18 +256,18 @@ fn a_timeout_of_zero_fails_before_anything_is_sent() {
 fn the_longest_timeout_there_is_does_not_overflow() {
     let longest = builder(Text).timeout(Duration::MAX);
     let mut core = submitted(longest.clone(), server(), TIMEOUT, 0);
-    let times = wait(&mut core);
+    let times = core.wait();
     let expected = [0, 1, 3, 7, 15].map(|seconds| TIMEOUT + Duration::from_secs(seconds));
     assert_eq!(times, expected);
     assert!(matches!(
-        failure(&mut core),
+        core.failure(),
         RequestError::TimedOut { after, .. } if after == Duration::MAX.checked_sub(TIMEOUT).unwrap()
     ));
 
     for random in [0, u64::MAX] {
         let rarely = longest.clone().retry(Retry::new().initial(Duration::MAX));
         let mut core = submitted(rarely, server(), TIMEOUT, random);
-        assert_eq!(wait(&mut core), [TIMEOUT]);
+        assert_eq!(core.wait(), [TIMEOUT]);
     }
 }
 
@@ -233,20 +276,20 @@ fn invariant_6_only_the_peer_asked_can_answer() {
     let mut core = asking(Text, server());
     for other in ["192.0.2.2:8888", "192.0.2.1:8889", "[2001:db8::1]:8888"] {
         let other = other.parse().unwrap();
-        assert!(!accepts(&mut core, from(other, b"forged")));
+        assert!(!core.accepts(from(other, b"forged")));
     }
     // The same machine, as an IPv4-mapped IPv6 address: not what a transport may report.
     let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
-    assert!(!accepts(&mut core, from(mapped, b"forged")));
-    assert!(accepts(&mut core, from(server(), b"real")));
-    assert_eq!(core.take().unwrap().1.unwrap(), "real");
+    assert!(!core.accepts(from(mapped, b"forged")));
+    assert!(core.accepts(from(server(), b"real")));
+    assert_eq!(core.core.poll_result().unwrap().1.unwrap(), "real");
 
     let mut core = asking(Text, server());
     for port in [1, 8_887, 8_889, 65_535] {
         let other = SocketAddr::new(server().ip(), port);
-        assert!(!accepts(&mut core, from(other, b"forged")));
+        assert!(!core.accepts(from(other, b"forged")));
     }
-    let RequestError::TimedOut { ignored: 4, .. } = failure_in_the_end(&mut core) else {
+    let RequestError::TimedOut { ignored: 4, .. } = core.failure_in_the_end() else {
         panic!("each of the others was counted");
     };
 }
@@ -255,8 +298,7 @@ fn invariant_6_only_the_peer_asked_can_answer() {
 fn a_peer_given_as_an_ipv4_mapped_address_is_recognised() {
     let mapped = "[::ffff:192.0.2.1]:8888".parse().unwrap();
     let mut core = asking(Text, mapped);
-    assert_eq!(core.peer(), server());
-    assert!(accepts(&mut core, from(server(), b"real")));
+    assert!(core.accepts(from(server(), b"real")));
 }
 
 #[test]
@@ -270,7 +312,7 @@ fn an_ipv6_scope_matters_only_if_one_was_asked_for() {
         addr.set_flowinfo(scope * 3);
         SocketAddr::V6(addr)
     };
-    let accepts = |asked, actual| accepts(&mut asking(Text, asked), from(actual, b"x"));
+    let accepts = |asked, actual| asking(Text, asked).accepts(from(actual, b"x"));
     assert!(accepts(scoped(2), scoped(2)));
     assert!(!accepts(scoped(2), scoped(3)));
     assert!(accepts(scoped(0), scoped(3)));
@@ -284,8 +326,8 @@ fn invariant_4_a_truncated_answer_is_no_answer() {
     let mut core = asking(Text, server());
     let mut cut = from(server(), b"half of an answ");
     cut.meta.truncated = true;
-    assert!(!accepts(&mut core, cut));
-    let RequestError::TimedOut { ignored: 1, .. } = failure_in_the_end(&mut core) else {
+    assert!(!core.accepts(cut));
+    let RequestError::TimedOut { ignored: 1, .. } = core.failure_in_the_end() else {
         panic!("it was counted, and nothing else is known about it");
     };
 }
@@ -293,12 +335,12 @@ fn invariant_4_a_truncated_answer_is_no_answer() {
 #[test]
 fn a_malformed_answer_is_ignored_and_told_in_the_end() {
     let mut core = asking(Ctime::utc(), server());
-    assert!(!accepts(&mut core, from(server(), b"no frame")));
+    assert!(!core.accepts(from(server(), b"no frame")));
     // From somebody else it says nothing.
     let other = "192.0.2.2:8888".parse().unwrap();
-    assert!(!accepts(&mut core, from(other, b"[b'Sun")));
+    assert!(!core.accepts(from(other, b"[b'Sun")));
 
-    let error = failure_in_the_end(&mut core);
+    let error = core.failure_in_the_end();
     assert_eq!(
         error.to_string(),
         "no answer from 192.0.2.1:8888 after 5s, only malformed datagrams"
@@ -313,29 +355,28 @@ fn a_malformed_answer_is_ignored_and_told_in_the_end() {
 
     // A real answer is none the worse for what came before it.
     let mut core = asking(Ctime::utc(), server());
-    assert!(!accepts(&mut core, from(server(), b"no frame")));
+    assert!(!core.accepts(from(server(), b"no frame")));
     let frame = "[b'Sun Jul  7 17:17:58 2019']好";
-    assert!(accepts(&mut core, from(server(), frame.as_bytes())));
-    assert_eq!(core.take().unwrap().1.unwrap().to_string(), frame);
+    assert!(core.accepts(from(server(), frame.as_bytes())));
+    assert_eq!(
+        core.core.poll_result().unwrap().1.unwrap().to_string(),
+        frame
+    );
 }
 
 #[test]
 fn the_error_says_what_is_known() {
-    let timed_out = failure_in_the_end(&mut asking(Text, server()));
+    let timed_out = asking(Text, server()).failure_in_the_end();
     assert_eq!(
         timed_out.to_string(),
         "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
     );
 
     let mut refused = asking(Text, server());
-    refused.unreachable(
-        at(Duration::ZERO),
-        0,
-        &io::ErrorKind::ConnectionRefused.into(),
-    );
-    assert!(refused.is_in_flight(0), "that may be a lie");
+    refused.unreachable(Duration::ZERO, io::ErrorKind::ConnectionRefused);
+    assert!(refused.core.in_flight() == 1, "that may be a lie");
     assert_eq!(
-        failure_in_the_end(&mut refused).to_string(),
+        refused.failure_in_the_end().to_string(),
         "nobody is listening at 192.0.2.1:8888"
     );
 
@@ -344,32 +385,25 @@ fn the_error_says_what_is_known() {
         io::ErrorKind::NetworkUnreachable,
     ] {
         let mut far = asking(Text, server());
-        far.unreachable(at(Duration::ZERO), 0, &kind.into());
-        let error = failure_in_the_end(&mut far);
+        far.unreachable(Duration::ZERO, kind);
+        let error = far.failure_in_the_end();
         assert_eq!(error.to_string(), "192.0.2.1:8888 cannot be reached");
         assert!(matches!(error, RequestError::Unreachable { source, .. } if source.kind() == kind));
     }
 
     let mut refused = asking(Text, server());
-    refused.unreachable(
-        at(Duration::ZERO),
-        0,
-        &io::ErrorKind::ConnectionRefused.into(),
-    );
+    refused.unreachable(Duration::ZERO, io::ErrorKind::ConnectionRefused);
     // Somebody must be there, after all.
-    assert!(!accepts(&mut refused, from(server(), b"\xff")));
+    assert!(!refused.accepts(from(server(), b"\xff")));
     assert!(matches!(
-        failure_in_the_end(&mut refused),
+        refused.failure_in_the_end(),
         RequestError::Malformed { .. }
     ));
 
     let mut late = submitted(builder(Text), server(), Duration::ZERO, 0);
-    while late
-        .next_send(at(Duration::from_nanos(5_034_678_279)))
-        .is_some()
-    {}
+    assert_eq!(late.sends(Duration::from_nanos(5_034_678_279)), 0);
     assert_eq!(
-        failure(&mut late).to_string(),
+        late.failure().to_string(),
         "no answer from 192.0.2.1:8888 after 5.035s (sent 0, ignored 0 datagrams)"
     );
 
@@ -377,13 +411,14 @@ fn the_error_says_what_is_known() {
     for refusals in 0..=3 {
         let mut core = submitted(builder(Text), server(), Duration::ZERO, 0);
         for send in 0..3 {
-            let now = core.next_timer().unwrap();
-            assert_eq!(sends(&mut core, now), 1);
+            let now = core.core.next_timer().unwrap();
+            let mut report = SendReport::default();
             if send < refusals {
-                core.refused(0, io::ErrorKind::PermissionDenied.into());
+                report.record_failure(io::ErrorKind::PermissionDenied.into());
             }
+            assert_eq!(core.sends_with(now, &report), 1);
         }
-        let error = failure_in_the_end(&mut core);
+        let error = core.failure_in_the_end();
         let expected = if refusals == 3 {
             "nothing could be sent to 192.0.2.1:8888 in 5s"
         } else {
@@ -397,15 +432,11 @@ fn the_error_says_what_is_known() {
 fn an_unreachable_peer_fails_a_request_at_once_if_that_was_asked_for() {
     let impatient = builder(Text).fail_when_unreachable(true);
     let mut core = submitted(impatient, server(), Duration::ZERO, 0);
-    assert_eq!(sends(&mut core, Duration::ZERO), 1);
-    core.unreachable(
-        at(Duration::ZERO),
-        0,
-        &io::ErrorKind::ConnectionRefused.into(),
-    );
-    assert_eq!(core.next_timer(), None);
+    assert_eq!(core.sends(Duration::ZERO), 1);
+    core.unreachable(Duration::ZERO, io::ErrorKind::ConnectionRefused);
+    assert_eq!(core.core.next_timer(), None);
     assert!(matches!(
-        failure(&mut core),
+        core.failure(),
         RequestError::NobodyListening { peer } if peer == server()
     ));
 }
@@ -413,8 +444,8 @@ fn an_unreachable_peer_fails_a_request_at_once_if_that_was_asked_for() {
 #[test]
 fn what_only_the_codec_can_compare_is_asked_of_the_codec() {
     let mut core = asking(Echoing, server());
-    assert!(!accepts(&mut core, from(server(), b"questiom")));
-    assert!(accepts(&mut core, from(server(), b"question")));
+    assert!(!core.accepts(from(server(), b"questiom")));
+    assert!(core.accepts(from(server(), b"question")));
 }
 
 /// A protocol whose responses repeat their requests.
@@ -476,7 +507,7 @@ proptest! {
             0..40,
         ),
     ) {
-        let quiet = wait(&mut submitted(builder(Ctime::utc()), server(), Duration::ZERO, random));
+        let quiet = submitted(builder(Ctime::utc()), server(), Duration::ZERO, random).wait();
         prop_assert_eq!(quiet.len(), 3);
 
         let mut junk = junk;
@@ -485,10 +516,10 @@ proptest! {
         let mut times = Vec::new();
         for (millis, kind, bytes) in &junk {
             let now = Duration::from_millis(*millis);
-            while let Some(timer) = core.next_timer() && timer <= now {
-                times.extend((0..sends(&mut core, timer)).map(|_| timer));
+            while let Some(timer) = core.core.next_timer() && timer <= now {
+                times.extend((0..core.sends(timer)).map(|_| timer));
             }
-            let timer = core.next_timer();
+            let timer = core.core.next_timer();
             let sender = match kind {
                 0 => "192.0.2.1:1".parse().unwrap(),
                 1 => "192.0.2.9:8888".parse().unwrap(),
@@ -497,18 +528,18 @@ proptest! {
             let mut datagram = from(sender, bytes);
             datagram.meta.truncated = *kind == 2;
             if *kind == 3 {
-                core.unreachable(at(now), 0, &io::ErrorKind::ConnectionRefused.into());
+                core.unreachable(now, io::ErrorKind::ConnectionRefused);
             }
-            core.receive(at(now), 0, datagram);
-            prop_assert_eq!(core.next_timer(), timer);
-            prop_assert!(core.is_in_flight(0));
+            core.receive(now, datagram);
+            prop_assert_eq!(core.core.next_timer(), timer);
+            prop_assert!(core.core.in_flight() == 1);
         }
         let ignored = u64::try_from(junk.len()).unwrap();
-        prop_assert_eq!(core.ignored(), ignored);
-        times.extend(wait(&mut core));
+        prop_assert_eq!(core.core.stats().ignored, ignored);
+        times.extend(core.wait());
         prop_assert_eq!(times, quiet);
 
-        match failure(&mut core) {
+        match core.failure() {
             RequestError::Malformed { after, .. } => {
                 prop_assert_eq!(after, TIMEOUT);
                 prop_assert!(junk.iter().any(|(_, kind, _)| *kind == 3));
@@ -878,7 +909,8 @@ fn a_request_that_the_system_may_have_refused_is_sent_again_alone() {
     let batches = Arc::default();
     let mut client = Client::builder(Tagged(Text))
         .retry(Retry::new().max_sends(2))
-        .with_connector(Narrow(net.clone(), Arc::clone(&batches)), server());
+        .with_connector(Narrow(net.clone(), Arc::clone(&batches)), server())
+        .unwrap();
     client.submit("before").unwrap();
     let long = client.submit(&"x".repeat(2_000)).unwrap();
     let (_, answer) = client.collect(Wait::Forever).unwrap();
@@ -949,7 +981,9 @@ impl Transport for DownTransport {
 fn a_system_that_tells_of_the_same_error_for_ever_is_not_asked_without_a_pause() {
     let told = Arc::default();
     let builder = Client::builder(Text).timeout(Duration::from_millis(500));
-    let mut client = builder.with_connector(Down(Arc::clone(&told)), server());
+    let mut client = builder
+        .with_connector(Down(Arc::clone(&told)), server())
+        .unwrap();
     let begun = Instant::now();
     assert!(client.request("?").is_err());
     // As documented, 64 for each millisecond; the first ones are free.
@@ -966,7 +1000,7 @@ fn errors_that_anybody_can_cause_do_not_keep_an_answer_waiting() {
     let socket = loopback();
     let peer = socket.local_addr().unwrap();
     let builder = Client::builder(Text).timeout(PATIENT);
-    let mut client = builder.with_connector(Troubled(errors), peer);
+    let mut client = builder.with_connector(Troubled(errors), peer).unwrap();
     let thread = thread::spawn(move || {
         let (_, peer) = question(&socket);
         socket.send_to(b"yes", peer).unwrap();
@@ -1148,7 +1182,8 @@ fn a_server_that_answers_after_all_is_believed() {
     });
     let mut client = Client::builder(Text)
         .timeout(PATIENT)
-        .with_connector(Refused(addr), addr);
+        .with_connector(Refused(addr), addr)
+        .unwrap();
     assert_eq!(client.request("?").unwrap(), "here");
     thread.join().unwrap();
 }

@@ -492,7 +492,10 @@ fn a_planted_bug_shrinks_to_one_fault() {
         )
         .unwrap();
         let builder = Client::builder(Tagged(Raw)).timeout(Duration::from_secs(60));
-        let mut client = builder.retry(Retry::never()).with_connector(net, server);
+        let mut client = builder
+            .retry(Retry::never())
+            .with_connector(net, server)
+            .unwrap();
         for _ in 0..3 {
             client
                 .request(b"")
@@ -522,6 +525,7 @@ fn a_patient_client_survives_any_four_faults() {
         let builder = Client::builder(Ctime::utc()).timeout(Duration::from_secs(60));
         builder
             .with_connector(net, server)
+            .unwrap()
             .request("你好吗？")
             .map_err(|error| TestCaseError::fail(error.to_string()))?;
         Ok(())

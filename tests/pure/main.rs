@@ -5,6 +5,7 @@
 
 mod bad_network;
 mod client;
+mod client_core;
 mod codec;
 #[cfg(feature = "testing")]
 mod conformance;

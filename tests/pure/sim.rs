@@ -370,7 +370,7 @@ fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
     let there = addr("10.0.0.1:7");
     let core = Arc::new(Mutex::new(ServerCore::new(Ctime::utc(), handler())));
     net.host(there, Arc::clone(&core)).unwrap();
-    let simulated = transcript(client.clone().with_connector(net, there), requests);
+    let simulated = transcript(client.clone().with_connector(net, there).unwrap(), requests);
 
     let server = Server::bind("127.0.0.1:0", Ctime::utc()).unwrap();
     let (there, handle) = (server.local_addr().unwrap(), server.handle());

@@ -40,8 +40,10 @@ pub fn survive(net: &SimNet, seed: u64) -> Tally {
     net.host(with_ids, ServerCore::new(Tagged(Text), answer))
         .unwrap();
     net.host(without, ServerCore::new(Text, answer)).unwrap();
-    let mut one = client(Tagged(Text)).with_connector(net.clone(), with_ids);
-    let mut other = client(Text).with_connector(net.clone(), without);
+    let mut one = client(Tagged(Text))
+        .with_connector(net.clone(), with_ids)
+        .unwrap();
+    let mut other = client(Text).with_connector(net.clone(), without).unwrap();
 
     let mut tally = Tally::default();
     // What is late in one round arrives in the middle of a later one.

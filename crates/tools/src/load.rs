@@ -143,7 +143,7 @@ pub(crate) fn run(args: lexopt::Parser) -> Result<ExitCode, Failure> {
             Some(in_flight) => peers * in_flight,
             None => (peers * in_flight).min(SOCKETS),
         };
-        let mut asker = Sockets::new(target, most, options.timeout, &numbers);
+        let mut asker = Sockets::new(target, most, options.timeout, &numbers)?;
         run::run(&mut asker, options.plan, &mut judge, &mut progress, &stop).map_err(failed)?
     };
     drop(progress);
@@ -227,7 +227,8 @@ fn probe_one(
         .fail_when_unreachable(true)
         .timeout(PROBE)
         .window(PROBES)
-        .connect(target)?;
+        .connect(target)
+        .map_err(io::Error::from)?;
     let mut asked = vec![0; PROBES];
     let mut next = 0;
     let mut repeated = true;

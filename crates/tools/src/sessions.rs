@@ -205,6 +205,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<ExitCode, Failure> {
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
     let mut client = Client::connect(server, Tagged(Text)).map_err(|error| {
+        let error = io::Error::from(error);
         let problem = format!("--talk `{server}`: {error}; write HOST:PORT");
         match error.kind() {
             ErrorKind::InvalidInput => Failure::Usage(problem),
