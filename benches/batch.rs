@@ -17,7 +17,7 @@ use std::time::Duration;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
 fn main() {
@@ -111,7 +111,7 @@ mod udp {
     fn send_and_receive(bencher: Bencher<'_, '_>, path: Path) {
         let mut receiver = options(path).bind("127.0.0.1:0").unwrap();
         let peer = receiver.local_addr().unwrap();
-        let mut sender = options(path).connect(peer).unwrap();
+        let mut sender = UdpConnector::from(options(path)).connect(peer).unwrap();
         let (mut inbox, mut outbox) = (inbox(), outbox());
         for _ in 0..BATCH {
             push(&mut outbox, peer);

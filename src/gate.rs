@@ -4,7 +4,7 @@ mod amplification;
 mod rate;
 
 pub use self::amplification::AmplificationLimit;
-pub use self::rate::{RateLimit, RateLimitBuilder, RateLimitError};
+pub use self::rate::{RateLimit, RateLimitBuilder};
 use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
@@ -54,9 +54,8 @@ use crate::transport::{Datagram, Meta};
 /// ```
 /// use rejoinder::codec::Text;
 /// use rejoinder::gate::Gate;
-/// use rejoinder::sans_io::ServerCore;
 /// use rejoinder::transport::Datagram;
-/// use rejoinder::{DropReason, Timestamp};
+/// use rejoinder::{DropReason, Server, Timestamp};
 /// use std::net::IpAddr;
 ///
 /// /// Answers only to its own network.
@@ -72,8 +71,9 @@ use crate::transport::{Datagram, Meta};
 ///     }
 /// }
 ///
-/// let core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
-/// core.gate(OnlyFrom("192.0.2.1".parse()?));
+/// let core = Server::builder(Text)
+///     .gate(OnlyFrom("192.0.2.1".parse()?))
+///     .core(|text: &str| Some(text.to_uppercase()));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub trait Gate {

@@ -157,7 +157,7 @@ pub const MAX_REPLIES: usize = 16;
 /// # let net = rejoinder::sim::SimNet::new();
 /// # let server = "10.0.0.1:9999".parse()?;
 /// # net.host(server, rejoinder::sans_io::ServerCore::new(Text, WhoAmI))?;
-/// # let mut client = rejoinder::Client::new(net.at("10.0.0.2".parse()?), Text, server);
+/// # let mut client = rejoinder::Client::new(net.from_host("10.0.0.2".parse()?), Text, server);
 /// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -171,7 +171,7 @@ pub struct Context {
     /// When the batch with this request was received.
     pub now: Timestamp,
     /// The id of the request, if the codec finds one in it: what
-    /// [`Codec::request_id`](crate::Codec::request_id) returns. Requests of one peer that differ in
+    /// [`Codec::request_id`] returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
 }

@@ -3,9 +3,8 @@
 //! Time and randomness are arguments. [`Server`](crate::Server) and [`Client`](crate::Client) are loops
 //! around these cores and use nothing that is not public here.
 //!
-//! This module is not final: a release may change it where one of the traits stays as it is. See
-//! [what is stable](crate#stability).
+//! This module is [not final](crate::guide::stability).
 
 pub use crate::backoff::ReceiveBackoff;
-pub use crate::client::ClientCore;
+pub use crate::client::{ClientCore, SocketEvent, SocketId};
 pub use crate::server::{Deferred, ServerCore};

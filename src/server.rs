@@ -13,7 +13,9 @@ mod stats;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
@@ -32,11 +34,13 @@ pub use self::stats::Stats;
 pub(crate) use self::worker::{BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_REPLIES_PER_BATCH};
 use self::worker::{Ended, Worker};
 use crate::codec::Codec;
+#[cfg(feature = "udp")]
 use crate::config_error::ConfigError;
 use crate::gate::Gate;
 use crate::handler::Handler;
 use crate::transport::Transport;
-use crate::udp::{UdpOptions, UdpTransport};
+#[cfg(feature = "udp")]
+use crate::udp::UdpTransport;
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
 ///
@@ -60,7 +64,8 @@ pub struct Server<T, C, G = ()> {
     shared: Arc<Shared>,
 }
 
-impl<C: Codec> Server<UdpTransport, C> {
+/// The type parameter is a stand-in: the transport is chosen when the server is built.
+impl<C: Codec> Server<(), C> {
     /// A builder with the defaults of [`ServerBuilder`].
     ///
     /// ```
@@ -73,7 +78,10 @@ impl<C: Codec> Server<UdpTransport, C> {
     pub fn builder(codec: C) -> ServerBuilder<C> {
         ServerBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     ///
@@ -86,7 +94,7 @@ impl<C: Codec> Server<UdpTransport, C> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
-        Self::builder(codec).with_transport(UdpOptions::new().bind(addr)?)
+        Server::builder(codec).with_transport(UdpTransport::bind(addr)?)
     }
 }
 
@@ -139,10 +147,8 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
     /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
-    /// receiving that stays, the server waits before it tries again: 1 ms, and twice as long each
-    /// time up to 100 ms; errors that anybody can cause with a packet ([`ErrorClass::Peer`]) make it
-    /// wait 1 ms at the most. A reply that the system refuses is not tried again. A
-    /// [limit](ServeError::LimitOutOfRange) that is out of range is told before it begins.
+    /// receiving, the server pauses as [`ReceiveBackoff`](crate::sans_io::ReceiveBackoff) says. A
+    /// response that the OS refuses is not sent again.
     ///
     /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
     /// program. And the panic hook runs for each, also for those that are survived: the default one
@@ -257,20 +263,32 @@ impl Drop for Finished<'_> {
 ///
 /// ```
 /// use rejoinder::codec::Text;
-/// use rejoinder::sim::SimNet;
-/// use rejoinder::{ServeError, Server};
+/// use rejoinder::transport::{Inbox, Outbox, SendReport};
+/// use rejoinder::{ServeError, Server, Transport, Wait};
+/// use std::io::{self, ErrorKind};
+/// use std::net::SocketAddr;
 ///
-/// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
-/// let server = Server::builder(Text)
-///     .max_request_bytes(70_000)
-///     .with_transport(endpoint);
-/// match server.serve(|text: &str| Some(text.to_owned())) {
-///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
-///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));
+/// /// A socket that was closed underneath.
+/// struct Closed;
+///
+/// impl Transport for Closed {
+///     fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
+///         Err(ErrorKind::NotConnected.into())
 ///     }
+///     fn send(&mut self, _: &Outbox) -> SendReport {
+///         SendReport::default()
+///     }
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         Err(ErrorKind::NotConnected.into())
+///     }
+/// }
+///
+/// let server = Server::builder(Text).with_transport(Closed)?;
+/// match server.serve(|text: &str| Some(text.to_owned())) {
+///     Err(ServeError::TransportGone { stats, .. }) => assert_eq!(stats.receive_errors, 1),
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -15,9 +15,8 @@ pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
 pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;
-pub(crate) use self::error::PEER_ERRORS_PER_PAUSE;
 pub use self::inbox::Inbox;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;
 pub use self::outbox::{Outbox, PushError};
 pub use self::send_report::SendReport;
@@ -43,7 +42,7 @@ use crate::timestamp::Timestamp;
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
 ///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry
-///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`] does not keep it.)
+///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
 /// # Blocking
 ///
@@ -147,7 +146,7 @@ pub trait Transport {
 
 /// Opens a transport that talks to one peer: what a client asks for whenever it needs a socket.
 ///
-/// [`UdpOptions`] is one, and so is [`SimNet`]. A driver calls [`connect`](Self::connect) for a socket,
+/// [`UdpConnector`](crate::udp::UdpConnector) is one, and so is [`SimNet`](crate::sim::SimNet). A driver calls [`connect`](Self::connect) for a socket,
 /// [`now`](Self::now) before it waits and after, and [`wait_any`](Self::wait_any) only where it has more
 /// than one socket to wait for.
 ///
@@ -276,6 +275,44 @@ pub enum Wait {
     /// takes to fall asleep and to wake up, some microseconds, and costs all of one core. A
     /// transport that cannot do it waits as it does with [`For`](Self::For).
     Spin(Duration),
+}
+
+impl Wait {
+    /// When it is over, on the clock that `now` was read from; [`Duration::MAX`] for never.
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// let now = Duration::from_secs(100);
+    /// let wait = Wait::For(Duration::from_secs(5));
+    /// assert_eq!(wait.deadline(now), Duration::from_secs(105));
+    /// assert_eq!(Wait::Forever.deadline(now), Duration::MAX);
+    /// ```
+    pub const fn deadline(self, now: Duration) -> Duration {
+        match self {
+            Self::No => now,
+            Self::For(time) | Self::Spin(time) => now.saturating_add(time),
+            Self::Forever => Duration::MAX,
+        }
+    }
+
+    /// How long it takes at most: zero for [`No`](Self::No), `None` for [`Forever`](Self::Forever).
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Wait::No.timeout(), Some(Duration::ZERO));
+    /// assert_eq!(Wait::Forever.timeout(), None);
+    /// ```
+    pub const fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::No => Some(Duration::ZERO),
+            Self::For(time) | Self::Spin(time) => Some(time),
+            Self::Forever => None,
+        }
+    }
 }
 
 /// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.

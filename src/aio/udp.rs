@@ -1,6 +1,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::os::fd::AsFd;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -48,7 +52,10 @@ impl AsyncUdp {
     ///
     /// Outside of a tokio runtime with I/O enabled.
     pub fn new(udp: UdpTransport) -> io::Result<Self> {
-        let watched = udp.try_clone_socket()?;
+        #[cfg(unix)]
+        let watched: std::net::UdpSocket = udp.as_fd().try_clone_to_owned()?.into();
+        #[cfg(windows)]
+        let watched: std::net::UdpSocket = udp.as_socket().try_clone_to_owned()?.into();
         watched.set_nonblocking(true)?;
         let socket = Arc::new(UdpSocket::from_std(watched)?);
         Ok(Self {

@@ -37,7 +37,7 @@ impl AmplificationLimit {
     /// use rejoinder::gate::AmplificationLimit;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::{DropReason, Timestamp};
+    /// use rejoinder::{DropReason, Server, Timestamp};
     ///
     /// // Headers count: 28 + 4 bytes came, and 28 + 100 would leave.
     /// let long = |_: &str| Some("x".repeat(100));

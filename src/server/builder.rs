@@ -1,4 +1,6 @@
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use super::Server;
@@ -9,7 +11,8 @@ use crate::codec::Codec;
 use crate::config_error::ConfigError;
 use crate::gate::{Gate, REFLECTOR_PORTS};
 use crate::transport::Transport;
-use crate::udp::{UdpFeature, UdpOptions, UdpTransport};
+#[cfg(feature = "udp")]
+use crate::udp::{UdpOptions, UdpTransport};
 
 /// Options of a server. Every one has a default that is right for most.
 ///
@@ -35,9 +38,11 @@ pub struct ServerBuilder<C, G = ()> {
     blocked_ports: Vec<u16>,
     local_addrs: Vec<SocketAddr>,
     max_age: Option<Duration>,
+    #[cfg(feature = "udp")]
     udp: UdpOptions,
-    pub(crate) config: WorkerConfig,
+    #[cfg(feature = "udp")]
     workers: usize,
+    pub(crate) config: WorkerConfig,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -47,10 +52,12 @@ impl<C: Codec> ServerBuilder<C> {
             codec,
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
+            #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
             local_addrs: Vec::new(),
             max_age: None,
             config: WorkerConfig::DEFAULT,
+            #[cfg(feature = "udp")]
             workers: 1,
         }
     }
@@ -80,8 +87,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             blocked_ports: self.blocked_ports,
             local_addrs: self.local_addrs,
             max_age: self.max_age,
+            #[cfg(feature = "udp")]
             udp: self.udp,
             config: self.config,
+            #[cfg(feature = "udp")]
             workers: self.workers,
         }
     }
@@ -158,7 +167,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .max_request_bytes(65_528)
     ///     .bind("127.0.0.1:0")
     ///     .unwrap_err();
-    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// assert_eq!(error.to_string(), "max_request_bytes is 65528, must be 0 to 65527");
     /// ```
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.config.max_request_bytes = bytes;
@@ -194,6 +203,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// let server = Server::builder(Text).udp_options(large).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
@@ -221,6 +231,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -284,6 +295,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// assert!(server.local_addr()?.ip().is_loopback());
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server<UdpTransport, C, G>, ConfigError>
     where
         C: Clone,
@@ -294,16 +306,17 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// The sockets of [`bind`](Self::bind).
+    #[cfg(feature = "udp")]
     pub(crate) fn bind_group(
         &self,
         addr: impl ToSocketAddrs,
     ) -> Result<Vec<UdpTransport>, ConfigError> {
         self.config.check()?;
         let udp = match self.max_age {
-            Some(_) if !self.udp.is_portable() => self.udp.clone().with(UdpFeature::Timestamp),
-            _ => self.udp.clone(),
+            Some(_) => self.udp.clone().timestamps(true),
+            None => self.udp.clone(),
         };
-        Ok(udp.bind_group(addr, self.workers)?)
+        udp.bind_group(addr, self.workers)
     }
 
     /// A server on a transport that is open already, with one worker.
@@ -311,11 +324,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     /// use rejoinder::Server;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::udp::UdpOptions;
     /// use std::net::UdpSocket;
     ///
     /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let server = Server::builder(Text).with_transport(UdpTransport::from_socket(socket)?)?;
+    /// let server = Server::builder(Text).with_transport(UdpOptions::new().adopt(socket)?)?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_transport<T: Transport>(

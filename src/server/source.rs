@@ -173,10 +173,14 @@ mod tests {
             ("192.0.2.1:9999", "::ffff:192.0.2.1".parse().unwrap()),
         ] {
             let drop = Err(DropReason::SourceOwn);
-            assert_eq!(check.check(&meta(own).to(local)), drop, "{own} to {local}");
+            assert_eq!(
+                check.check(&meta(own).sent_to(local)),
+                drop,
+                "{own} to {local}"
+            );
         }
-        assert_eq!(check.check(&meta("192.0.2.2:9999").to(here)), Ok(()));
-        assert_eq!(check.check(&meta("192.0.2.1:9998").to(here)), Ok(()));
+        assert_eq!(check.check(&meta("192.0.2.2:9999").sent_to(here)), Ok(()));
+        assert_eq!(check.check(&meta("192.0.2.1:9998").sent_to(here)), Ok(()));
     }
 
     #[test]
@@ -193,9 +197,13 @@ mod tests {
             ] {
                 let drop = Err(DropReason::SourceOwn);
                 assert_eq!(check.check(&meta(own)), drop, "{own} on {bound}");
-                assert_eq!(check.check(&meta(own).to(here)), drop, "{own} on {bound}");
+                assert_eq!(
+                    check.check(&meta(own).sent_to(here)),
+                    drop,
+                    "{own} on {bound}"
+                );
             }
-            assert_eq!(check.check(&meta("192.0.2.1:9998").to(here)), Ok(()));
+            assert_eq!(check.check(&meta("192.0.2.1:9998").sent_to(here)), Ok(()));
         }
     }
 }

@@ -88,7 +88,7 @@ where
                     if !shutdown {
                         self.publish();
                         thread::sleep(pause);
-                    } else if backoff.in_a_row() >= MAX_DRAIN_FAILURES {
+                    } else if backoff.errors() >= MAX_DRAIN_FAILURES {
                         break;
                     }
                 }

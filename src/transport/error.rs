@@ -62,6 +62,16 @@ impl ErrorClass {
 
     /// The class of an error in receiving. No firewall refuses that; but a router may refuse what was
     /// sent before, and say so (RFC 4443 §3.1, codes 1, 5 and 6).
+    ///
+    /// ```
+    /// use rejoinder::transport::ErrorClass;
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// // A refusal in sending is for good; a packet can cause one in receiving.
+    /// let refusal = Error::from_raw_os_error(if cfg!(unix) { 13 } else { 10_013 }); // EACCES
+    /// assert_eq!(ErrorClass::classify(&refusal), ErrorClass::Configuration);
+    /// assert_eq!(ErrorClass::classify_receive(&refusal), ErrorClass::Peer);
+    /// ```
     pub fn classify_receive(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(EACCES) => Self::Peer,
@@ -78,12 +88,6 @@ impl ErrorClass {
         Self::Other,
     ];
 }
-
-/// After so many errors in a row that a packet can cause ([`ErrorClass::Peer`]) there is a pause of a
-/// millisecond. Each is gone once it was told, so a pause after each would only give whoever provokes them
-/// the time for the next, and what waits behind it would never be received; yet a system that tells the
-/// same one for ever must not be asked without a pause.
-pub(crate) const PEER_ERRORS_PER_PAUSE: u32 = 64;
 
 /// How many errors there were of each class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -234,13 +234,13 @@ impl Outbox {
     }
 
     /// How many datagrams can be queued at most.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn max_datagrams(&self) -> usize {
         self.max_datagrams
     }
 
     /// Where everything lies.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn parts(&self) -> (&[u8], &[Queued]) {
         (&self.arena, &self.datagrams)
     }

@@ -280,7 +280,7 @@ where
                 let pause = self.backoff.pause_after(class);
                 match &mut self.shutdown {
                     Some(shutdown) => {
-                        shutdown.is_drained |= self.backoff.in_a_row() >= MAX_DRAIN_FAILURES;
+                        shutdown.is_drained |= self.backoff.errors() >= MAX_DRAIN_FAILURES;
                     }
                     None if pause.is_zero() => {}
                     None => self.paused_until = Some(Instant::now() + pause),
