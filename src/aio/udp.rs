@@ -66,31 +66,45 @@ impl AsyncUdp {
     }
 }
 
+impl AsyncUdp {
+    /// Receives, if tokio has seen that it is worth trying.
+    fn recv_if(&mut self, interest: Interest, inbox: &mut Inbox) -> io::Result<usize> {
+        let Self { udp, socket, .. } = self;
+        let mut received = Ok(0);
+        // Where the closure returns `WouldBlock`, tokio forgets the readiness, unless it was reported
+        // again meanwhile. What matters of the result is in `received`.
+        let _ = socket.try_io(interest, || {
+            received = udp.recv(inbox, Wait::No);
+            match received {
+                Ok(0) => Err(ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        });
+        received
+    }
+}
+
 impl AsyncTransport for AsyncUdp {
     fn poll_recv(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>> {
-        let Self {
-            udp,
-            socket,
-            readable,
-        } = self;
-        loop {
-            let mut received = Ok(0);
-            // Where the closure returns `WouldBlock`, tokio forgets that the socket is readable, unless
-            // it was reported again meanwhile.
-            let tried = socket.try_io(RECEIVE, || {
-                received = udp.recv(inbox, Wait::No);
-                match received {
-                    Ok(0) => Err(ErrorKind::WouldBlock.into()),
-                    _ => Ok(()),
+        for _ in 0..FALSE_ALARMS {
+            // tokio takes one kind of readiness at a time here.
+            for interest in [Interest::READABLE, Interest::ERROR] {
+                match self.recv_if(interest, inbox) {
+                    Ok(0) => {}
+                    received => return Poll::Ready(received),
                 }
-            });
-            match (received, tried) {
-                (Ok(0), Err(error)) if error.kind() == ErrorKind::WouldBlock => {
-                    ready!(readable.poll(cx))?;
-                }
-                (received, _) => return Poll::Ready(received),
+            }
+            let is_closed = ready!(self.readable.poll(cx))?;
+            if is_closed {
+                // Closed is what the socket stays, and a call that does not wait does not report it.
+                return Poll::Ready(match self.try_recv(inbox) {
+                    Ok(0) => Err(ErrorKind::NotConnected.into()),
+                    received => received,
+                });
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn try_recv(&mut self, inbox: &mut Inbox) -> io::Result<usize> {
@@ -143,7 +157,12 @@ impl Readable {
         let watch = async move {
             loop {
                 let ready = socket.ready(RECEIVE).await;
-                report.store(if ready.is_ok() { READY } else { GONE }, Ordering::Relaxed);
+                let seen = match ready {
+                    Ok(ready) if ready.is_read_closed() => CLOSED,
+                    Ok(_) => READY,
+                    Err(_) => GONE,
+                };
+                report.store(seen, Ordering::Relaxed);
                 Pause(false).await;
             }
         };
@@ -153,13 +172,15 @@ impl Readable {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready with whether the socket was shut down.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let Poll::Pending = self.watch.as_mut().poll(cx) else {
             unreachable!("the loop does not end")
         };
         match self.state.swap(WAITING, Ordering::Relaxed) {
             WAITING => Poll::Pending,
-            READY => Poll::Ready(Ok(())),
+            READY => Poll::Ready(Ok(false)),
+            CLOSED => Poll::Ready(Ok(true)),
             // The runtime is being shut down.
             _ => Poll::Ready(Err(ErrorKind::NotConnected.into())),
         }
@@ -185,4 +206,7 @@ impl Future for Pause {
 const RECEIVE: Interest = Interest::READABLE.add(Interest::ERROR);
 const WAITING: u8 = 0;
 const READY: u8 = 1;
-const GONE: u8 = 2;
+const CLOSED: u8 = 2;
+const GONE: u8 = 3;
+/// How often in a row a socket may seem ready that is not, before other tasks have a turn.
+const FALSE_ALARMS: u32 = 3;

@@ -521,7 +521,7 @@ async fn the_same_seed_gives_the_same_trace() {
             .jitter(ms(7))
             .loss(0.1)
             .duplication(0.1);
-        net.set_link(link);
+        net.set_link(link).unwrap();
         let server = on(&net, Server::builder(Text).max_in_flight(8));
         let _peer = Peer::at(&net, PEER);
         let feed = net.clone();
