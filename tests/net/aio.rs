@@ -1,15 +1,12 @@
 //! Servers and clients on tokio, over sockets.
 
 use std::net::UdpSocket;
-use std::thread;
 use std::time::Duration;
 
-use allocation_counter::measure;
 use rejoinder::aio::{self, SharedHandler};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::udp::UdpOptions;
 use rejoinder::{Client, DropReason, ServeError, Server, Wait};
-use tokio::runtime;
 use tokio::task::{self, JoinSet};
 use tokio::time::sleep;
 
@@ -107,63 +104,6 @@ async fn a_socket_that_is_shut_down_ends_the_server() {
     let _ = closer.shutdown(std::net::Shutdown::Both);
     let ended = serving.await.unwrap();
     assert!(matches!(ended, Err(ServeError::TransportGone { .. })));
-}
-
-/// A thread that asks as fast as it is answered, and stops when the server does.
-fn asking(addr: std::net::SocketAddr, requests: usize, in_flight: usize) -> thread::JoinHandle<()> {
-    thread::spawn(move || {
-        let mut client = Client::builder(Tagged(Text)).window(in_flight);
-        client = client.timeout(Duration::from_secs(30));
-        let mut client = client.connect(addr).unwrap();
-        let mut asked = 0;
-        while asked < requests || client.in_flight() > 0 {
-            while asked < requests && client.submit("wait").is_ok() {
-                asked += 1;
-            }
-            while let Some((_, answer)) = client.collect(Wait::For(ms(10))) {
-                answer.unwrap();
-            }
-        }
-    })
-}
-
-#[test]
-fn invariant_7_no_allocation_for_a_request_whose_handler_waits() {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.unwrap();
-    let handler = async |_: &str| {
-        task::yield_now().await;
-        sleep(ms(1)).await;
-        "always the same"
-    };
-    runtime.block_on(async {
-        let builder = Server::builder(Tagged(Text)).max_in_flight(256);
-        let server = builder.bind_async("127.0.0.1:0").await.unwrap();
-        let (addr, handle) = (server.local_addr().unwrap(), server.handle());
-        let mut serving = std::pin::pin!(server.serve(handler));
-        // Some rounds to grow whatever grows, then more in which nothing may.
-        for (is_warm, requests) in [(false, 4_000), (true, 10_000)] {
-            let asking = asking(addr, requests, 200);
-            let mut allocations = 0;
-            while !asking.is_finished() {
-                std::future::poll_fn(|cx| {
-                    let polled = measure(|| assert!(serving.as_mut().poll(cx).is_pending()));
-                    allocations += polled.count_total;
-                    std::task::Poll::Ready(())
-                })
-                .await;
-                // The reactor and the timers have their turn.
-                task::yield_now().await;
-            }
-            asking.join().unwrap();
-            if is_warm {
-                assert_eq!(allocations, 0);
-            }
-        }
-        assert!(handle.stats().replied >= 14_000);
-        handle.shutdown();
-        serving.await.unwrap();
-    });
 }
 
 #[tokio::test]

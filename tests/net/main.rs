@@ -4,7 +4,6 @@
 
 #[cfg(feature = "tokio")]
 mod aio;
-mod allocation;
 mod client_udp;
 #[cfg(feature = "testing")]
 mod fast_path;

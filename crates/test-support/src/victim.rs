@@ -147,7 +147,12 @@ impl Victim {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "victim_process", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "hostile::victim_process",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(OPTIONS, options.join(";"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
