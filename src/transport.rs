@@ -347,8 +347,14 @@ pub struct SendReport {
 impl SendReport {
     /// Notes one datagram that the system refused.
     pub fn fail(&mut self, error: io::Error) {
-        self.failed += 1;
-        self.errors.add(ErrorClass::classify(&error), 1);
+        self.fail_all(error, 1);
+    }
+
+    /// Notes several datagrams that the system refused for the same reason.
+    pub(crate) fn fail_all(&mut self, error: io::Error, datagrams: usize) {
+        self.failed += datagrams;
+        self.errors
+            .add(ErrorClass::classify(&error), datagrams as u64);
         self.error = Some(error);
     }
 }

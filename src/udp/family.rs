@@ -35,6 +35,16 @@ impl Endpoint {
         }
     }
 
+    /// As if a socket were connected to this peer.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) fn connected(family: Family, peer: SocketAddr) -> Self {
+        Self {
+            family,
+            peer: Some(peer),
+            local: None,
+        }
+    }
+
     #[cfg(target_os = "linux")]
     pub(super) fn family(&self) -> Family {
         self.family
