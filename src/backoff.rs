@@ -11,10 +11,6 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    pub(crate) fn in_a_row(&self) -> u32 {
-        self.lasting.saturating_add(self.provoked)
-    }
-
     /// How long to wait after one more failure. A first one may pass at once.
     pub(crate) fn pause_after(&mut self, class: ErrorClass) -> Duration {
         match class {

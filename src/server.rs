@@ -281,6 +281,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     for &addr in own {
         core = core.local_addr(addr);
     }
+    core = core.is_local_ip(T::is_local_ip);
     if let Some(max_age) = limits.max_age {
         core = core.max_age(max_age);
     }
@@ -292,6 +293,7 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
     let mut inbox = Inbox::new(limits.batch, limits.max_request_bytes);
     let mut drained = 0;
     let mut failures = Failures::default();
+    let mut drain_failures = 0;
     loop {
         let stopping = shared.is_ending();
         let wait = match stopping {
@@ -303,8 +305,9 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
             Ok(0) if stopping => break,
             Ok(received) => {
                 failures = Failures::default();
+                drain_failures = 0;
                 if stopping {
-                    drained += received;
+                    drained = received.saturating_add(drained);
                 }
             }
             Err(error) => {
@@ -321,8 +324,11 @@ fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
                 // An error says nothing about the datagrams that wait behind it.
                 if !stopping {
                     thread::sleep(pause);
-                } else if failures.in_a_row() >= MAX_DRAIN_FAILURES {
+                } else if drain_failures == MAX_DRAIN_FAILURES {
+                    // Interruptions are among them: a transport may report those without end.
                     break;
+                } else {
+                    drain_failures += 1;
                 }
             }
         }

@@ -46,7 +46,10 @@ use crate::timestamp::Timestamp;
 ///
 /// `recv` returns as soon as there is at least one datagram and never waits for a second. With
 /// nothing to receive, it returns 0 once [`Wait`] is over; it may return 0 early, so callers look
-/// at the clock. `send` may block while the system's send buffer is full, and for nothing else.
+/// at the clock. `send` never waits: a datagram for which there is no room fails with
+/// [`io::ErrorKind::WouldBlock`], of the class [`Resources`](ErrorClass::Resources). One absent peer
+/// can fill the send buffer for seconds, and the receiver of all others would wait with it. Callers
+/// that have nothing else to do can [wait for room](Self::wait_for_room).
 ///
 /// # Errors
 ///
@@ -105,6 +108,45 @@ pub trait Transport {
 
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Waits until there is room to send, after a [`send`](Self::send) that had none. It may return
+    /// early, so callers look at the clock. The default does not wait: for transports whose queue has
+    /// no limit.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::{Transport, Wait};
+    /// use std::time::Duration;
+    ///
+    /// let mut transport = UdpTransport::bind("127.0.0.1:0")?;
+    /// transport.wait_for_room(Wait::For(Duration::from_millis(100)))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        let _ = wait;
+        Ok(())
+    }
+
+    /// Whether the IP address in `addr` is one of this machine's; its port says nothing, its scope
+    /// names the interface of a link-local address. The server asks about peers that have its own
+    /// port, see [`ServerCore::is_local_ip`](crate::sans_io::ServerCore::is_local_ip). The default
+    /// cannot tell, and says `true`.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Transport;
+    ///
+    /// assert!(UdpTransport::is_local_ip("127.0.0.1:0".parse()?));
+    /// assert!(!UdpTransport::is_local_ip("192.0.2.1:0".parse()?)); // an address for documentation
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    fn is_local_ip(addr: SocketAddr) -> bool
+    where
+        Self: Sized,
+    {
+        let _ = addr;
+        true
+    }
 
     /// How many datagrams the system has dropped because nobody received them in time, as far as
     /// is known at this moment, since the transport was opened. Never less than it was. Asked once

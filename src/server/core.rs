@@ -148,6 +148,36 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         self
     }
 
+    /// How to find out whether an address is one of this machine's, as
+    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip) does. It is asked about peers that have
+    /// one of the server's own ports, where the server is bound to all addresses: what comes from the
+    /// machine itself is dropped, because the server would answer itself for ever. Each address is
+    /// asked about once a second at most. Default: every such peer is taken for the server itself.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
+    ///
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let mut core = ServerCore::new(Text, echo)
+    ///     .local_addr("0.0.0.0:9999".parse()?)
+    ///     .is_local_ip(|addr| addr.ip().is_loopback());
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// for peer in ["192.0.2.1:9999", "127.0.0.1:9999"] {
+    ///     inbox.push(b"hello", Meta::new(peer.parse()?));
+    /// }
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn is_local_ip(mut self, is_local: fn(SocketAddr) -> bool) -> Self {
+        self.sources.set_is_local(is_local);
+        self
+    }
+
     /// How old a request may be, see [`ServerBuilder::max_age`](crate::ServerBuilder::max_age).
     ///
     /// ```
@@ -336,7 +366,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         if meta.truncated {
             return Err(Refusal::For(DropReason::Truncated));
         }
-        self.sources.check(meta)?;
+        self.sources.check(now.monotonic, meta)?;
         if is_stale {
             return Err(Refusal::For(DropReason::Stale));
         }

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 #[cfg(windows)]
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 
+use rustix::event::{PollFd, PollFlags};
 use socket2::SockRef;
 
-use super::blocking::Blocking;
+use super::blocking::{Blocking, poll};
 use super::family::Endpoint;
 use super::features::UdpFeatures;
 #[cfg(target_os = "linux")]
@@ -179,6 +180,25 @@ impl Transport for UdpTransport {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        poll(
+            &mut [PollFd::new(&self.socket, PollFlags::OUT)],
+            wait.timeout(),
+        )
+    }
+
+    /// Asks the kernel, by binding a socket to it: an address of this machine can be bound to, one of
+    /// another cannot. Where a socket may be bound to any address (`net.ipv4.ip_nonlocal_bind`), or
+    /// none can be opened, it cannot tell.
+    fn is_local_ip(addr: SocketAddr) -> bool {
+        let mut addr = addr;
+        addr.set_port(0);
+        match UdpSocket::bind(addr) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+        }
     }
 
     /// As reported with the last datagram received, on Linux. What several datagrams were merged into
