@@ -1,7 +1,7 @@
 //! The long run on the simulated network:
 //!
 //! ```text
-//! cargo bench --bench bad_network -- 100000
+//! cargo bench -p rejoinder-benches --bench bad_network -- 100000
 //! ```
 //!
 //! runs that many seeds (1,000 without a number) through the storm of `tests/bad_network.rs`, and
@@ -13,9 +13,6 @@
     reason = "a program"
 )]
 
-#[path = "../tests/support/storm.rs"]
-mod storm;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -24,6 +21,7 @@ use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::SimNet;
 use rejoinder::{Client, Wait};
+use rejoinder_test_support::storm;
 
 fn main() {
     let seeds = std::env::args()
@@ -84,7 +82,8 @@ fn many_in_flight(exchanges: u64) {
     let (net, server) = upper();
     let mut client = Client::builder(Tagged(Text))
         .window(256)
-        .with_connector(net, server);
+        .with_connector(net, server)
+        .unwrap();
     let begun = Instant::now();
     let (mut submitted, mut collected) = (0, 0);
     while collected < exchanges {

@@ -4,6 +4,7 @@ mod datagram;
 mod error;
 mod inbox;
 mod outbox;
+mod send_report;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,12 +13,13 @@ use std::time::Duration;
 
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
-pub(crate) use self::error::PROVOKED_PER_PAUSE;
-pub use self::error::{ErrorClass, ErrorCounts};
+pub use self::error::ErrorClass;
+pub(crate) use self::error::ErrorCounts;
 pub use self::inbox::Inbox;
 #[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;
-pub use self::outbox::{Outbox, OutboxFull};
+pub use self::outbox::{Outbox, PushError};
+pub use self::send_report::SendReport;
 use crate::timestamp::Timestamp;
 
 /// A place where datagrams arrive and from which they leave.
@@ -38,7 +40,7 @@ use crate::timestamp::Timestamp;
 ///   datagram was sent to, where the system tells; a datagram in the outbox with a `local` address
 ///   leaves from there, where the system can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
-///   [`SendReport::datagrams`] + [`SendReport::failed`] is their number. One that fails holds up no other.
+///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry
 ///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
@@ -86,10 +88,7 @@ use crate::timestamp::Timestamp;
 ///     fn send(&mut self, outbox: &Outbox) -> SendReport {
 ///         self.queue
 ///             .extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
-///         SendReport {
-///             datagrams: outbox.len(),
-///             ..SendReport::default()
-///         }
+///         SendReport::accepted(outbox.len())
 ///     }
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
 ///         Ok(self.addr)
@@ -129,7 +128,7 @@ pub trait Transport {
 
     /// Whether the IP address in `addr` is one of this machine's; its port says nothing, its scope
     /// names the interface of a link-local address. The server asks about peers that have its own
-    /// port, see [`ServerCore::is_local_ip`](crate::sans_io::ServerCore::is_local_ip). The default
+    /// port, see [`ServerCore::set_is_local_ip`](crate::sans_io::ServerCore::set_is_local_ip). The default
     /// cannot tell, and says `true`.
     ///
     /// ```
@@ -275,10 +274,10 @@ pub trait Connect {
         wait: Wait,
         ready: &mut Vec<usize>,
     ) -> io::Result<()> {
-        let tick = Duration::from_millis(1);
-        let pause = wait.timeout().map_or(tick, |time| time.min(tick));
-        if !pause.is_zero() {
-            thread::sleep(pause);
+        match wait {
+            Wait::No => {}
+            Wait::For(time) | Wait::Spin(time) => thread::sleep(time.min(Duration::from_millis(1))),
+            Wait::Forever => thread::sleep(Duration::from_millis(1)),
         }
         ready.extend(0..transports.len());
         Ok(())
@@ -355,49 +354,6 @@ impl Wait {
             Self::For(time) | Self::Spin(time) => Some(time),
             Self::Forever => None,
         }
-    }
-}
-
-/// What became of an outbox.
-///
-/// ```
-/// use rejoinder::transport::{ErrorClass, SendReport};
-/// use std::io;
-///
-/// // Two datagrams left, and the system refused a third.
-/// let mut sent = SendReport {
-///     datagrams: 2,
-///     ..SendReport::default()
-/// };
-/// sent.fail(io::Error::from(io::ErrorKind::HostUnreachable));
-/// assert_eq!((sent.datagrams, sent.failed), (2, 1));
-/// assert_eq!(sent.errors.of(ErrorClass::Peer), 1);
-/// ```
-#[derive(Debug, Default)]
-pub struct SendReport {
-    /// How many datagrams the system accepted. Nobody can say whether they arrive.
-    pub datagrams: usize,
-    /// How many it refused.
-    pub failed: usize,
-    /// The last refusal.
-    pub error: Option<io::Error>,
-    /// The refusals by class, as far as the transport tells them apart: the rest is taken to be of
-    /// the class of the last one.
-    pub errors: ErrorCounts,
-}
-
-impl SendReport {
-    /// Notes one datagram that the system refused.
-    pub fn fail(&mut self, error: io::Error) {
-        self.fail_all(error, 1);
-    }
-
-    /// Notes several datagrams that the system refused for the same reason.
-    pub(crate) fn fail_all(&mut self, error: io::Error, datagrams: usize) {
-        self.failed += datagrams;
-        self.errors
-            .add(ErrorClass::classify(&error), datagrams as u64);
-        self.error = Some(error);
     }
 }
 

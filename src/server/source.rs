@@ -20,14 +20,15 @@ pub(super) struct SourceCheck {
 
 impl SourceCheck {
     pub(super) fn new(blocked_ports: impl IntoIterator<Item = u16>) -> Self {
-        let mut check = Self {
-            blocked_ports: Box::default(),
-            last_blocked: 0,
+        let mut ports: Vec<_> = blocked_ports.into_iter().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        Self {
+            last_blocked: ports.last().copied().unwrap_or(0),
+            blocked_ports: ports.into(),
             own: Vec::new(),
             machine: None,
-        };
-        check.set_blocked_ports(blocked_ports);
-        check
+        }
     }
 
     /// Adds an address that the server is bound to.
@@ -41,14 +42,6 @@ impl SourceCheck {
     /// server that is bound to all of them takes every peer with its own port for itself.
     pub(super) fn set_is_local(&mut self, is_local: fn(SocketAddr) -> bool) {
         self.machine = Some(Machine::new(is_local));
-    }
-
-    pub(super) fn set_blocked_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
-        let mut ports: Vec<_> = ports.into_iter().collect();
-        ports.sort_unstable();
-        ports.dedup();
-        self.last_blocked = ports.last().copied().unwrap_or(0);
-        self.blocked_ports = ports.into();
     }
 
     #[inline]
@@ -275,13 +268,19 @@ mod tests {
         ] {
             let drop = Err(DropReason::SourceOwn);
             assert_eq!(
-                check.check(NOW, &meta(own).to(local)),
+                check.check(NOW, &meta(own).sent_to(local)),
                 drop,
                 "{own} to {local}"
             );
         }
-        assert_eq!(check.check(NOW, &meta("192.0.2.2:9999").to(here)), Ok(()));
-        assert_eq!(check.check(NOW, &meta("192.0.2.1:9998").to(here)), Ok(()));
+        assert_eq!(
+            check.check(NOW, &meta("192.0.2.2:9999").sent_to(here)),
+            Ok(())
+        );
+        assert_eq!(
+            check.check(NOW, &meta("192.0.2.1:9998").sent_to(here)),
+            Ok(())
+        );
     }
 
     #[test]
@@ -299,12 +298,15 @@ mod tests {
                 let drop = Err(DropReason::SourceOwn);
                 assert_eq!(check.check(NOW, &meta(own)), drop, "{own} on {bound}");
                 assert_eq!(
-                    check.check(NOW, &meta(own).to(here)),
+                    check.check(NOW, &meta(own).sent_to(here)),
                     drop,
                     "{own} on {bound}"
                 );
             }
-            assert_eq!(check.check(NOW, &meta("192.0.2.1:9998").to(here)), Ok(()));
+            assert_eq!(
+                check.check(NOW, &meta("192.0.2.1:9998").sent_to(here)),
+                Ok(())
+            );
         }
     }
 
@@ -327,7 +329,7 @@ mod tests {
             // Where it was sent to is its own, without a question.
             let here = "192.0.2.3".parse().unwrap();
             assert_eq!(
-                check.check(NOW, &meta("192.0.2.3:9999").to(here)),
+                check.check(NOW, &meta("192.0.2.3:9999").sent_to(here)),
                 Err(DropReason::SourceOwn)
             );
         }

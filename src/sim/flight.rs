@@ -27,7 +27,7 @@ pub(super) enum Kind {
 
 impl Flight {
     pub(super) fn meta(&self) -> Meta {
-        Meta::new(self.from).to(self.to.ip())
+        Meta::new(self.from).sent_to(self.to.ip())
     }
 
     pub(super) fn event(&self, ended: Duration, fate: PacketFate) -> TraceEvent {

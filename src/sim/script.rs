@@ -86,7 +86,7 @@ impl Script {
         &self.faults
     }
 
-    pub(super) fn of(&self, number: u64) -> impl Iterator<Item = Fault> {
+    pub(super) fn faults_for(&self, number: u64) -> impl Iterator<Item = Fault> {
         let first = self.faults.partition_point(|&(other, _)| other < number);
         self.faults[first..]
             .iter()

@@ -20,7 +20,7 @@ pub(crate) const MAX_V6_DATAGRAM_BYTES: usize = 65_527;
 /// ```
 /// use rejoinder::transport::Meta;
 ///
-/// let meta = Meta::new("192.0.2.1:7777".parse()?).to("198.51.100.1".parse()?);
+/// let meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("198.51.100.1".parse()?);
 /// assert_eq!(meta.peer.port(), 7777);
 /// assert_eq!(meta.local, Some("198.51.100.1".parse()?));
 /// assert!(!meta.truncated && meta.waited.is_zero());
@@ -53,7 +53,7 @@ impl Meta {
 
     /// The same, sent to `local`.
     #[must_use]
-    pub const fn to(mut self, local: IpAddr) -> Self {
+    pub const fn sent_to(mut self, local: IpAddr) -> Self {
         self.local = Some(local);
         self
     }
@@ -81,13 +81,10 @@ pub struct Datagram<'a> {
 /// One datagram to be sent.
 ///
 /// ```
-/// use rejoinder::transport::{Outbox, OutboxFull};
+/// use rejoinder::transport::Outbox;
 ///
 /// let mut outbox = Outbox::new(1, 512);
-/// outbox.push_with("192.0.2.1:7777".parse()?, None, |space| {
-///     space[0] = b'!';
-///     Ok::<_, OutboxFull>(1)
-/// })?;
+/// outbox.push("192.0.2.1:7777".parse()?, None, b"!")?;
 /// // What a transport does with an outbox:
 /// for datagram in outbox.iter() {
 ///     assert_eq!((datagram.bytes, datagram.peer.port()), (&b"!"[..], 7777));

@@ -39,8 +39,8 @@ pub(super) fn send(socket: &UdpSocket, endpoint: &Endpoint, outbox: &Outbox) -> 
     let mut sent = SendReport::default();
     for datagram in outbox.iter() {
         match send_one(socket, endpoint, datagram) {
-            Ok(()) => sent.datagrams += 1,
-            Err(error) => sent.fail(error),
+            Ok(()) => sent.sent += 1,
+            Err(error) => sent.record_failure(error),
         }
     }
     sent

@@ -93,6 +93,14 @@ impl UdpFeatures {
     /// Whether a feature is among them.
     ///
     /// Only with the crate's feature `testing`.
+    ///
+    /// ```
+    /// use rejoinder::udp::{UdpFeature, UdpOptions};
+    ///
+    /// let transport = UdpOptions::new().portable().bind("127.0.0.1:0")?;
+    /// assert!(!transport.features().contains(UdpFeature::Gso));
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
     #[cfg(feature = "testing")]
     #[inline]
     pub fn contains(self, feature: UdpFeature) -> bool {

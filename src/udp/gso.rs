@@ -58,14 +58,14 @@ impl GsoSender {
             total_bytes: MAX_DATAGRAM_BYTES,
         };
         self.plan.reserve(outbox.max_datagrams());
-        self.plan.make(queued, limits, outbox.is_in_any_order());
+        self.plan.make(queued, limits, outbox.is_unordered());
         let mut sent = SendReport::default();
         let mut at = 0;
         while let Some(train) = self.plan.trains.get(at) {
             let error = match kernel.send(&self.plan, at) {
                 Ok(trains) => {
                     let trains = &self.plan.trains[at..][..trains];
-                    sent.datagrams += trains.iter().map(|one| one.datagrams).sum::<usize>();
+                    sent.sent += trains.iter().map(|one| one.datagrams).sum::<usize>();
                     at += trains.len();
                     continue;
                 }
@@ -73,12 +73,12 @@ impl GsoSender {
             };
             at += 1;
             let Some(segment_bytes) = train.segment_bytes else {
-                sent.fail(error);
+                sent.record_failure(error);
                 continue;
             };
             if error.kind() == ErrorKind::WouldBlock {
                 // The send buffer has no room for any of them.
-                sent.fail_all(error, train.datagrams);
+                sent.record_failures(error, train.datagrams);
                 continue;
             }
             // It may be the segmentation that cannot be done, or a single datagram.
@@ -118,11 +118,11 @@ impl GsoSender {
         while at < singles.trains.len() {
             match kernel.send(singles, at) {
                 Ok(trains) => {
-                    sent.datagrams += trains;
+                    sent.sent += trains;
                     at += trains;
                 }
                 Err(error) => {
-                    sent.fail(error);
+                    sent.record_failure(error);
                     at += 1;
                 }
             }
@@ -147,7 +147,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transport::OutboxFull;
 
     /// Miri is some thousand times slower.
     const MANY: usize = if cfg!(miri) { 40 } else { 150 };
@@ -216,7 +215,7 @@ mod tests {
         let mut outbox = Outbox::new(datagrams.len().max(1), 2_000);
         for &(peer, len) in datagrams {
             let peer = ([192, 0, 2, peer], 7).into();
-            let pushed: Result<(), OutboxFull> = outbox.push_with(peer, None, |_| Ok(len));
+            let pushed = outbox.push_with(peer, None, |_| Ok(len));
             pushed.expect("there is room");
         }
         outbox
@@ -256,8 +255,8 @@ mod tests {
                 segmenting = still;
                 let too_long = datagrams.iter().filter(|one| one.1 > fake.max_bytes).count();
                 prop_assert_eq!(sent.failed, too_long);
-                prop_assert_eq!(sent.datagrams + sent.failed, datagrams.len());
-                prop_assert_eq!(sent.error.is_some(), too_long > 0);
+                prop_assert_eq!(sent.sent + sent.failed, datagrams.len());
+                prop_assert_eq!(sent.last_error.is_some(), too_long > 0);
                 let mut tried = fake.delivered.clone();
                 tried.extend(&fake.refused);
                 tried.sort_unstable();

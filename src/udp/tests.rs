@@ -16,7 +16,7 @@ use super::linux::BatchedSocket;
 use super::syscall::{self, Call};
 use super::transport::UdpTransport;
 use super::{UdpOptions, fallback};
-use crate::transport::{ErrorClass, Inbox, Meta, Outbox, OutboxFull, Transport, Wait};
+use crate::transport::{ErrorClass, Inbox, Meta, Outbox, Transport, Wait};
 
 const V4: &str = "127.0.0.1:0";
 /// Long enough for a machine under load; nothing waits so long when all is well.
@@ -39,11 +39,7 @@ fn adopted(options: &UdpOptions) -> (UdpTransport, UdpSocket, UdpSocket) {
 fn outbox(datagrams: impl IntoIterator<Item = (SocketAddr, Vec<u8>)>) -> Outbox {
     let mut outbox = Outbox::new(300, 4_096);
     for (peer, bytes) in datagrams {
-        let pushed: Result<(), OutboxFull> = outbox.push_with(peer, None, |space| {
-            space[..bytes.len()].copy_from_slice(&bytes);
-            Ok(bytes.len())
-        });
-        pushed.unwrap();
+        outbox.push(peer, None, &bytes).unwrap();
     }
     outbox
 }
@@ -215,7 +211,7 @@ fn what_another_owner_corked_or_cut_up_leaves_whole_and_at_once() {
         client.set_read_timeout(Some(PATIENT)).unwrap();
         let mut transport = UdpOptions::new().adopt(socket).unwrap();
         let sent = transport.send(&outbox([(client.local_addr().unwrap(), vec![7; 30])]));
-        assert_eq!(sent.datagrams, 1);
+        assert_eq!(sent.sent, 1);
         assert_eq!(client.recv(&mut [0; 64]).unwrap(), 30);
     }
 }
@@ -282,9 +278,10 @@ fn no_send_waits_for_room_and_what_is_refused_is_counted() {
             } else {
                 fallback::send(&socket, &endpoint, &full)
             };
-            assert_eq!((sent.datagrams, sent.failed), (0, count));
-            assert_eq!(sent.error.unwrap().kind(), ErrorKind::WouldBlock);
-            assert_eq!(sent.errors.of(ErrorClass::Resources), count as u64);
+            assert_eq!((sent.sent, sent.failed), (0, count));
+            let errors = sent.errors_by_class();
+            assert_eq!(errors.get(ErrorClass::Resources), count as u64);
+            assert_eq!(sent.last_error.unwrap().kind(), ErrorKind::WouldBlock);
         }
     }
 }
@@ -338,7 +335,7 @@ fn a_transport_goes_on_by_what_a_filter_leaves() {
                             .into_iter()
                             .flat_map(|(bytes, _)| peers.map(|peer| (peer, bytes.clone())));
                         let sent = server.send(&outbox(replies));
-                        assert_eq!((sent.datagrams, sent.failed), (2 * usize::from(burst), 0));
+                        assert_eq!((sent.sent, sent.failed), (2 * usize::from(burst), 0));
                         for client in &clients {
                             for number in 0..burst {
                                 let mut buffer = [0; 64];
@@ -370,7 +367,7 @@ fn what_was_merged_before_receiving_was_forbidden_is_never_read_as_one() {
         let mut client = UdpTransport::bind(V4).unwrap();
         // They leave as one, and arrive as one.
         let burst = || outbox((0..10).map(|_| (peer, vec![7; 30])));
-        assert_eq!(client.send(&burst()).datagrams, 10);
+        assert_eq!(client.send(&burst()).sent, 10);
         syscall::forbid(&[Call::Recvmmsg, Call::Recvmsg], libc::EPERM);
         let received = receive(&mut server, 1);
         assert!(received[0].1.truncated);
@@ -379,7 +376,7 @@ fn what_was_merged_before_receiving_was_forbidden_is_never_read_as_one() {
             assert!(inbox.pop().unwrap().meta.truncated);
         }
         // What arrives from now on is whole.
-        assert_eq!(client.send(&burst()).datagrams, 10);
+        assert_eq!(client.send(&burst()).sent, 10);
         for (bytes, meta) in receive(&mut server, 10) {
             assert_eq!((bytes.len(), meta.truncated), (30, false));
         }
@@ -396,7 +393,7 @@ fn a_firewall_that_refuses_a_datagram_is_no_filter_of_system_calls() {
     let allowed = (client.local_addr().unwrap(), vec![0; 40]);
     let mixed = [&forbidden, &allowed, &forbidden, &allowed, &allowed];
     let sent = server.send(&outbox(mixed.into_iter().cloned()));
-    assert_eq!((sent.datagrams, sent.failed), (3, 2));
-    assert_eq!(sent.errors.of(ErrorClass::Configuration), 2);
+    assert_eq!((sent.sent, sent.failed), (3, 2));
+    assert_eq!(sent.errors_by_class().get(ErrorClass::Configuration), 2);
     assert!(server.features().to_string().contains("sendmmsg"));
 }

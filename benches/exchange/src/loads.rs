@@ -174,7 +174,7 @@ impl Asker {
                     *next += 1;
                 }
                 let sent = transport.send(outbox);
-                if let Some(error) = sent.error {
+                if let Some(error) = sent.last_error {
                     return Err(error.into());
                 }
             }

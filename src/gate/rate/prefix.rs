@@ -1,0 +1,67 @@
+use std::net::IpAddr;
+
+use crate::config_error::ConfigError;
+
+/// By which prefix of its address a peer is limited, and which are not.
+pub(super) struct Prefixes {
+    pub(super) v4_mask: u128,
+    pub(super) v6_mask: u128,
+    pub(super) exempt: Vec<Prefix>,
+}
+
+impl Prefixes {
+    /// The prefix of an address, unless it is exempt.
+    pub(super) fn of(&self, ip: IpAddr) -> Option<u128> {
+        let ip = ip.to_canonical();
+        let addr = mapped(ip);
+        if self.exempt.iter().any(|one| one.contains(ip, addr)) {
+            return None;
+        }
+        let mask = match ip {
+            IpAddr::V4(_) => self.v4_mask,
+            IpAddr::V6(_) => self.v6_mask,
+        };
+        Some(addr & mask)
+    }
+}
+
+/// A prefix of one family.
+pub(super) struct Prefix {
+    is_v4: bool,
+    bits: u128,
+    mask: u128,
+}
+
+impl Prefix {
+    pub(super) fn new(network: IpAddr, mask: u128) -> Self {
+        Self {
+            is_v4: network.to_canonical().is_ipv4(),
+            bits: mapped(network) & mask,
+            mask,
+        }
+    }
+
+    fn contains(&self, ip: IpAddr, addr: u128) -> bool {
+        self.is_v4 == ip.is_ipv4() && addr & self.mask == self.bits
+    }
+}
+
+/// The mask of a prefix of an address with `max` bits, in the space of [`mapped`].
+pub(super) fn mask(setting: &'static str, bits: u8, max: u8) -> Result<u128, ConfigError> {
+    match max.checked_sub(bits) {
+        Some(host_bits) => Ok(u128::MAX.checked_shl(host_bits.into()).unwrap_or(0)),
+        None => {
+            let range = format!("0 to {max} bits");
+            Err(ConfigError::out_of_range(setting, bits, range))
+        }
+    }
+}
+
+/// An address as one of IPv6: both families in one space. No address is in both, but a short prefix of
+/// IPv6 may hold those of IPv4.
+fn mapped(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(ip) => ip.to_bits(),
+    }
+}

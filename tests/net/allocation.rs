@@ -1,0 +1,339 @@
+//! Invariant 7: no allocation per request on the server's path once it is warm.
+//!
+//! The allocator that counts is `allocation-counter`'s; it counts for each thread on its own, so
+//! that neither the test harness nor the clients disturb what is measured.
+
+use std::fmt::Display;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use allocation_counter::measure;
+use rejoinder::bot::{Robot, Rule, zurich};
+use rejoinder::codec::{Ctime, Raw, Text};
+use rejoinder::gate::RateLimit;
+use rejoinder::handler::MAX_REPLIES;
+use rejoinder::sans_io::ServerCore;
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
+use rejoinder::udp::UdpTransport;
+use rejoinder::{Codec, Context, Handler, Reply, ReplyError, Server, Timestamp, Transport, Wait};
+
+/// What becomes of a request, in all the ways there are without a panic.
+const REQUESTS: [&str; 7] = [
+    "你好吗？",
+    "你觉得我是最帅最帅的吗？",
+    "你我我我我我我我我我我我我我我我我我我我吗？后来呢？",
+    "hello",
+    "",
+    "[b'Sun Jul  7 17:17:58 2019']你好吗？",
+    "你1吗？",
+];
+
+const INVALID: [&[u8]; 2] = [b"\xff", b"\xe4\xbd\xa0\xe5"];
+
+/// Answers with what is formatted straight into the datagram, several times, or not at all.
+struct Formatting;
+
+impl<C> Handler<C> for Formatting
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = &'a dyn Display>,
+{
+    fn handle(
+        &self,
+        request: &str,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        for number in 0..request.len() % 4 {
+            reply.send(&format_args!("{number}: {request} from {}", context.peer))?;
+        }
+        Ok(())
+    }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    let time = Duration::from_secs(seconds);
+    Timestamp::new(time, SystemTime::UNIX_EPOCH + time)
+}
+
+/// Counts the allocations of a warm core for so many rounds of all requests.
+fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
+    let mut core = ServerCore::new(codec, handler);
+    let mut inbox = Inbox::new(16, 1_024);
+    let mut outbox = Outbox::new(MAX_REPLIES, 1_024);
+    let peer = SocketAddr::from(([192, 0, 2, 1], 50_007));
+    let mut round = |second| {
+        for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
+            inbox.push(request, Meta::new(peer));
+        }
+        // One that is too long for the inbox.
+        inbox.push(&[b'x'; 1_025], Meta::new(peer));
+        while !inbox.is_empty() {
+            core.handle(at(second), &mut inbox, &mut outbox);
+            let sent = SendReport::accepted(outbox.len());
+            core.on_sent(&sent);
+            outbox.clear();
+        }
+    };
+    round(0);
+    let info = measure(|| {
+        for number in 0..1_000 {
+            // A new header for the ctime protocol now and then.
+            round(number / 100);
+        }
+    });
+    assert_eq!(
+        core.stats().received,
+        1_001 * (REQUESTS.len() + INVALID.len() + 1) as u64
+    );
+    assert!(core.stats().replied + core.stats().silent > 1_000);
+    info.count_total
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(measure(|| drop(String::from("x"))).count_total, 1);
+    let allocating = |text: &str| Some(text.to_uppercase());
+    assert!(allocations_of_core(Text, allocating) >= 1_000);
+}
+
+#[test]
+fn invariant_7_no_allocation_in_a_warm_core() {
+    assert_eq!(allocations_of_core(Ctime::utc(), zurich()), 0);
+    assert_eq!(allocations_of_core(Text, zurich()), 0);
+    assert_eq!(allocations_of_core(Ctime::utc(), Formatting), 0);
+    assert_eq!(allocations_of_core(Text, Formatting), 0);
+    assert_eq!(
+        allocations_of_core(Text, |_: &str| Some("always the same")),
+        0
+    );
+    assert_eq!(allocations_of_core(Text, |_: &str| ()), 0);
+    assert_eq!(allocations_of_core(Raw, |_: &[u8]| Some(&b"bytes"[..])), 0);
+}
+
+/// All that rules can do, in a robot with so many that an index is used, and in one without.
+#[test]
+fn invariant_7_no_allocation_in_a_warm_robot() {
+    let rules = |count: u32| {
+        let builder = Robot::builder()
+            .rules((0..count).map(|number| Rule::new(format!("never {number}"), "")))
+            .rules([
+                Rule::new("(.*)我(?<rest>(.)*)吗", "甲{~1}{~rest}{3}乙")
+                    .or_template("{~rest}丙")
+                    .or_template("{~0}丁"),
+                Rule::new("(?i)HELL(.)", "{~0} {1} {0}").anywhere(),
+                Rule::new(r"\b.*\b好\B", "{0}").anywhere(),
+            ])
+            .fallback("甲")
+            .fallback("乙")
+            .reflect("我", "你")
+            .reflect("你", "我")
+            .reflect("hello", "bye");
+        [
+            builder.clone(),
+            builder.clone().substitute("甲", "乙"),
+            builder.substitute("甲你", "乙").substitute("丙", ""),
+        ]
+    };
+    for count in [0, 200] {
+        for builder in rules(count) {
+            let robot = builder.build().unwrap();
+            assert_eq!(robot.answer("你我吗").rule(), Some(count as usize + 1));
+            assert_eq!(robot.answer("hello").rule(), Some(count as usize + 2));
+            assert_eq!(allocations_of_core(Text, robot), 0, "{count} more rules");
+        }
+    }
+    #[cfg(feature = "rules")]
+    {
+        let listener = Robot::from_toml(include_str!("../../rules/eliza.toml")).unwrap();
+        assert_eq!(allocations_of_core(Text, listener), 0);
+    }
+}
+
+#[test]
+fn invariant_7_local_time_costs_allocations_per_second_at_most() {
+    // The time zone is looked up when the second changes: ten times here, in 10,000 requests.
+    let allocations = allocations_of_core(Ctime::local(), zurich());
+    assert!(allocations <= 10 * 20, "{allocations}");
+}
+
+/// Counts the allocations of a server's thread from its start to its end, with so many rounds of
+/// requests over UDP in between.
+fn allocations_of_server<C, H>(codec: C, handler: H, rounds: usize) -> u64
+where
+    C: Codec + Send + 'static,
+    H: Handler<C> + Send + Sync + 'static,
+{
+    let server = Server::bind("127.0.0.1:0", codec).unwrap();
+    let (addr, handle) = (server.local_addr().unwrap(), server.handle());
+    let thread = thread::spawn(move || {
+        let mut stats = None;
+        let info = measure(|| stats = Some(server.serve(handler).unwrap()));
+        (info.count_total, stats.unwrap())
+    });
+    let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
+    asker.connect(addr).unwrap();
+    asker
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut buffer = [0; 2_048];
+    for _ in 0..rounds {
+        for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
+            asker.send(request).unwrap();
+        }
+        // The last of them is answered: by then all are.
+        asker.send(b"x").unwrap();
+        while {
+            let len = asker.recv(&mut buffer).unwrap();
+            !buffer[..len].ends_with(b"last")
+        } {}
+    }
+    handle.shutdown();
+    let (allocations, stats) = thread.join().unwrap();
+    assert_eq!(
+        stats.received,
+        (rounds * (REQUESTS.len() + INVALID.len() + 1)) as u64,
+        "{stats}"
+    );
+    allocations
+}
+
+/// Does what another handler does, and marks the answer to `x`.
+struct Marking<H>(H);
+
+impl<C, H> Handler<C> for Marking<H>
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = &'a dyn Display>,
+    H: Handler<C>,
+{
+    fn handle(
+        &self,
+        request: &str,
+        context: &Context,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        match request {
+            "x" => reply.send(&"last"),
+            _ => self.0.handle(request, context, reply),
+        }
+    }
+}
+
+#[test]
+fn invariant_7_no_allocation_per_request_in_a_server_over_udp() {
+    // Starting a server takes some allocations; serving ten times as much takes no more.
+    let zurich = |rounds| allocations_of_server(Ctime::utc(), Marking(zurich()), rounds);
+    assert_eq!(zurich(1_000), zurich(100));
+    let formatting = |rounds| allocations_of_server(Text, Marking(Formatting), rounds);
+    assert_eq!(formatting(1_000), formatting(100));
+
+    let allocating = |text: &str| (text == "x").then(|| format!("{} last", text.to_uppercase()));
+    assert!(
+        allocations_of_server(Text, allocating, 100) >= 100,
+        "the counter counts here too"
+    );
+}
+
+#[test]
+fn invariant_7_no_allocation_in_the_udp_transport() {
+    let mut transport = UdpTransport::bind("127.0.0.1:0").unwrap();
+    let addr = transport.local_addr().unwrap();
+    let mut inbox = Inbox::new(4, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(4, MAX_DATAGRAM_BYTES);
+    for _ in 0..3 {
+        let pushed = outbox.push_with(addr, None, |space| {
+            space.fill(b'x');
+            Ok(900)
+        });
+        pushed.unwrap();
+    }
+    // The first batches take the memory that all others get along with: where datagrams are not merged,
+    // each asks for twice as many as the last one brought.
+    for _ in 0..10 {
+        assert_eq!(transport.send(&outbox).sent, 3);
+        let mut warm = 0;
+        while warm < 3 {
+            warm += transport.recv(&mut inbox, Wait::Forever).unwrap();
+            while inbox.pop().is_some() {}
+        }
+    }
+    let info = measure(|| {
+        for round in 0..1_000_u64 {
+            assert_eq!(transport.send(&outbox).sent, 3);
+            let mut received = 0;
+            while received < 3 {
+                // All kinds of waits, so that the mode of the socket changes as well.
+                let wait = match round % 3 {
+                    0 => Wait::No,
+                    1 => Wait::Forever,
+                    _ => Wait::For(Duration::from_secs(1 + round)),
+                };
+                received += transport.recv(&mut inbox, wait).unwrap();
+                while inbox.pop().is_some() {}
+            }
+            assert_eq!(transport.recv(&mut inbox, Wait::No).unwrap(), 0);
+        }
+    });
+    assert_eq!(info.count_total, 0);
+}
+
+#[test]
+fn invariant_9_a_core_holds_no_more_memory_after_more_requests() {
+    // As many networks as fill the table many times over.
+    let limit = RateLimit::builder().max_prefixes(256).build().unwrap();
+    let mut core = Server::builder(Ctime::utc()).gate(limit).core(zurich());
+    let mut inbox = Inbox::new(8, 1_024);
+    let mut outbox = Outbox::new(64, 1_024);
+    let mut asked = 0_u32;
+    let mut held = |peers: u32| {
+        let info = measure(|| {
+            for _ in 0..peers {
+                asked += 1;
+                let peer = SocketAddr::from(((0x0a00_0001 + (asked << 8)).to_be_bytes(), 50_000));
+                inbox.push("你好吗？".as_bytes(), Meta::new(peer));
+                core.handle(at(0), &mut inbox, &mut outbox);
+                outbox.clear();
+            }
+        });
+        assert_eq!(core.stats().replied, u64::from(asked));
+        info.bytes_current
+    };
+    held(10);
+    assert_eq!(held(10_000), 0, "each request came from somebody else");
+}
+
+#[test]
+fn invariant_9_a_robot_holds_no_more_memory_than_stated_whatever_it_is_asked() {
+    // A state for each way in which the last 16 letters can be: more than fit into any cache.
+    let patterns = (0..20).map(|number| format!("(?:[ab{number}]*a[ab]{{16}})+c"));
+    let one_rule = Robot::builder().rules(
+        patterns
+            .clone()
+            .take(1)
+            .map(|pattern| Rule::new(pattern, "")),
+    );
+    let twenty_rules = Robot::builder().rules(patterns.map(|pattern| Rule::new(pattern, "")));
+    for (robot, caches) in [(one_rule, 2 << 20), (twenty_rules, 32 << 20)] {
+        let robot = robot.build().unwrap();
+        let mut dice = 1_u64;
+        let mut letter = || {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            if dice.is_multiple_of(2) { 'a' } else { 'b' }
+        };
+        let mut held = 0;
+        let mut ask = |requests| {
+            for _ in 0..requests {
+                let request: String = (0..8_000).map(|_| letter()).collect();
+                let info = measure(|| assert_eq!(robot.answer(&request).rule(), None));
+                held += info.bytes_current;
+            }
+            held
+        };
+        let full = ask(40);
+        assert!(full > caches / 4, "the caches are used: {full}");
+        let more = ask(40);
+        assert!(more <= caches, "{more}");
+    }
+}
