@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
-pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
+pub use self::datagram::{Datagram, Delivery, Egress, MAX_DATAGRAM_BYTES, Meta, Outgoing};
+pub(crate) use self::datagram::{egress, local_addr};
 pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;
 pub use self::inbox::Inbox;
@@ -36,9 +37,9 @@ use crate::timestamp::Timestamp;
 ///   [`Meta::truncated`] set, and no other is. What happens to the part that fits is not said.
 /// - **Canonical addresses.** An IPv4 peer is an IPv4 address, on a dual-stack socket too (never
 ///   `::ffff:192.0.2.1`), and can be sent to in that form.
-/// - **Answers go back the way the question came.** [`Meta::local`] is the address that the
-///   datagram was sent to, where the system tells; a datagram in the outbox with a `local` address
-///   leaves from there, where the system can.
+/// - **Responses go back the way the request came.** [`Meta::local`] is the address that the
+///   datagram was sent to, where the OS reports it; a datagram in the outbox with an [`Egress`] leaves
+///   from there, where the OS can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
 ///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry

@@ -23,6 +23,7 @@ pub(super) fn recv(
         Ok((len, peer)) => {
             let mut meta = Meta::new(canonical(peer));
             meta.local = endpoint.local;
+            meta.local_port = endpoint.port;
             meta.truncated = unsplit;
             inbox.fill(len, meta);
             Ok(1)

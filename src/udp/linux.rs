@@ -18,7 +18,7 @@ use super::features::{UdpFeature, UdpFeatures};
 use super::gso::{GsoSender, Plan, SendTrains, Train};
 use super::syscall::{self, Call, Calls, Header, MAX_MESSAGES};
 use super::{cmsg, fallback, sockaddr};
-use crate::transport::{Inbox, Meta, Outbox, SendReport};
+use crate::transport::{Egress, Inbox, Meta, Outbox, SendReport};
 
 /// What is kept between the system calls of one socket.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl BatchedSocket {
                     UdpFeature::DropCount => set((libc::SOL_SOCKET, libc::SO_RXQ_OVFL)),
                     UdpFeature::Timestamp => set((libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)),
                     UdpFeature::PacketInfo => {
-                        endpoint.local.is_none() && set_packet_info(socket, endpoint.family())
+                        endpoint.wants_packet_info() && set_packet_info(socket, endpoint.family())
                     }
                     UdpFeature::Recvmmsg | UdpFeature::Sendmmsg | UdpFeature::Gso => {
                         system.features.has(feature)
@@ -219,6 +219,9 @@ impl BatchedSocket {
             let control = cmsg::decode(&header.control.0[..header.control_len]);
             let mut meta = Meta::new(peer);
             meta.local = endpoint.local.or(control.local);
+            meta.local_port = endpoint.port;
+            meta.interface = control.interface;
+            meta.delivery = control.delivery;
             if let (Some(now), Some(arrived)) = (now, control.arrived) {
                 meta.waited = age(arrived, now);
             }
@@ -270,9 +273,10 @@ impl BatchedSocket {
     pub(super) fn is_plain(&self, outbox: &Outbox) -> bool {
         let mut datagrams = outbox.iter();
         let first = datagrams.next();
-        let is_plain =
-            |local: Option<IpAddr>| local.is_none() || !self.features.has(UdpFeature::PacketInfo);
-        datagrams.len() == 0 && first.is_none_or(|first| is_plain(first.local))
+        let is_plain = |egress: Egress| {
+            egress == Egress::default() || !self.features.has(UdpFeature::PacketInfo)
+        };
+        datagrams.len() == 0 && first.is_none_or(|first| is_plain(first.egress))
     }
 }
 
@@ -300,12 +304,11 @@ impl SendTrains for Kernel<'_> {
                 Err(error) if ready == 0 => return Err(error),
                 Err(_) => break,
             };
-            let source = first.local.filter(|_| self.source);
-            header.control_len = cmsg::encode(
-                &mut header.control,
-                train.segment_bytes,
-                source.and_then(|source| self.endpoint.family().source(source, first.peer)),
-            );
+            let source = match self.source {
+                true => self.endpoint.source(first.egress, first.peer),
+                false => None,
+            };
+            header.control_len = cmsg::encode(&mut header.control, train.segment_bytes, source);
             ready += 1;
         }
         loop {
