@@ -383,32 +383,35 @@ mod aio {
             time::sleep(Duration::from_millis(1)).await;
             "always the same"
         };
-        runtime.expect("there are descriptors left").block_on(async {
-            let builder = Server::builder(Tagged(Text)).max_in_flight(256);
-            let server = builder.bind_async("127.0.0.1:0").await;
-            let server = server.expect("a port is free");
-            let (addr, handle) = (server.local_addr().expect("it is bound"), server.handle());
-            let mut serving = pin!(server.serve(handler));
-            // Some rounds to grow whatever grows, then more in which nothing may.
-            for (is_warm, requests) in [(false, 4_000), (true, 10_000)] {
-                let asking = asking(addr, requests, 200);
-                let mut allocations = 0;
-                while !asking.is_finished() {
-                    poll_fn(|cx| {
-                        let polled = measure(|| assert!(serving.as_mut().poll(cx).is_pending()));
-                        allocations += polled.count_total;
-                        Poll::Ready(())
-                    })
-                    .await;
-                    // The reactor and the timers have their turn.
-                    task::yield_now().await;
+        runtime
+            .expect("there are descriptors left")
+            .block_on(async {
+                let builder = Server::builder(Tagged(Text)).max_in_flight(256);
+                let server = builder.bind_async("127.0.0.1:0").await;
+                let server = server.expect("a port is free");
+                let (addr, handle) = (server.local_addr().expect("it is bound"), server.handle());
+                let mut serving = pin!(server.serve(handler));
+                // Some rounds to grow whatever grows, then more in which nothing may.
+                for (is_warm, requests) in [(false, 4_000), (true, 10_000)] {
+                    let asking = asking(addr, requests, 200);
+                    let mut allocations = 0;
+                    while !asking.is_finished() {
+                        poll_fn(|cx| {
+                            let polled =
+                                measure(|| assert!(serving.as_mut().poll(cx).is_pending()));
+                            allocations += polled.count_total;
+                            Poll::Ready(())
+                        })
+                        .await;
+                        // The reactor and the timers have their turn.
+                        task::yield_now().await;
+                    }
+                    asking.join().expect("it does not panic");
+                    assert!(!is_warm || allocations == 0, "{allocations} allocations");
                 }
-                asking.join().expect("it does not panic");
-                assert!(!is_warm || allocations == 0, "{allocations} allocations");
-            }
-            assert!(handle.stats().replied >= 14_000);
-            handle.shutdown();
-            serving.await.expect("the socket is there");
-        });
+                assert!(handle.stats().replied >= 14_000);
+                handle.shutdown();
+                serving.await.expect("the socket is there");
+            });
     }
 }

@@ -74,9 +74,11 @@ impl AsyncUdp {
         // Where the closure returns `WouldBlock`, tokio forgets the readiness, unless it was reported
         // again meanwhile. What matters of the result is in `received`.
         let _ = socket.try_io(interest, || {
-            received = udp.recv(inbox, Wait::No);
+            let is_empty;
+            (received, is_empty) = udp.try_recv(inbox);
             match received {
-                Ok(0) => Err(ErrorKind::WouldBlock.into()),
+                // An empty queue, which would be what the next call reports.
+                Ok(datagrams) if datagrams == 0 || is_empty => Err(ErrorKind::WouldBlock.into()),
                 _ => Ok(()),
             }
         });
@@ -113,12 +115,30 @@ impl AsyncTransport for AsyncUdp {
 
     fn poll_send(
         &mut self,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         outbox: &Outbox,
         report: &mut SendReport,
     ) -> Poll<()> {
-        *report = self.udp.send(outbox);
-        Poll::Ready(())
+        loop {
+            // Whether the socket is writable is known before the call: an event that comes while it
+            // runs is not forgotten.
+            let sent = self.socket.try_io(Interest::WRITABLE, || {
+                match self.udp.try_send(outbox, report) {
+                    true => Ok(()),
+                    false => Err(ErrorKind::WouldBlock.into()),
+                }
+            });
+            if sent.is_ok() {
+                return Poll::Ready(());
+            }
+            if ready!(self.socket.poll_send_ready(cx)).is_err() {
+                // The runtime is being shut down: the rest is lost.
+                for _ in report.sent + report.failed..outbox.len() {
+                    report.record_failure(ErrorKind::NotConnected.into());
+                }
+                return Poll::Ready(());
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
