@@ -17,9 +17,12 @@
 //! let server = rejoinder::aio::Server::bind("127.0.0.1:0", Tagged(Text)).await?;
 //! let (addr, handle) = (server.local_addr()?, server.handle());
 //! let serving = tokio::spawn(server.serve(async move |key: &str| db.get(key).await));
-//! # handle.shutdown();
-//! # let stats = serving.await??;
-//! # let _ = addr;
+//! let client = rejoinder::aio::Client::connect(addr, Tagged(Text)).await?;
+//! let (a, b) = tokio::join!(client.request("a"), client.request("b"));
+//! assert_eq!((a?.get(), b?.get()), ("one", "two"));
+//! handle.shutdown();
+//! let stats = serving.await??;
+//! # assert_eq!(stats.replied, 2);
 //! # Ok(())
 //! # }
 //! ```
@@ -48,15 +51,21 @@
 //! them apart: see [`ordered_per_peer`](crate::ServerBuilder::ordered_per_peer).
 
 mod alarm;
+mod client;
 mod config;
+mod connect;
 mod handler;
 mod server;
 mod sim;
+mod sync;
 mod transport;
 mod udp;
+mod wakes;
 
+pub use self::client::{Client, Response};
 pub(crate) use self::config::AioConfig;
 pub use self::config::WhenFull;
+pub use self::connect::AsyncConnect;
 pub use self::handler::{AsyncHandler, SharedHandler};
 pub use self::server::{Server, Worker};
 pub use self::sim::AsyncSim;

@@ -1,8 +1,6 @@
 mod driver;
 mod inline;
 mod slots;
-mod sync;
-mod wakes;
 
 use std::future;
 use std::io;

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 #[cfg(feature = "tokio")]
+mod aio_client;
+#[cfg(feature = "tokio")]
 mod aio_server;
 mod bad_network;
 mod client;

@@ -8,9 +8,9 @@ use std::task::{self, Poll, Waker};
 use tokio::time::Instant;
 
 use super::driver::{Turn, Work};
-use super::wakes::{SlotWaker, Wakes};
 use crate::aio::config::{AioConfig, WhenFull};
 use crate::aio::handler::AsyncHandler;
+use crate::aio::wakes::{SlotWaker, Wakes};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
