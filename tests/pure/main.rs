@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bad_network;
+mod behind;
 mod client;
 mod client_core;
 mod codec;
