@@ -22,7 +22,6 @@ use std::fmt;
     not(feature = "testing"),
     expect(unreachable_pub, reason = "exported with the feature `testing`")
 )]
-#[non_exhaustive]
 pub enum UdpFeature {
     /// Receiving many messages with one system call, `recvmmsg`.
     Recvmmsg,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rejoinder::aio::{self, AsyncHandler, AsyncSim, SharedHandler, WhenFull};
 use rejoinder::codec::{Raw, Tagged, Text};
 use rejoinder::gate::AmplificationLimit;
+use rejoinder::handler::Dedup;
 use rejoinder::sim::{PacketFate, SimNet};
 use rejoinder::{
     Codec, Context, DropReason, IntoReply, Reply, ReplyError, Server, ServerBuilder, Stats,
@@ -545,4 +546,46 @@ async fn the_same_seed_gives_the_same_trace() {
     for seed in 0..10 {
         assert_eq!(run(seed).await, run(seed).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dedup_drops_a_copy_of_a_request_at_work_and_answers_a_later_one_from_memory() {
+    let net = SimNet::new();
+    let server = on(&net, Server::builder(Text).handler_timeout(ms(50)));
+    let handle = server.handle();
+    let mut peer = Peer::at(&net, PEER);
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let buy = async move |text: &str| {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        match text {
+            "1 slow" => sleep(ms(20)).await,
+            "2 never" => std::future::pending().await,
+            _ => {}
+        }
+        format!("bought {number}")
+    };
+    let id = |text: &&str| text.split_once(' ')?.0.parse::<u32>().ok();
+    let serving = task::spawn(server.serve(Dedup::new(buy, id)));
+    for request in ["1 slow", "1 slow", "2 never", "2 never", "no id", "no id"] {
+        peer.ask(&net, request);
+    }
+    sleep(ms(10)).await;
+    assert_eq!(peer.heard(), ["bought 3", "bought 4"]);
+    assert_eq!(handle.stats().silent, 2);
+    sleep(ms(20)).await;
+    assert_eq!(peer.heard(), ["bought 1"]);
+    // From memory.
+    peer.ask(&net, "1 slow");
+    sleep(ms(1)).await;
+    assert_eq!(peer.heard(), ["bought 1"]);
+    assert_eq!(handled.load(Ordering::Relaxed), 4);
+    // One that was given up is a first one again.
+    sleep(ms(50)).await;
+    peer.ask(&net, "2 never");
+    sleep(ms(1)).await;
+    assert_eq!(handled.load(Ordering::Relaxed), 5);
+    handle.shutdown();
+    let stats = serving.await.unwrap().unwrap();
+    assert!(stats.is_conserved());
 }

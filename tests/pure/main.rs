@@ -8,6 +8,7 @@ mod aio_client;
 #[cfg(feature = "tokio")]
 mod aio_server;
 mod bad_network;
+mod behind;
 mod client;
 mod client_core;
 mod codec;

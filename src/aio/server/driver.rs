@@ -157,7 +157,7 @@ where
         place: Place,
     ) -> Self {
         Self {
-            inbox: Inbox::new(BATCH, config.max_request_bytes),
+            inbox: Inbox::new(BATCH, config.max_received_bytes()),
             received: transport.now(),
             outbox: Outbox::new(MAX_REPLIES_PER_BATCH, config.max_reply_bytes),
             sending: None,
