@@ -23,30 +23,25 @@ pub(super) struct Tasks {
 }
 
 impl SimNet {
-    /// Lets time pass to what it is by tokio's clock: whatever is due arrives, and wakes who waits for it.
+    /// Lets time pass to what it is by tokio's clock: whatever is due arrives.
     pub(crate) fn catch_up(&self) {
-        let (end, arrived) = {
+        let end = {
             let mut state = lock(&self.state);
             let (instant, elapsed) = state.began();
-            let passed = Instant::now().saturating_duration_since(instant);
-            (elapsed.saturating_add(passed), state.arrived)
+            elapsed.saturating_add(Instant::now().saturating_duration_since(instant))
         };
         let mut storm = Storm::default();
+        let mut any = false;
         while self.step(end) {
             storm.watch(self);
+            any = true;
         }
         let mut state = lock(&self.state);
         state.pass_until(end);
-        if state.arrived != arrived {
-            let mut waiting = std::mem::take(&mut state.tasks.waiting);
-            waiting.retain(|&addr, task| {
-                let is_ready = state.is_ready(addr);
-                if is_ready {
-                    task.wake_by_ref();
-                }
-                !is_ready
-            });
-            state.tasks.waiting = waiting;
+        if any {
+            // Something arrived for some of them, or a node has answered, so that something else is due
+            // next.
+            state.wake_all();
         }
     }
 }
