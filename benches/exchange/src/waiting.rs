@@ -35,7 +35,7 @@ pub fn measure_servers(options: &Options, report: &mut Report) -> Result<()> {
                 // Until all are in flight.
                 asker.run(Duration::from_millis(30))?;
                 let cpu = server.cpu()?;
-                let answers = asker.run(options.time)?;
+                let answers = asker.run(3 * options.time)?;
                 let value = (server.cpu()? - cpu).as_nanos() as f64 / answers as f64;
                 report.add(Sample {
                     table: "waiting",
@@ -54,7 +54,8 @@ pub fn measure_clients(options: &Options, report: &mut Report) -> Result<()> {
     let server = Server::start(Peer::Short, &[OTHER_CORE])?;
     for round in 0..options.rounds {
         for (kind, peer) in [("blocking", Peer::Ours), ("async", Peer::AioAsync)] {
-            let millis = options.time.as_millis().to_string();
+            // Long enough for the start of the program not to count.
+            let millis = (8 * options.time.as_millis()).to_string();
             let output = Command::new(std::env::current_exe()?)
                 .args(["ask", &server.addr.to_string(), kind, &millis])
                 .output()?;

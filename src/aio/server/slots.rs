@@ -14,7 +14,7 @@ use crate::aio::wakes::{SlotWaker, Wakes};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, IntoReply};
+use crate::handler::IntoReply;
 use crate::sans_io::{Deferred, ServerCore};
 use crate::server::{drop_quietly, quietly};
 use crate::timestamp::Timestamp;
@@ -25,7 +25,9 @@ use crate::transport::{Inbox, Outbox};
 /// A slot keeps its place in memory, its waker and the buffer of its request, so a request costs no
 /// allocation once as many slots are there as are needed at a time.
 ///
-/// `start` makes the future of a handler out of a [`Job`]: it is [`run`], whose future has no name.
+/// `start` makes the future of a handler out of a [`Job`]: it is [`run`], whose future has no name. The
+/// future holds the job, and the slot does: so whatever becomes of the future, the slot has the token
+/// and the buffer.
 pub(super) struct Slots<C, H, F, S> {
     env: Arc<Env<C, H>>,
     start: S,
@@ -48,14 +50,12 @@ pub(super) struct Slots<C, H, F, S> {
 struct Slot<C, H, F> {
     future: Pin<Box<Option<F>>>,
     waker: Waker,
-    /// What it takes for the next request, unless a future was dropped with it.
-    spare: Option<(Arc<Env<C, H>>, Vec<u8>)>,
+    job: Arc<Job<C, H>>,
     request: Option<Request>,
 }
 
 /// A request in flight.
 struct Request {
-    deferred: Deferred,
     deadline: Option<Instant>,
     older: Option<u32>,
     newer: Option<u32>,
@@ -75,23 +75,19 @@ pub(super) struct Env<C, H> {
     pub(super) handler: H,
 }
 
-/// What a handler works on: it goes into the future, and comes out of it for the next request.
+/// What a handler works on.
 pub(super) struct Job<C, H> {
     env: Arc<Env<C, H>>,
-    request: Vec<u8>,
-    context: Context,
+    bytes: Vec<u8>,
+    deferred: Option<Deferred>,
 }
 
-/// Runs a handler on a request that lives in its future. `None` if the request does not decode, which
-/// it did before.
-pub(super) async fn run<C: Codec, H: AsyncHandler<C>>(
-    job: Job<C, H>,
-) -> (Job<C, H>, Option<H::Reply>) {
-    let answer = match job.env.codec.decode_request(&job.request) {
-        Ok(request) => Some(job.env.handler.handle(request, &job.context).await),
-        Err(_) => None,
-    };
-    (job, answer)
+/// Runs a handler on a request that its future holds. `None` if the request does not decode, which it did
+/// before.
+pub(super) async fn run<C: Codec, H: AsyncHandler<C>>(job: Arc<Job<C, H>>) -> Option<H::Reply> {
+    let context = job.deferred.as_ref()?.context();
+    let request = job.env.codec.decode_request(&job.bytes).ok()?;
+    Some(job.env.handler.handle(request, context).await)
 }
 
 impl<C, H, F, S> Slots<C, H, F, S> {
@@ -124,14 +120,24 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         self.slots.push(Slot {
             future: Box::pin(None),
             waker: Waker::from(Arc::new(SlotWaker { wakes, slot: index })),
-            spare: None,
+            job: Arc::new(Job::new(&self.env)),
             request: None,
         });
         Some(index)
     }
 
+    /// The job of a slot without a future.
+    fn job(&mut self, index: usize) -> &mut Job<C, H> {
+        let job = &mut self.slots[index].job;
+        if Arc::get_mut(job).is_none() {
+            // A future that panicked while it was dropped has kept it.
+            *job = Arc::new(Job::new(&self.env));
+        }
+        Arc::get_mut(job).expect("nothing else holds it")
+    }
+
     /// Puts a request at the end of those in flight.
-    fn begin(&mut self, index: usize, deferred: Deferred, deadline: Option<Instant>) {
+    fn begin(&mut self, index: usize, deadline: Option<Instant>) {
         let name = name(index);
         let older = self.by_age.newest.replace(name);
         match older {
@@ -139,7 +145,6 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             None => self.by_age.oldest = Some(name),
         }
         self.slots[index].request = Some(Request {
-            deferred,
             deadline,
             older,
             newer: None,
@@ -147,8 +152,8 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         });
     }
 
-    /// Takes a request off those in flight. Its slot is free.
-    fn finish(&mut self, index: usize) -> Deferred {
+    /// Takes a request off those in flight. Its slot, which has no future, is free.
+    fn finish(&mut self, index: usize) -> Option<Deferred> {
         let slot = &mut self.slots[index];
         let request = slot.request.take().expect("the request is in flight");
         match request.older {
@@ -159,16 +164,19 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             Some(newer) => self.request(newer).older = request.older,
             None => self.by_age.newest = request.older,
         }
-        if let Some(newest) = &mut self.newest {
+        self.free.push(name(index));
+        let deferred = self.job(index).deferred.take();
+        if let Some(newest) = &mut self.newest
+            && let Some(deferred) = &deferred
+        {
             match request.next_of_peer {
                 Some(next) => self.woken.push(next),
                 None => {
-                    newest.remove(&request.deferred.context().peer);
+                    newest.remove(&deferred.context().peer);
                 }
             }
         }
-        self.free.push(name(index));
-        request.deferred
+        deferred
     }
 
     fn oldest_deadline(&self) -> Option<Instant> {
@@ -182,7 +190,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
     }
 
     /// Empties a slot before its handler has finished.
-    fn abort(&mut self, index: usize) -> Deferred {
+    fn abort(&mut self, index: usize) -> Option<Deferred> {
         let slot = &mut self.slots[index];
         quietly(|| slot.future.set(None));
         self.finish(index)
@@ -193,9 +201,22 @@ impl<C, H, F, S> Slots<C, H, F, S>
 where
     C: Codec,
     H: AsyncHandler<C>,
-    F: Future<Output = (Job<C, H>, Option<H::Reply>)>,
-    S: Fn(Job<C, H>) -> F,
+    F: Future<Output = Option<H::Reply>>,
+    S: Fn(Arc<Job<C, H>>) -> F,
 {
+    /// Drops the request of a slot.
+    fn drop_request<G: Gate>(
+        &mut self,
+        index: usize,
+        core: &mut ServerCore<C, (), G>,
+        now: Timestamp,
+        reason: DropReason,
+    ) {
+        if let Some(deferred) = self.abort(index) {
+            core.drop_deferred(now, deferred, reason);
+        }
+    }
+
     /// Polls the handler of a slot, and begins with it if it has not.
     fn poll<G: Gate>(
         &mut self,
@@ -205,57 +226,42 @@ where
         outbox: &mut Outbox,
     ) -> Poll<()> {
         let slot = &mut self.slots[index];
-        let Some(request) = &slot.request else {
+        if slot.request.is_none() {
             // A late wake-up, of a request that is over.
             return Poll::Ready(());
-        };
+        }
         let mut cx = task::Context::from_waker(&slot.waker);
         let polled = panic::catch_unwind(AssertUnwindSafe(|| {
             if slot.future.is_none() {
-                let (env, bytes) = slot
-                    .spare
-                    .take()
-                    .expect("a request that waits has its bytes");
-                slot.future.set(Some((self.start)(Job {
-                    env,
-                    request: bytes,
-                    context: *request.deferred.context(),
-                })));
+                slot.future.set(Some((self.start)(Arc::clone(&slot.job))));
             }
             let future = slot.future.as_mut().as_pin_mut();
             future.expect("it was set above").poll(&mut cx)
         }));
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready((job, answer))) => {
+            Ok(Poll::Ready(answer)) => {
                 quietly(|| slot.future.set(None));
                 let deferred = self.finish(index);
-                let bytes = &job.request;
-                match answer {
-                    Some(answer) => {
+                let bytes = &self.slots[index].job.bytes;
+                match (deferred, answer) {
+                    (Some(deferred), Some(answer)) => {
                         core.answer_deferred(now, deferred, bytes, outbox, |reply| {
                             answer.reply(reply)
                         });
                     }
-                    None => core.drop_deferred(now, deferred, DropReason::Malformed),
+                    (Some(deferred), None) => {
+                        core.drop_deferred(now, deferred, DropReason::Malformed);
+                    }
+                    (None, _) => {}
                 }
-                self.keep(index, job.env, job.request);
             }
             Err(payload) => {
                 drop_quietly(payload);
-                let deferred = self.abort(index);
-                core.drop_deferred(now, deferred, DropReason::HandlerPanicked);
+                self.drop_request(index, core, now, DropReason::HandlerPanicked);
             }
         }
         Poll::Ready(())
-    }
-
-    /// Keeps a buffer for the next request, unless it is large.
-    fn keep(&mut self, index: usize, env: Arc<Env<C, H>>, mut bytes: Vec<u8>) {
-        if bytes.capacity() > KEPT_BYTES {
-            bytes = Vec::new();
-        }
-        self.slots[index].spare = Some((env, bytes));
     }
 
     /// Polls what was woken.
@@ -305,20 +311,19 @@ where
                 }
                 continue;
             };
-            let slot = &mut self.slots[index];
-            let (env, mut bytes) = slot
-                .spare
-                .take()
-                .unwrap_or_else(|| (Arc::clone(&self.env), Vec::new()));
-            let deferred = core.defer_next(turn.received, turn.now, turn.inbox, &mut bytes);
-            slot.spare = Some((env, bytes));
-            let Some(deferred) = deferred else {
+            let (received, now) = (turn.received, turn.now);
+            let job = self.job(index);
+            if job.bytes.capacity() > KEPT_BYTES {
+                job.bytes = Vec::new();
+            }
+            job.deferred = core.defer_next(received, now, turn.inbox, &mut job.bytes);
+            let Some(deferred) = &job.deferred else {
                 self.free.push(name(index));
                 return;
             };
             let peer = deferred.context().peer;
             let deadline = turn.instant().checked_add(self.config.handler_timeout);
-            self.begin(index, deferred, deadline);
+            self.begin(index, deadline);
             if let Some(newest) = &mut self.newest
                 && let Some(before) = newest.insert(peer, name(index))
             {
@@ -335,8 +340,8 @@ where
     C: Codec,
     H: AsyncHandler<C>,
     G: Gate,
-    F: Future<Output = (Job<C, H>, Option<H::Reply>)>,
-    S: Fn(Job<C, H>) -> F,
+    F: Future<Output = Option<H::Reply>>,
+    S: Fn(Arc<Job<C, H>>) -> F,
 {
     fn run(&mut self, core: &mut ServerCore<C, (), G>, turn: &mut Turn<'_, '_>) {
         // Neither half starves the other where there is more to do than a turn takes.
@@ -362,8 +367,7 @@ where
             .is_some_and(|deadline| deadline <= instant)
             && let Some(oldest) = self.by_age.oldest
         {
-            let deferred = self.abort(oldest as usize);
-            core.drop_deferred(now, deferred, DropReason::HandlerTimedOut);
+            self.drop_request(oldest as usize, core, now, DropReason::HandlerTimedOut);
         }
     }
 
@@ -379,12 +383,21 @@ where
 
     fn cancel(&mut self, core: &mut ServerCore<C, (), G>, now: Timestamp, inbox: &mut Inbox) {
         while let Some(oldest) = self.by_age.oldest {
-            let deferred = self.abort(oldest as usize);
-            core.drop_deferred(now, deferred, DropReason::Cancelled);
+            self.drop_request(oldest as usize, core, now, DropReason::Cancelled);
         }
         let mut unused = Vec::new();
         while let Some(deferred) = core.defer_next(now, now, inbox, &mut unused) {
             core.drop_deferred(now, deferred, DropReason::Cancelled);
+        }
+    }
+}
+
+impl<C, H> Job<C, H> {
+    fn new(env: &Arc<Env<C, H>>) -> Self {
+        Self {
+            env: Arc::clone(env),
+            bytes: Vec::new(),
+            deferred: None,
         }
     }
 }
