@@ -36,6 +36,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/async.md")]
+pub mod on_tokio {}
 #[doc = include_str!("guide/bad_network.md")]
 pub mod bad_network {}
 #[doc = include_str!("guide/production.md")]

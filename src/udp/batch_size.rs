@@ -10,6 +10,7 @@ use super::syscall::MAX_MESSAGES;
 #[derive(Debug)]
 pub(super) struct BatchSize {
     next: usize,
+    at_least: usize,
     /// How many datagrams came alone in a row.
     single: usize,
 }
@@ -18,12 +19,19 @@ impl BatchSize {
     pub(super) fn new() -> Self {
         Self {
             next: MIN_BATCH,
+            at_least: 1,
             single: 0,
         }
     }
 
     pub(super) fn next(&self) -> usize {
-        self.next
+        self.next.max(self.at_least)
+    }
+
+    /// Looks for a second datagram every time from now on.
+    #[cfg(feature = "tokio")]
+    pub(super) fn look_around(&mut self) {
+        self.at_least = 2;
     }
 
     pub(super) fn received(&mut self, asked: usize, received: usize) {

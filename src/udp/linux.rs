@@ -31,7 +31,7 @@ pub(super) struct BatchedSocket {
     /// to find out where their datagrams end.
     unsplit: usize,
     batch: BatchSize,
-    looks_around: bool,
+    /// Whether the latest batch was all there was.
     is_empty: bool,
     /// As many as were needed so far, and no more than [`MAX_MESSAGES`]: a client may have hundreds
     /// of sockets, each for one datagram.
@@ -82,7 +82,6 @@ impl BatchedSocket {
             sendmsg: system.sendmsg,
             unsplit: 0,
             batch: BatchSize::new(),
-            looks_around: false,
             is_empty: false,
             headers: Vec::new(),
             drops: match sockopt::socket_cookie(socket) {
@@ -189,10 +188,7 @@ impl BatchedSocket {
             inbox.max_datagram_bytes() + 1
         };
         let waiting = inbox.len();
-        let asked = match self.looks_around {
-            true => self.batch.next().max(2),
-            false => self.batch.next(),
-        };
+        let asked = self.batch.next();
         self.is_empty = false;
         let received = syscall::receive(
             socket,
@@ -251,7 +247,7 @@ impl BatchedSocket {
     /// empty.
     #[cfg(feature = "tokio")]
     pub(super) fn look_around(&mut self) {
-        self.looks_around = true;
+        self.batch.look_around();
     }
 
     /// Whether the latest call that received anything found the end of the queue.

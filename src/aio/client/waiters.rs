@@ -26,17 +26,12 @@ impl<R> Waiters<R> {
 
     /// Takes a place, until its result is [taken](Self::poll) or it is [left](Self::leave).
     pub(super) fn enter(&mut self) -> usize {
-        let waiting = Place::Waiting(None);
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place] = waiting;
-                place
-            }
-            None => {
-                self.places.push(waiting);
-                self.places.len() - 1
-            }
-        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place::Free);
+            self.places.len() - 1
+        });
+        self.places[place] = Place::Waiting(None);
+        place
     }
 
     /// Brings a result. Returns whom to wake.

@@ -31,7 +31,7 @@ use crate::transport::{Inbox, Outbox};
 pub(super) struct Slots<C, H, F, S> {
     env: Arc<Env<C, H>>,
     start: S,
-    slots: Vec<Slot<C, H, F>>,
+    all: Vec<Slot<C, H, F>>,
     free: Vec<u32>,
     /// The requests in flight in the order of their deadlines, which is that of their arrival.
     by_age: Ends,
@@ -96,7 +96,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         Self {
             env: Arc::new(env),
             start,
-            slots: Vec::new(),
+            all: Vec::new(),
             free: Vec::new(),
             by_age: Ends::default(),
             wakes: Arc::new(Wakes::new(config.max_in_flight)),
@@ -112,12 +112,12 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         if let Some(index) = self.free.pop() {
             return Some(index as usize);
         }
-        let index = self.slots.len();
+        let index = self.all.len();
         if index == self.config.max_in_flight {
             return None;
         }
         let wakes = Arc::clone(&self.wakes);
-        self.slots.push(Slot {
+        self.all.push(Slot {
             future: Box::pin(None),
             waker: Waker::from(Arc::new(SlotWaker { wakes, slot: index })),
             job: Arc::new(Job::new(&self.env)),
@@ -128,7 +128,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
 
     /// The job of a slot without a future.
     fn job(&mut self, index: usize) -> &mut Job<C, H> {
-        let job = &mut self.slots[index].job;
+        let job = &mut self.all[index].job;
         if Arc::get_mut(job).is_none() {
             // A future that panicked while it was dropped has kept it.
             *job = Arc::new(Job::new(&self.env));
@@ -144,7 +144,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             Some(older) => self.request(older).newer = Some(name),
             None => self.by_age.oldest = Some(name),
         }
-        self.slots[index].request = Some(Request {
+        self.all[index].request = Some(Request {
             deadline,
             older,
             newer: None,
@@ -154,7 +154,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
 
     /// Takes a request off those in flight. Its slot, which has no future, is free.
     fn finish(&mut self, index: usize) -> Option<Deferred> {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         let request = slot.request.take().expect("the request is in flight");
         match request.older {
             Some(older) => self.request(older).newer = request.newer,
@@ -181,17 +181,17 @@ impl<C, H, F, S> Slots<C, H, F, S> {
 
     fn oldest_deadline(&self) -> Option<Instant> {
         let oldest = self.by_age.oldest? as usize;
-        self.slots[oldest].request.as_ref()?.deadline
+        self.all[oldest].request.as_ref()?.deadline
     }
 
     fn request(&mut self, slot: u32) -> &mut Request {
-        let request = self.slots[slot as usize].request.as_mut();
+        let request = self.all[slot as usize].request.as_mut();
         request.expect("linked requests are in flight")
     }
 
     /// Empties a slot before its handler has finished.
     fn abort(&mut self, index: usize) -> Option<Deferred> {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         quietly(|| slot.future.set(None));
         self.finish(index)
     }
@@ -225,7 +225,7 @@ where
         now: Timestamp,
         outbox: &mut Outbox,
     ) -> Poll<()> {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         if slot.request.is_none() {
             // A late wake-up, of a request that is over.
             return Poll::Ready(());
@@ -243,7 +243,7 @@ where
             Ok(Poll::Ready(answer)) => {
                 quietly(|| slot.future.set(None));
                 let deferred = self.finish(index);
-                let bytes = &self.slots[index].job.bytes;
+                let bytes = &self.all[index].job.bytes;
                 match (deferred, answer) {
                     (Some(deferred), Some(answer)) => {
                         core.answer_deferred(now, deferred, bytes, outbox, |reply| {
@@ -374,7 +374,7 @@ where
     fn has_room(&self) -> bool {
         self.config.when_full == WhenFull::Drop
             || !self.free.is_empty()
-            || self.slots.len() < self.config.max_in_flight
+            || self.all.len() < self.config.max_in_flight
     }
 
     fn is_idle(&self) -> bool {
