@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 pub use self::dedup::Dedup;
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
@@ -377,7 +379,7 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// | `Some(x)` | those of `x` |
 /// | `[x, y, z]` | those of each, in order |
 /// | `String`, `&'static str`, `Cow<'static, str>` | one, of a codec whose answers are text |
-/// | `Vec<u8>`, `&'static [u8]` | one, of a codec whose answers are bytes |
+/// | `Vec<u8>`, `&'static [u8]`, `bytes::Bytes`, `bytes::BytesMut` | one, of a codec whose answers are bytes |
 ///
 /// For the answer type of your own codec, one line is enough:
 ///
@@ -468,7 +470,7 @@ macro_rules! bytes_reply {
         }
     )*};
 }
-bytes_reply!(Vec<u8>, &'static [u8]);
+bytes_reply!(Vec<u8>, &'static [u8], Bytes, BytesMut);
 
 /// Why a reply could not be queued.
 ///

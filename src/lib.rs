@@ -64,9 +64,14 @@
 //!
 //! # Features
 //!
-//! All are off by default.
+//! On by default:
 //!
-//! - `rules`: rule sets of robots from files, in TOML.
+//! - `bot`: the module `bot`, robots made of rules. Without it, no regex engine is compiled.
+//! - `ctime`: `codec::Ctime`. Without it, `chrono` is not compiled.
+//!
+//! Off by default:
+//!
+//! - `rules`: rule sets of robots from files, in TOML. Turns on `bot`.
 //! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
 //! - `tracing`: the server logs what it meets.
 //!
@@ -88,6 +93,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
+#[cfg(feature = "bot")]
 pub mod bot;
 mod client;
 pub mod codec;

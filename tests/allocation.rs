@@ -123,8 +123,8 @@ fn invariant_7_no_allocation_in_a_warm_robot() {
             .rules((0..count).map(|number| Rule::new(format!("never {number}"), "")))
             .rules([
                 Rule::new("(.*)我(?<rest>(.)*)吗", "甲{~1}{~rest}{3}乙")
-                    .or("{~rest}丙")
-                    .or("{~0}丁"),
+                    .or_template("{~rest}丙")
+                    .or_template("{~0}丁"),
                 Rule::new("(?i)HELL(.)", "{~0} {1} {0}").anywhere(),
                 Rule::new(r"\b.*\b好\B", "{0}").anywhere(),
             ])

@@ -4,12 +4,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use rejoinder::codec::{CivilTime, Ctime, CtimeError, Raw, Text, TextError, TooLong};
-use rejoinder::transport::MAX_DATAGRAM_BYTES;
-use rejoinder::{Codec, Timestamp, Writer};
+use rejoinder::transport::{MAX_DATAGRAM_BYTES, Meta, Outbox};
+use rejoinder::{Codec, Context, Handler, Reply, Timestamp, Writer};
 
 /// Days from 1970-01-01 to the first day of `year`, counted year by year in groups: no library.
 fn days_before_year(year: i64) -> i64 {
@@ -651,4 +653,58 @@ fn a_date_that_does_not_exist_cannot_be_made() {
     ] {
         assert_eq!(CivilTime::new(year, month, day, hour, minute, second), None);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 20 } else { 2_000 }))]
+
+    #[test]
+    fn a_time_that_ctime_can_write_is_the_same_in_chrono_and_back(second in -62_135_596_800..253_402_300_800_i64, nanosecond in 0..2_000_000_000_u32) {
+        let whole = DateTime::from_timestamp(second, 0).unwrap().naive_utc();
+        let time = CivilTime::try_from(whole).unwrap();
+        prop_assert_eq!(time.to_string(), ctime(second));
+        prop_assert_eq!(NaiveDateTime::from(time), whole);
+        // A fraction, or a leap second, is cut off.
+        if let Some(fraction) = whole.with_nanosecond(nanosecond) {
+            prop_assert_eq!(CivilTime::try_from(fraction), Ok(time));
+        }
+    }
+}
+
+#[test]
+fn a_year_that_ctime_cannot_write_is_an_error() {
+    for (year, written) in [
+        (-1, false),
+        (0, false),
+        (1, true),
+        (9_999, true),
+        (10_000, false),
+    ] {
+        let time = NaiveDate::from_ymd_opt(year, 1, 1)
+            .unwrap()
+            .and_hms_opt(0, 0, 0)
+            .unwrap();
+        let error = (!written).then_some(CtimeError::YearOutOfRange);
+        assert_eq!(CivilTime::try_from(time).err(), error, "{year}");
+    }
+}
+
+#[test]
+fn a_buffer_of_bytes_is_an_answer() {
+    let context = Context::new(
+        &Meta::new("192.0.2.1:7".parse().unwrap()),
+        Timestamp::system(),
+    );
+    let mut outbox = Outbox::new(16, 64);
+    let mut answer = |handler: &dyn Handler<Raw>, request: &[u8]| {
+        let mut reply = Reply::new(&Raw, request, &context, &mut outbox);
+        handler.handle(request, &context, &mut reply).unwrap();
+    };
+    answer(&|request: &[u8]| Bytes::copy_from_slice(request), b"a");
+    answer(
+        &|request: &[u8]| [BytesMut::from(request), BytesMut::from(&b"c"[..])],
+        b"b",
+    );
+    let sent: Vec<_> = outbox.iter().map(|datagram| datagram.bytes).collect();
+    assert_eq!(sent, [&b"a"[..], b"b", b"c"]);
 }

@@ -98,7 +98,7 @@ fn built(file: &str) -> Robot {
         let templates = strings(&rule["answer"]);
         let pattern = rule["pattern"].as_str().unwrap();
         let first = Rule::new(pattern, &templates[0]);
-        let mut rule_built = templates[1..].iter().fold(first, Rule::or);
+        let mut rule_built = templates[1..].iter().fold(first, Rule::or_template);
         if rule
             .get("anywhere")
             .is_some_and(|anywhere| anywhere.as_bool().unwrap())
@@ -207,7 +207,7 @@ proptest! {
             let (pattern_string, answer) = (strings(&[pattern]), strings(&templates));
             writeln!(file, "[[rule]]\npattern = {pattern_string}\nanswer = {answer}").unwrap();
             let first = Rule::new(pattern, templates[0]);
-            let mut rule = templates[1..].iter().fold(first, |rule, template| rule.or(*template));
+            let mut rule = templates[1..].iter().fold(first, |rule, template| rule.or_template(*template));
             if let Some(anywhere) = anywhere {
                 writeln!(file, "anywhere = {anywhere}").unwrap();
                 rule = if anywhere { rule.anywhere() } else { rule };

@@ -20,7 +20,7 @@ fn answer(robot: &Robot, request: &str) -> String {
 /// A rule that answers with the number of the template.
 fn numbered(pattern: &str, templates: usize) -> Rule {
     (1..templates).fold(Rule::new(pattern, "0"), |rule, number| {
-        rule.or(number.to_string())
+        rule.or_template(number.to_string())
     })
 }
 
@@ -94,8 +94,8 @@ fn every_template_has_its_turn_and_a_retransmission_gets_the_same_answer() {
 #[test]
 fn each_template_has_groups_of_its_own() {
     let rule = Rule::new("(?<a>.)(?:([^-])|-)(.)?", "{1}")
-        .or("{2}{~3}")
-        .or("{a}{3}{2}{0}");
+        .or_template("{2}{~3}")
+        .or_template("{a}{3}{2}{0}");
     let robot = Robot::builder()
         .rules([rule])
         .reflect("x", "y")
@@ -290,7 +290,7 @@ fn a_bad_reflection_is_an_error_with_its_words() {
         (true, "ab{~}"),
         (true, "ab{~~0}"),
     ] {
-        let builder = Robot::builder().rules([Rule::new("a", "fine").or(template)]);
+        let builder = Robot::builder().rules([Rule::new("a", "fine").or_template(template)]);
         let builder = if reflections {
             builder.reflect("a", "b")
         } else {
@@ -609,7 +609,7 @@ fn a_pattern_that_would_take_too_much_memory_is_an_error() {
 #[test]
 fn an_answer_that_is_too_long_is_replaced_by_the_first_fallback() {
     let robot = Robot::builder()
-        .rules([Rule::new("(.+)", "{1}{1}{1}").or("{1}{1}{1}{1}")])
+        .rules([Rule::new("(.+)", "{1}{1}{1}").or_template("{1}{1}{1}{1}")])
         .fallback("first")
         .fallback("second")
         .build()

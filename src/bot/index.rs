@@ -47,7 +47,7 @@ impl Index {
         let mut always = vec![0; rules.len().div_ceil(64)].into_boxed_slice();
         let [mut heads, mut parts] = [const { Vec::<(&[u8], usize)>::new() }; 2];
         for (rule, needed) in rules.iter().enumerate() {
-            match needed.iter().min_by_key(|needed| needed.burden(&sharing)) {
+            match needed.iter().min_by_key(|needed| needed.cost(&sharing)) {
                 Some(best) => {
                     let pairs = if best.at_start {
                         &mut heads
@@ -177,8 +177,8 @@ impl Needed {
 
     /// How many rules are asked in vain, roughly: as many as share a text, and more if it is so
     /// short that it is in every request. Looking in all of the request costs something, too.
-    fn burden(&self, sharing: &HashMap<&[u8], usize>) -> usize {
-        let burdens = self.literals.iter().map(|literal| {
+    fn cost(&self, sharing: &HashMap<&[u8], usize>) -> usize {
+        let costs = self.literals.iter().map(|literal| {
             let weight = match (self.at_start, literal.len()) {
                 (true, _) => 1,
                 (false, 1) => 16,
@@ -187,7 +187,7 @@ impl Needed {
             };
             weight * sharing[literal.as_slice()]
         });
-        burdens.max().unwrap_or(usize::MAX)
+        costs.max().unwrap_or(usize::MAX)
     }
 }
 

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
 
 use regex_automata::util::primitives::NonMaxUsize;
 use regex_automata::{Anchored, Input, PatternID, meta};
-use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
+use regex_syntax::hir::{Hir, HirKind};
+
+use super::fast_match::{LiteralClassRun, parts};
 
 /// A regular expression that matches at the very beginning, or anywhere.
 #[derive(Clone)]
@@ -13,7 +14,7 @@ pub(super) struct Pattern {
     anywhere: bool,
     regex: meta::Regex,
     /// Finds the same, for a pattern that is as simple as those of robots often are.
-    run: Option<Run>,
+    run: Option<LiteralClassRun>,
     /// Where each group lies, if that follows from where the whole match lies.
     margins: Vec<Option<Margins>>,
 }
@@ -23,7 +24,7 @@ impl Pattern {
     pub(super) fn new(
         source: &str,
         anywhere: bool,
-        limits: Limits,
+        limits: PatternLimits,
     ) -> Result<(Self, Hir), PatternError> {
         // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
         // alternation in it can reach beyond it.
@@ -49,7 +50,7 @@ impl Pattern {
         let pattern = Self {
             source: source.into(),
             anywhere,
-            run: Run::new(&hir).filter(|_| !anywhere),
+            run: LiteralClassRun::new(&hir).filter(|_| !anywhere),
             // `captures_len` leaves out groups that are repeated zero times, but not their numbers.
             margins: (0..regex.group_info().group_len(PatternID::ZERO))
                 .map(|group| known.get(&group).copied())
@@ -121,7 +122,7 @@ impl fmt::Debug for Pattern {
 
 /// How much memory a pattern may take.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct PatternLimits {
     pub(super) automaton_bytes: usize,
     /// For each direction of search, and each thread that searches at the same time.
     pub(super) cache_bytes: usize,
@@ -146,137 +147,6 @@ impl From<regex_syntax::Error> for PatternError {
             _ => (0, "no regular expression".to_owned()),
         };
         Self { offset, problem }
-    }
-}
-
-/// A pattern of the form `literal[class]+literal`, with `*` for `+`, a group around the middle and
-/// without one or both of the literals: `你(\D+)吗？`, `I am (.*)`.
-///
-/// An automaton takes its steps byte by byte, each of which depends on the one before. Looking for
-/// the bytes that can end the run does not, and takes less than half the time.
-#[derive(Clone)]
-struct Run {
-    prefix: String,
-    /// Whether the run may not be empty.
-    some: bool,
-    /// The characters that are not in the class, sorted.
-    outside: Box<[ClassUnicodeRange]>,
-    /// Whether a byte is the first of a character that is not in the class.
-    first_outside: [bool; 256],
-    /// For each such byte, which of the ranges have characters that begin with it: few, where a
-    /// search among all would take as long as the rest of the answer.
-    ranges_from: Box<[Range<usize>; 256]>,
-    suffix: String,
-}
-
-impl Run {
-    /// `None` if the pattern has another form.
-    fn new(hir: &Hir) -> Option<Self> {
-        let (prefix, rest) = split_literal(parts(hir))?;
-        let (middle, rest) = rest.split_first()?;
-        let (suffix, []) = split_literal(rest)? else {
-            return None;
-        };
-        let run = match middle.kind() {
-            HirKind::Capture(group) => group.sub.kind(),
-            other => other,
-        };
-        let HirKind::Repetition(run) = run else {
-            return None;
-        };
-        let HirKind::Class(Class::Unicode(class)) = run.sub.kind() else {
-            return None;
-        };
-        if run.min > 1 || run.max.is_some() || !run.greedy {
-            return None;
-        }
-        let mut outside = class.clone();
-        outside.negate();
-        let mut first_outside = [false; 256];
-        let mut ranges_from = Box::new([const { 0..0 }; 256]);
-        for (index, range) in outside.ranges().iter().enumerate() {
-            let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
-            for first in first(range.start())..=first(range.end()) {
-                let start = if first_outside[first] {
-                    ranges_from[first].start
-                } else {
-                    index
-                };
-                first_outside[first] = true;
-                ranges_from[first] = start..index + 1;
-            }
-        }
-        // In between lie bytes that are first in no character, but occur further on in many.
-        first_outside[0x80..0xc0].fill(false);
-        Some(Self {
-            prefix,
-            some: run.min == 1,
-            outside: outside.ranges().into(),
-            first_outside,
-            ranges_from,
-            suffix,
-        })
-    }
-
-    fn match_len(&self, text: &str) -> Option<usize> {
-        let rest = text.strip_prefix(self.prefix.as_str())?;
-        let longest = self.longest(rest);
-        let shortest = match rest.chars().next() {
-            Some(first) if self.some => first.len_utf8(),
-            None if self.some => return None,
-            _ => 0,
-        };
-        // The run is greedy: it ends at the last place where the suffix follows.
-        let end = rest.floor_char_boundary(longest + self.suffix.len());
-        let window = rest.get(shortest..end)?;
-        let after = if window.ends_with(self.suffix.as_str()) {
-            window.len()
-        } else {
-            window.rfind(self.suffix.as_str())? + self.suffix.len()
-        };
-        Some(self.prefix.len() + shortest + after)
-    }
-
-    /// The length of the run if nothing follows it.
-    fn longest(&self, text: &str) -> usize {
-        let mut len = 0;
-        while let Some(found) = text.as_bytes()[len..]
-            .iter()
-            .position(|byte| self.first_outside[usize::from(*byte)])
-        {
-            len += found;
-            let first = text.as_bytes()[len];
-            let next = text[len..].chars().next();
-            let Some(next) = next.filter(|c| !self.is_outside(first, *c)) else {
-                return len;
-            };
-            len += next.len_utf8();
-        }
-        text.len()
-    }
-
-    /// Whether a character, which begins with this byte, is not in the class.
-    fn is_outside(&self, first: u8, c: char) -> bool {
-        let ranges = &self.outside[self.ranges_from[usize::from(first)].clone()];
-        let at = ranges.partition_point(|range| range.end() < c);
-        ranges.get(at).is_some_and(|range| range.start() <= c)
-    }
-}
-
-/// The literal at the beginning, which may be empty, and what follows.
-fn split_literal(parts: &[Hir]) -> Option<(String, &[Hir])> {
-    match parts.split_first() {
-        Some((first, rest)) if let HirKind::Literal(literal) = first.kind() => {
-            Some((str::from_utf8(&literal.0).ok()?.to_owned(), rest))
-        }
-        _ => Some((String::new(), parts)),
-    }
-}
-
-fn parts(hir: &Hir) -> &[Hir] {
-    match hir.kind() {
-        HirKind::Concat(parts) => parts,
-        _ => std::slice::from_ref(hir),
     }
 }
 

@@ -110,12 +110,12 @@ impl Reflection {
         for (at, c) in text.char_indices() {
             let child = node.child(folded(c));
             if let Some(index) = node.replacement
-                && !goes_on(previous, Some(c))
+                && !is_same_word(previous, Some(c))
             {
                 longest = Some((at, &self.replacements[index]));
             }
             node = match child {
-                Some(_) if at == 0 && goes_on(before, Some(c)) => return None,
+                Some(_) if at == 0 && is_same_word(before, Some(c)) => return None,
                 Some(child) => &self.nodes[child],
                 None => return longest,
             };
@@ -183,7 +183,7 @@ fn folded(c: char) -> char {
 }
 
 /// Whether a word goes on from one character to the next.
-fn goes_on(before: Option<char>, next: Option<char>) -> bool {
+fn is_same_word(before: Option<char>, next: Option<char>) -> bool {
     before.is_some_and(is_in_spaced_word) && next.is_some_and(is_in_spaced_word)
 }
 

@@ -18,7 +18,7 @@
 ///
 /// let robot = Robot::builder()
 ///     .rules([
-///         Rule::new("(?i)hello|hi", "Hello. What is on your mind?").or("Hi there."),
+///         Rule::new("(?i)hello|hi", "Hello. What is on your mind?").or_template("Hi there."),
 ///         Rule::new(r"(?i)\bmy (?<who>mother|father)\b", "Tell me about your {who}.").anywhere(),
 ///     ])
 ///     .build()?;
@@ -66,14 +66,14 @@ impl Rule {
     /// ```
     /// use rejoinder::bot::{Robot, Rule};
     ///
-    /// let rule = Rule::new("(?i)h(i|ello)", "Hello.").or("Hi there.").or("Good day.");
+    /// let rule = Rule::new("(?i)h(i|ello)", "Hello.").or_template("Hi there.").or_template("Good day.");
     /// let robot = Robot::builder().rules([rule]).build()?;
     /// assert_eq!(robot.answer("hi").to_string(), "Hello.");
     /// assert_eq!(robot.answer("hi").to_string(), "Hello.");
     /// assert_eq!(robot.answer("hello").to_string(), "Good day.");
     /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
-    pub fn or(mut self, template: impl Into<String>) -> Self {
+    pub fn or_template(mut self, template: impl Into<String>) -> Self {
         self.templates.push(template.into());
         self
     }
