@@ -1,18 +1,27 @@
 //! Robots: handlers made of rules.
 
 mod answer;
+mod automata;
+mod budget;
 mod builder;
+mod dfa;
 mod error;
 mod fast_match;
 #[cfg(feature = "rules")]
 mod file;
+mod flags;
+mod given;
+mod groups;
 mod index;
 mod pattern;
+mod pike_vm;
 mod reflection;
 mod robot;
 mod rule;
+mod rule_pattern;
 mod substitution;
 mod template;
+mod warning;
 mod zurich;
 
 pub use self::answer::RobotAnswer;
@@ -22,4 +31,6 @@ pub use self::error::RuleError;
 pub use self::file::{RuleFileError, RuleFileProblem};
 pub use self::robot::Robot;
 pub use self::rule::Rule;
+pub use self::rule_pattern::RulePattern;
+pub use self::warning::{RuleProblem, RuleWarning};
 pub use self::zurich::zurich;

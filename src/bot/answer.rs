@@ -1,14 +1,18 @@
 use std::cell::Cell;
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use siphasher::sip::SipHasher24;
 
-use super::pattern::Groups;
+use super::budget::{Budget, Exhausted};
+use super::groups::Groups;
+use super::pattern::Found;
 use super::robot::{CompiledRule, Robot};
 use super::substitution::{Substituting, Substitutions};
-use super::template::{Piece, Template};
+use super::template::{Needs, Piece, Template};
 use crate::codec::Codec;
 use crate::handler::{Context, Handler, Reply, ReplyError};
+use crate::transport::MAX_DATAGRAM_BYTES;
 
 impl Robot {
     /// Answers a request. Nothing is put together before the answer is displayed.
@@ -19,23 +23,72 @@ impl Robot {
     /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn answer<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
-        let ask = |rule| Match::find(rule, request);
+        let mut budget = Budget::for_request(request.len());
+        match self.match_rule(request, &mut budget) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => self.fall_back(request),
+            Err(Exhausted) => {
+                self.exhausted.fetch_add(1, Ordering::Relaxed);
+                RobotAnswer {
+                    is_exhausted: true,
+                    ..self.fall_back(request)
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn match_rule<'a>(
+        &'a self,
+        request: &'a str,
+        budget: &mut Budget,
+    ) -> Result<Option<RobotAnswer<'a>>, Exhausted> {
         let matched = match &self.index {
-            Some(index) => index.find(request, |rule| ask(&self.rules[rule])),
-            None => self.rules.iter().find_map(ask),
+            Some(index) => index.find(request, budget, |rule, budget| {
+                Match::find(&self.rules[rule], request, budget)
+            })?,
+            None => self.first_match(request, budget)?,
         };
-        let templates = match &matched {
-            Some(matched) => &matched.rule.templates,
-            None => &self.fallbacks,
+        let Some(matched) = matched else {
+            return Ok(None);
         };
+        let template = one_of(&matched.rule.templates, request);
+        let mut answer = RobotAnswer {
+            robot: self,
+            request,
+            template,
+            matched: Some(matched),
+            computed: None,
+            is_exhausted: false,
+        };
+        if template.needs > Needs::Nothing {
+            answer.locate(budget)?;
+        }
+        Ok(Some(answer))
+    }
+
+    #[inline]
+    fn first_match<'a>(
+        &'a self,
+        request: &str,
+        budget: &mut Budget,
+    ) -> Result<Option<Match<'a>>, Exhausted> {
+        for rule in &self.rules {
+            if let Some(matched) = Match::find(rule, request, budget)? {
+                return Ok(Some(matched));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fall_back<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
         RobotAnswer {
             robot: self,
             request,
-            template: match templates.as_slice() {
-                [only] => only,
-                several => chosen(several, request),
-            },
-            matched,
+            template: one_of(&self.fallbacks, request),
+            matched: None,
+            computed: None,
+            is_exhausted: false,
         }
     }
 
@@ -51,7 +104,17 @@ impl Robot {
             request: "",
             template: &self.fallbacks[0],
             matched: None,
+            computed: None,
+            is_exhausted: false,
         }
+    }
+}
+
+#[inline]
+fn one_of<'a>(templates: &'a [Template], request: &str) -> &'a Template {
+    match templates {
+        [only] => only,
+        several => chosen(several, request),
     }
 }
 
@@ -73,7 +136,13 @@ where
         _: &Context,
         reply: &mut Reply<'_, C>,
     ) -> Result<(), ReplyError> {
-        match reply.send(&self.answer(request)) {
+        let answer = self.answer(request);
+        let sent = if answer.most_bytes() <= MAX_DATAGRAM_BYTES {
+            reply.send(&answer)
+        } else {
+            reply.send(&Limited(&answer))
+        };
+        match sent {
             Ok(()) => Ok(()),
             // What is repeated and substituted can be longer than the request was.
             Err(ReplyError::TooLong(_)) => reply.send(&self.fallback()),
@@ -90,24 +159,31 @@ where
 /// assert_eq!(format!("{answer}"), "【机器人】小Zurich 爱自己!");
 /// ```
 pub struct RobotAnswer<'a> {
-    pub(super) robot: &'a Robot,
-    pub(super) request: &'a str,
-    pub(super) template: &'a Template,
-    pub(super) matched: Option<Match<'a>>,
+    robot: &'a Robot,
+    request: &'a str,
+    template: &'a Template,
+    matched: Option<Match<'a>>,
+    /// What a function of the caller has made.
+    computed: Option<String>,
+    is_exhausted: bool,
 }
 
 /// Which rule matches, and what.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Match<'a> {
-    pub(super) rule: &'a CompiledRule,
-    start: usize,
-    end: usize,
+struct Match<'a> {
+    rule: &'a CompiledRule,
+    found: Found,
 }
 
 impl<'a> Match<'a> {
-    pub(super) fn find(rule: &'a CompiledRule, request: &str) -> Option<Self> {
-        let (start, end) = rule.pattern.find(request)?;
-        Some(Self { rule, start, end })
+    #[inline]
+    fn find(
+        rule: &'a CompiledRule,
+        request: &str,
+        budget: &mut Budget,
+    ) -> Result<Option<Self>, Exhausted> {
+        let found = rule.pattern.find(request, budget)?;
+        Ok(found.map(|found| Self { rule, found }))
     }
 }
 
@@ -123,6 +199,15 @@ impl RobotAnswer<'_> {
         self.matched.map(|matched| matched.rule.number)
     }
 
+    /// Whether a fallback answers because the search for a rule took too much work.
+    ///
+    /// ```
+    /// assert!(!rejoinder::bot::zurich().answer("你好吗？").is_exhausted());
+    /// ```
+    pub fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
     /// The answer as it was before the substitutions.
     ///
     /// ```
@@ -131,11 +216,82 @@ impl RobotAnswer<'_> {
     /// assert_eq!(answer.before_substitution().to_string(), "【机器人】小Zurich 爱我!");
     /// ```
     pub fn before_substitution(&self) -> impl fmt::Display {
-        fmt::from_fn(|f| self.write(None, f))
+        struct Before<'a>(&'a RobotAnswer<'a>);
+
+        impl fmt::Display for Before<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write_pieces(None, f)
+            }
+        }
+
+        Before(self)
+    }
+
+    /// Finds out what the template needs of the match, within the budget.
+    fn locate(&mut self, budget: &mut Budget) -> Result<(), Exhausted> {
+        let Some(Match { rule, found }) = &mut self.matched else {
+            return Ok(());
+        };
+        let pattern = &rule.pattern;
+        found.start = Some(pattern.start(self.request, *found, budget)?);
+        budget.spend(self.template.steps_per_byte * found.searched as u64)?;
+        match self.template.needs {
+            Needs::Nothing | Needs::Start => Ok(()),
+            Needs::Groups(last) => pattern.spend_for_groups(self.request, *found, last, budget),
+            Needs::Computed => {
+                self.computed = self.compute();
+                Ok(())
+            }
+        }
+    }
+
+    #[cold]
+    fn compute(&self) -> Option<String> {
+        let Match { rule, found } = self.matched?;
+        let captures = rule
+            .pattern
+            .given()?
+            .captures(&self.request[..found.searched])?;
+        match self.template.pieces.as_slice() {
+            [Piece::Computed(compute)] => Some(compute.call(&captures)),
+            _ => None,
+        }
+    }
+
+    /// How long the answer is at most, in bytes; often it is much shorter.
+    fn most_bytes(&self) -> usize {
+        let captured = self.template.captures.saturating_mul(self.request.len());
+        let computed = self.computed.as_ref().map_or(0, String::len);
+        let growing = captured.saturating_add(computed);
+        let literal = self.template.literal_bytes;
+        literal
+            .saturating_add(growing)
+            .saturating_mul(self.robot.growth)
+    }
+
+    /// Writes the answer.
+    #[inline]
+    fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        match &self.robot.substitutions {
+            // What is to be replaced may begin in one piece and end in another.
+            Some(substitutions) if !substitutions.single_chars => {
+                self.write_whole(substitutions, out)
+            }
+            substitutions => self.write_pieces(substitutions.as_ref(), out),
+        }
+    }
+
+    fn write_whole(&self, substitutions: &Substitutions, out: &mut impl fmt::Write) -> fmt::Result {
+        let mut whole = WHOLE_ANSWER.take();
+        whole.clear();
+        self.write_pieces(None, &mut whole)?;
+        let result = substitutions.write(&whole, out);
+        WHOLE_ANSWER.set(whole);
+        result
     }
 
     /// Writes the pieces one by one, each after these substitutions.
-    fn write(
+    fn write_pieces(
         &self,
         substitutions: Option<&Substitutions>,
         out: &mut impl fmt::Write,
@@ -149,6 +305,13 @@ impl RobotAnswer<'_> {
                     Some(_) => substituted,
                     None => plain,
                 }),
+                Piece::Computed(_) => {
+                    let text = self.computed.as_deref().unwrap_or_default();
+                    match substitutions {
+                        None => out.write_str(text),
+                        Some(substitutions) => substitutions.write(text, out),
+                    }
+                }
                 Piece::Capture { group, reflected } => {
                     let text = self.captured(*group, &mut groups);
                     let reflection = self.robot.reflection.as_ref().filter(|_| *reflected);
@@ -167,16 +330,22 @@ impl RobotAnswer<'_> {
     /// What a group matched. Where it lies may follow from where the match lies. Only if not, the
     /// `groups` are searched, which takes several times as long.
     fn captured<'g>(&'g self, group: usize, groups: &mut Option<Groups<'g>>) -> &'g str {
-        let Some(Match { rule, start, end }) = self.matched else {
+        let Some(Match { rule, found }) = self.matched else {
             return "";
         };
         let pattern = &rule.pattern;
         match pattern.margins(group) {
-            Some(margins) => margins.within(&self.request[start..end]),
+            Some(margins) => {
+                let start = found.start.unwrap_or_default();
+                margins.within(&self.request[start..found.end])
+            }
             None => groups
                 .get_or_insert_with(|| {
-                    let last = self.template.captures().max().unwrap_or(group);
-                    pattern.groups(self.request, start, last)
+                    let last = match self.template.needs {
+                        Needs::Groups(last) => last,
+                        _ => group,
+                    };
+                    pattern.groups(self.request, found, last)
                 })
                 .get(group),
         }
@@ -185,18 +354,7 @@ impl RobotAnswer<'_> {
 
 impl fmt::Display for RobotAnswer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.robot.substitutions {
-            // What is to be replaced may begin in one piece and end in another.
-            Some(substitutions) if !substitutions.single_chars => {
-                let mut whole = WHOLE_ANSWER.take();
-                whole.clear();
-                self.write(None, &mut whole)?;
-                let result = substitutions.write(&whole, f);
-                WHOLE_ANSWER.set(whole);
-                result
-            }
-            substitutions => self.write(substitutions.as_ref(), f),
-        }
+        self.write(f)
     }
 }
 
@@ -206,6 +364,36 @@ impl fmt::Debug for RobotAnswer<'_> {
             .field("request", &self.request)
             .field("matched", &self.matched)
             .finish_non_exhaustive()
+    }
+}
+
+/// An answer of which no more is written than shows that it is too long for a datagram: what is repeated
+/// and replaced can be thousands of times as long as the request.
+struct Limited<'a>(&'a RobotAnswer<'a>);
+
+impl fmt::Display for Limited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Out<'o, 'f> {
+            out: &'o mut fmt::Formatter<'f>,
+            written: usize,
+        }
+
+        impl fmt::Write for Out<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                if self.written > MAX_DATAGRAM_BYTES {
+                    return Err(fmt::Error);
+                }
+                self.written += text.len();
+                self.out.write_str(text)
+            }
+        }
+
+        let mut out = Out { out: f, written: 0 };
+        let result = self.0.write(&mut out);
+        if out.written > MAX_DATAGRAM_BYTES {
+            return Ok(());
+        }
+        result
     }
 }
 

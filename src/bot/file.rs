@@ -10,6 +10,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::error::RuleError;
+use super::flags::Flags;
 use super::robot::Robot;
 use super::rule::Rule;
 use crate::escape::Escaped;
@@ -171,6 +172,19 @@ struct RuleEntry {
     answer: Texts,
     #[serde(default)]
     anywhere: bool,
+    #[serde(default)]
+    case_insensitive: bool,
+    #[serde(default)]
+    multi_line: bool,
+    #[serde(default)]
+    dot_matches_new_line: bool,
+    #[serde(default)]
+    crlf: bool,
+    #[serde(default)]
+    ignore_whitespace: bool,
+    #[serde(default)]
+    swap_greed: bool,
+    unicode: Option<bool>,
 }
 
 /// A text, or several.
@@ -195,6 +209,10 @@ impl RuleSet {
                 offset,
                 ..
             } => place_in_string(file, &self.rule[rule - 1].answer.0[template - 1], *offset),
+            RuleError::TooManyRules { rule, .. } => {
+                let last = self.rule.get(rule.saturating_sub(1));
+                last.map_or(0, |rule| rule.pattern.span().start)
+            }
             RuleError::Substitution { from, .. } => key(&self.substitute, from),
             RuleError::Reflection { from, .. } => key(&self.reflect, from),
         }
@@ -203,15 +221,25 @@ impl RuleSet {
 
 impl RuleEntry {
     fn rule(&self) -> Rule {
-        Rule {
-            pattern: self.pattern.get_ref().clone(),
-            templates: self
-                .answer
-                .0
-                .iter()
-                .map(|text| text.get_ref().clone())
-                .collect(),
-            anywhere: self.anywhere,
+        let mut templates = self.answer.0.iter().map(|text| text.get_ref().as_str());
+        let first = templates
+            .next()
+            .expect("an array of answers has one at least");
+        let mut rule = templates.fold(Rule::new(self.pattern.get_ref(), first), Rule::or_template);
+        rule.anywhere = self.anywhere;
+        rule.flags = self.flags();
+        rule
+    }
+
+    fn flags(&self) -> Flags {
+        Flags {
+            case_insensitive: self.case_insensitive,
+            multi_line: self.multi_line,
+            dot_matches_new_line: self.dot_matches_new_line,
+            crlf: self.crlf,
+            ignore_whitespace: self.ignore_whitespace,
+            swap_greed: self.swap_greed,
+            unicode: self.unicode.unwrap_or(true),
         }
     }
 }
