@@ -28,7 +28,7 @@ pub use self::answer::RobotAnswer;
 pub use self::builder::RobotBuilder;
 pub use self::error::RuleError;
 #[cfg(feature = "rules")]
-pub use self::file::{RuleFileError, RuleFileProblem};
+pub use self::file::{RuleFile, RuleFileError, RuleFileProblem};
 pub use self::robot::Robot;
 pub use self::rule::Rule;
 pub use self::rule_pattern::RulePattern;

@@ -610,11 +610,14 @@ fn a_pattern_that_would_take_too_much_memory_is_an_error() {
     }
     // Neither may many do together what one may not.
     let rules = (0..200).map(|number| Rule::new(format!(r"{number}\w{{100}}"), ""));
-    let error = Robot::builder().rules(rules).build().unwrap_err();
+    let error = Robot::builder().rules(rules.clone()).build().unwrap_err();
     assert!(
-        matches!(&error, RuleError::Pattern { rule: 10.., problem, .. } if problem.contains("bytes")),
+        matches!(error, RuleError::TooManyRules { rule: 10.., bytes, limit } if bytes > limit),
         "{error}"
     );
+    assert!(error.to_string().contains("memory_limit"), "{error}");
+    let allowed = Robot::builder().rules(rules.take(40)).memory_limit(1 << 30);
+    assert!(allowed.build().unwrap().memory_bytes() > 64 << 20);
 }
 
 #[test]
