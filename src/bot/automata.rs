@@ -22,13 +22,18 @@ pub(super) struct Automata {
 }
 
 impl Automata {
-    pub(super) fn new(nfa: NFA, hir: &Hir, anywhere: bool) -> Result<Self, thompson::BuildError> {
+    pub(super) fn new(
+        nfa: NFA,
+        hir: &Hir,
+        anywhere: bool,
+        max_table_bytes: usize,
+    ) -> Result<Self, thompson::BuildError> {
         let properties = hir.properties();
         let (min, max) = (properties.minimum_len(), properties.maximum_len());
         let config = BoundedBacktracker::config().visited_capacity(MAX_VISITED.div_ceil(8));
         let mut builder = BoundedBacktracker::builder();
         Ok(Self {
-            dfa: Dfa::new(hir, anywhere),
+            dfa: Dfa::new(hir, anywhere, max_table_bytes),
             match_bytes: min.filter(|_| min == max),
             backtracker: builder.configure(config).build_from_nfa(nfa)?,
         })

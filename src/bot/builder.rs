@@ -6,7 +6,7 @@ use regex_syntax::hir::Hir;
 use super::error::RuleError;
 use super::fast_match::Classes;
 use super::index::{Index, Needed};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, PatternLimits};
 use super::reflection::Reflection;
 use super::robot::{CompiledRule, Robot};
 use super::rule::{Rule, RuleAnswer};
@@ -188,9 +188,13 @@ impl RobotBuilder {
         let mut needed = Vec::with_capacity(self.rules.len());
         let mut classes = Classes::default();
         let mut bytes = 0;
+        let limits = PatternLimits {
+            automaton_bytes: MAX_RULE_BYTES,
+            table_bytes: (MAX_TABLES_BYTES / self.rules.len().max(1)).min(MAX_TABLE_BYTES),
+        };
         for (rule, number) in self.rules.iter().zip(1..) {
             let (mut compiled, hir) =
-                CompiledRule::new(number, rule, reflection.is_some(), &mut classes)?;
+                CompiledRule::new(number, rule, reflection.is_some(), limits, &mut classes)?;
             for template in &mut compiled.templates {
                 template.substitute(substitutions.as_ref());
             }
@@ -283,10 +287,11 @@ impl CompiledRule {
         number: usize,
         rule: &Rule,
         has_reflections: bool,
+        limits: PatternLimits,
         classes: &mut Classes,
     ) -> Result<(Self, Option<Hir>), RuleError> {
         let source = &rule.pattern.0;
-        let pattern = Pattern::new(source, rule.flags, rule.anywhere, MAX_RULE_BYTES, classes);
+        let pattern = Pattern::new(source, rule.flags, rule.anywhere, limits, classes);
         let (pattern, hir) = pattern.map_err(|error| RuleError::Pattern {
             rule: number,
             offset: error.offset,
@@ -331,3 +336,7 @@ const MANY_RULES: usize = 8;
 const MAX_RULE_BYTES: usize = 10 << 20;
 /// What all rules may take together, if nothing else is asked for.
 const DEFAULT_MEMORY_BYTES: usize = 64 << 20;
+/// The tables of all rules together ...
+const MAX_TABLES_BYTES: usize = 32 << 20;
+/// ... and that of one, which has some 130 states then, if the pattern has many classes of bytes.
+const MAX_TABLE_BYTES: usize = 64 << 10;

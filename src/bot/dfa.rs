@@ -32,7 +32,7 @@ pub(super) enum Search {
 
 impl Dfa {
     /// `None` if the table would be too large, also if it is for texts of ASCII only.
-    pub(super) fn new(hir: &Hir, anywhere: bool) -> Option<Self> {
+    pub(super) fn new(hir: &Hir, anywhere: bool, max_bytes: usize) -> Option<Self> {
         // Whole characters, so that an empty match does not split one.
         let skipped = anywhere.then(|| {
             Hir::repetition(Repetition {
@@ -57,8 +57,8 @@ impl Dfa {
             .accelerate(false)
             // On texts of ASCII; at other characters, the search gives up.
             .unicode_word_boundary(true)
-            .dfa_size_limit(Some(MAX_TABLE_BYTES))
-            .determinize_size_limit(Some(2 * MAX_TABLE_BYTES));
+            .dfa_size_limit(Some(max_bytes))
+            .determinize_size_limit(Some(2 * max_bytes));
         let ascii = || (0x80..=0xff).fold(full.clone(), |config, byte| config.quit(byte, true));
         let table = Self::table(&nfa, full.clone()).or_else(|| Self::table(&nfa, ascii()))?;
         let at_start = start::Config::new().anchored(Anchored::Yes);
@@ -104,7 +104,5 @@ impl Dfa {
     }
 }
 
-/// A table of this size has about 130 states of a pattern with many classes of bytes.
-const MAX_TABLE_BYTES: usize = 64 << 10;
 /// Of an automaton that is larger, the table is, too; trying takes time.
 const MAX_NFA_BYTES: usize = 2 << 20;

@@ -49,12 +49,12 @@ impl Pattern {
         source: &Source,
         flags: Flags,
         anywhere: bool,
-        max_bytes: usize,
+        limits: PatternLimits,
         classes: &mut Classes,
     ) -> Result<(Self, Option<Hir>), PatternError> {
         match source {
             Source::Text(text) => {
-                let (pattern, hir) = Self::compile(text, flags, anywhere, max_bytes, classes)?;
+                let (pattern, hir) = Self::compile(text, flags, anywhere, limits, classes)?;
                 Ok((pattern, Some(hir)))
             }
             Source::Given(_) if flags != Flags::default() => Err(PatternError {
@@ -81,7 +81,7 @@ impl Pattern {
         text: &str,
         flags: Flags,
         anywhere: bool,
-        max_bytes: usize,
+        limits: PatternLimits,
         classes: &mut Classes,
     ) -> Result<(Self, Hir), PatternError> {
         let tree = ast::parse::ParserBuilder::new()
@@ -100,11 +100,11 @@ impl Pattern {
                 let config = NFA::config()
                     .utf8(true)
                     .which_captures(WhichCaptures::All)
-                    .nfa_size_limit(Some(max_bytes));
+                    .nfa_size_limit(Some(limits.automaton_bytes));
                 let mut compiler = NFA::compiler();
                 let nfa = compiler.configure(config).build_from_hir(&hir)?;
                 let groups = GroupTable::new(&hir, nfa.group_info());
-                let automata = Automata::new(nfa, &hir, anywhere)?;
+                let automata = Automata::new(nfa, &hir, anywhere, limits.table_bytes)?;
                 (Engine::Automata(Arc::new(automata)), groups)
             }
         };
@@ -254,6 +254,14 @@ impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Pattern").field(&self.source).finish()
     }
+}
+
+/// How much memory a pattern may take.
+#[derive(Clone, Copy)]
+pub(super) struct PatternLimits {
+    pub(super) automaton_bytes: usize,
+    /// For the table of a search. Where more were needed, the search takes longer.
+    pub(super) table_bytes: usize,
 }
 
 /// What is wrong with a pattern, and where, in bytes.
