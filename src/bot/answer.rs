@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use siphasher::sip::SipHasher24;
 
 use super::budget::{Budget, Exhausted};
+use super::fast_match::LiteralClassRun;
 use super::groups::Groups;
 use super::pattern::Found;
 use super::robot::{CompiledRule, Robot};
@@ -23,73 +24,51 @@ impl Robot {
     /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
     pub fn answer<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
-        let mut budget = Budget::for_request(request.len());
-        match self.match_rule(request, &mut budget) {
-            Ok(Some(answer)) => answer,
-            Ok(None) => self.fall_back(request),
-            Err(Exhausted) => {
-                self.exhausted.fetch_add(1, Ordering::Relaxed);
+        match self.single_run() {
+            Some((rule, run)) => {
+                let end = run.match_len(request);
                 RobotAnswer {
-                    is_exhausted: true,
-                    ..self.fall_back(request)
+                    robot: self,
+                    request,
+                    template: match end {
+                        Some(_) => one_of(&rule.templates, request),
+                        None => one_of(&self.fallbacks, request),
+                    },
+                    rule: end.map(|_| rule),
+                    found: Found::at_start(end.unwrap_or_default(), request.len()),
+                    computed: None,
+                    is_exhausted: false,
                 }
             }
+            None => self.answer_by_search(request),
         }
     }
 
+    /// The one rule, if it is so simple that it cannot use up the budget: that of 小Zurich.
+    ///
+    /// It does not need the search for all the others, in which an answer is put together bit by bit. To move
+    /// what was just written in parts of another size makes a processor wait for a fifth of 小Zurich's time.
     #[inline]
-    fn match_rule<'a>(
-        &'a self,
-        request: &'a str,
-        budget: &mut Budget,
-    ) -> Result<Option<RobotAnswer<'a>>, Exhausted> {
-        let matched = match &self.index {
-            Some(index) => index.find(request, budget, |rule, budget| {
-                Match::find(&self.rules[rule], request, budget)
-            })?,
-            None => self.first_match(request, budget)?,
-        };
-        let Some(matched) = matched else {
-            return Ok(None);
-        };
-        let template = one_of(&matched.rule.templates, request);
-        let mut answer = RobotAnswer {
-            robot: self,
-            request,
-            template,
-            matched: Some(matched),
-            computed: None,
-            is_exhausted: false,
-        };
-        if template.needs > Needs::Nothing {
-            answer.locate(budget)?;
+    fn single_run(&self) -> Option<(&CompiledRule, &LiteralClassRun)> {
+        match self.rules.as_slice() {
+            [rule] if self.is_single_run => Some((rule, rule.pattern.run()?)),
+            _ => None,
         }
-        Ok(Some(answer))
     }
 
-    #[inline]
-    fn first_match<'a>(
-        &'a self,
-        request: &str,
-        budget: &mut Budget,
-    ) -> Result<Option<Match<'a>>, Exhausted> {
-        for rule in &self.rules {
-            if let Some(matched) = Match::find(rule, request, budget)? {
-                return Ok(Some(matched));
-            }
+    #[inline(never)]
+    fn answer_by_search<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
+        let mut answer = RobotAnswer::new(self, request);
+        let mut budget = Budget::for_request(request.len());
+        if answer.search(&mut budget).is_err() {
+            self.exhausted.fetch_add(1, Ordering::Relaxed);
+            answer.rule = None;
+            answer.is_exhausted = true;
         }
-        Ok(None)
-    }
-
-    fn fall_back<'a>(&'a self, request: &'a str) -> RobotAnswer<'a> {
-        RobotAnswer {
-            robot: self,
-            request,
-            template: one_of(&self.fallbacks, request),
-            matched: None,
-            computed: None,
-            is_exhausted: false,
+        if answer.rule.is_none() {
+            answer.template = one_of(&self.fallbacks, request);
         }
+        answer
     }
 
     /// The first fallback, which is the answer where any other would be too long.
@@ -99,14 +78,7 @@ impl Robot {
     /// assert_eq!(zurich.fallback().to_string(), zurich.answer("?").to_string());
     /// ```
     pub fn fallback(&self) -> RobotAnswer<'_> {
-        RobotAnswer {
-            robot: self,
-            request: "",
-            template: &self.fallbacks[0],
-            matched: None,
-            computed: None,
-            is_exhausted: false,
-        }
+        RobotAnswer::new(self, "")
     }
 }
 
@@ -162,28 +134,59 @@ pub struct RobotAnswer<'a> {
     robot: &'a Robot,
     request: &'a str,
     template: &'a Template,
-    matched: Option<Match<'a>>,
+    /// `None` if it is a fallback.
+    rule: Option<&'a CompiledRule>,
+    /// What the rule matches.
+    found: Found,
     /// What a function of the caller has made.
     computed: Option<String>,
     is_exhausted: bool,
 }
 
-/// Which rule matches, and what.
-#[derive(Clone, Copy, Debug)]
-struct Match<'a> {
-    rule: &'a CompiledRule,
-    found: Found,
-}
+impl<'a> RobotAnswer<'a> {
+    /// The first fallback, until something else is found.
+    fn new(robot: &'a Robot, request: &'a str) -> Self {
+        Self {
+            robot,
+            request,
+            template: &robot.fallbacks[0],
+            rule: None,
+            found: Found::default(),
+            computed: None,
+            is_exhausted: false,
+        }
+    }
 
-impl<'a> Match<'a> {
+    /// Finds the rule that answers, and what its template needs, within the budget.
     #[inline]
-    fn find(
-        rule: &'a CompiledRule,
-        request: &str,
-        budget: &mut Budget,
-    ) -> Result<Option<Self>, Exhausted> {
-        let found = rule.pattern.find(request, budget)?;
-        Ok(found.map(|found| Self { rule, found }))
+    fn search(&mut self, budget: &mut Budget) -> Result<(), Exhausted> {
+        let (robot, request, found) = (self.robot, self.request, &mut self.found);
+        self.rule = match &robot.index {
+            Some(index) => index.find(request, budget, |rule, budget| {
+                let rule = &robot.rules[rule];
+                let matches = rule.pattern.find(request, found, budget)?;
+                Ok(matches.then_some(rule))
+            })?,
+            None => {
+                let mut rules = robot.rules.iter();
+                loop {
+                    match rules.next() {
+                        Some(rule) if rule.pattern.find(request, found, budget)? => {
+                            break Some(rule);
+                        }
+                        Some(_) => {}
+                        None => break None,
+                    }
+                }
+            }
+        };
+        match self.rule {
+            Some(rule) => {
+                self.template = one_of(&rule.templates, request);
+                self.locate(budget)
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -196,7 +199,7 @@ impl RobotAnswer<'_> {
     /// assert_eq!(zurich.answer("你好！").rule(), None);
     /// ```
     pub fn rule(&self) -> Option<usize> {
-        self.matched.map(|matched| matched.rule.number)
+        self.rule.map(|rule| rule.number)
     }
 
     /// Whether a fallback answers because the search for a rule took too much work.
@@ -228,16 +231,27 @@ impl RobotAnswer<'_> {
     }
 
     /// Finds out what the template needs of the match, within the budget.
+    #[inline]
     fn locate(&mut self, budget: &mut Budget) -> Result<(), Exhausted> {
-        let Some(Match { rule, found }) = &mut self.matched else {
+        budget.spend(self.template.steps_per_byte * self.found.searched as u64)?;
+        match self.template.needs {
+            Needs::Nothing => Ok(()),
+            Needs::Start if self.found.is_start_known => Ok(()),
+            _ => self.locate_by_search(budget),
+        }
+    }
+
+    #[inline(never)]
+    fn locate_by_search(&mut self, budget: &mut Budget) -> Result<(), Exhausted> {
+        let Some(rule) = self.rule else {
             return Ok(());
         };
         let pattern = &rule.pattern;
-        found.start = Some(pattern.start(self.request, *found, budget)?);
-        budget.spend(self.template.steps_per_byte * found.searched as u64)?;
+        self.found.start = pattern.start(self.request, self.found, budget)?;
+        self.found.is_start_known = true;
         match self.template.needs {
             Needs::Nothing | Needs::Start => Ok(()),
-            Needs::Groups(last) => pattern.spend_for_groups(self.request, *found, last, budget),
+            Needs::Groups(last) => pattern.spend_for_groups(self.request, self.found, last, budget),
             Needs::Computed => {
                 self.computed = self.compute();
                 Ok(())
@@ -245,13 +259,9 @@ impl RobotAnswer<'_> {
         }
     }
 
-    #[cold]
     fn compute(&self) -> Option<String> {
-        let Match { rule, found } = self.matched?;
-        let captures = rule
-            .pattern
-            .given()?
-            .captures(&self.request[..found.searched])?;
+        let text = &self.request[..self.found.searched];
+        let captures = self.rule?.pattern.given()?.captures(text)?;
         match self.template.pieces.as_slice() {
             [Piece::Computed(compute)] => Some(compute.call(&captures)),
             _ => None,
@@ -312,8 +322,17 @@ impl RobotAnswer<'_> {
                         Some(substitutions) => substitutions.write(text, out),
                     }
                 }
-                Piece::Capture { group, reflected } => {
-                    let text = self.captured(*group, &mut groups);
+                Piece::Capture {
+                    group,
+                    margins,
+                    reflected,
+                } => {
+                    let text = match margins {
+                        Some(margins) => {
+                            margins.within(&self.request[self.found.start..self.found.end])
+                        }
+                        None => self.captured(*group, &mut groups),
+                    };
                     let reflection = self.robot.reflection.as_ref().filter(|_| *reflected);
                     match (reflection, substitutions) {
                         (None, None) => out.write_str(text),
@@ -327,28 +346,19 @@ impl RobotAnswer<'_> {
             })
     }
 
-    /// What a group matched. Where it lies may follow from where the match lies. Only if not, the
-    /// `groups` are searched, which takes several times as long.
+    /// What a group matched. To search the groups takes several times as long as the match did.
+    #[inline(never)]
     fn captured<'g>(&'g self, group: usize, groups: &mut Option<Groups<'g>>) -> &'g str {
-        let Some(Match { rule, found }) = self.matched else {
+        let Some(rule) = self.rule else {
             return "";
         };
-        let pattern = &rule.pattern;
-        match pattern.margins(group) {
-            Some(margins) => {
-                let start = found.start.unwrap_or_default();
-                margins.within(&self.request[start..found.end])
-            }
-            None => groups
-                .get_or_insert_with(|| {
-                    let last = match self.template.needs {
-                        Needs::Groups(last) => last,
-                        _ => group,
-                    };
-                    pattern.groups(self.request, found, last)
-                })
-                .get(group),
-        }
+        let last = match self.template.needs {
+            Needs::Groups(last) => last,
+            _ => group,
+        };
+        groups
+            .get_or_insert_with(|| rule.pattern.groups(self.request, self.found, last))
+            .get(group)
     }
 }
 
@@ -362,7 +372,8 @@ impl fmt::Debug for RobotAnswer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RobotAnswer")
             .field("request", &self.request)
-            .field("matched", &self.matched)
+            .field("rule", &self.rule())
+            .field("found", &self.found)
             .finish_non_exhaustive()
     }
 }

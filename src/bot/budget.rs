@@ -53,4 +53,4 @@ impl Budget {
 /// A millisecond at four nanoseconds a step: what a short request may take.
 const MIN_STEPS: u64 = 250_000;
 /// 50 ms for the longest request, which has 65,507 bytes.
-const STEPS_PER_BYTE: u64 = 190;
+pub(super) const STEPS_PER_BYTE: u64 = 190;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use regex_syntax::hir::Hir;
 
+use super::budget::STEPS_PER_BYTE;
 use super::error::RuleError;
 use super::fast_match::Classes;
 use super::index::{Index, Needed};
@@ -12,7 +13,7 @@ use super::robot::{CompiledRule, Robot};
 use super::rule::{Rule, RuleAnswer};
 use super::rule_pattern::RulePattern;
 use super::substitution::Substitutions;
-use super::template::{Template, TemplateError};
+use super::template::{Needs, Template, TemplateError};
 use super::warning::{RuleProblem, RuleWarning};
 
 impl Robot {
@@ -238,6 +239,7 @@ impl RobotBuilder {
         let substituting = substitutions.as_ref().map_or(1, Substitutions::growth);
         Ok(Robot {
             warnings: warnings(&self.rules, &rules),
+            is_single_run: is_single_run(&rules),
             rules,
             index,
             fallbacks,
@@ -247,6 +249,17 @@ impl RobotBuilder {
             memory_bytes: bytes,
             exhausted: Arc::default(),
         })
+    }
+}
+
+/// Whether there is one rule that takes few steps for each byte.
+fn is_single_run(rules: &[CompiledRule]) -> bool {
+    let cheap = |template: &Template| {
+        template.needs <= Needs::Start && template.steps_per_byte < STEPS_PER_BYTE
+    };
+    match rules {
+        [rule] => rule.pattern.run().is_some() && rule.templates.iter().all(cheap),
+        _ => false,
     }
 }
 

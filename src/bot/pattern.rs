@@ -34,13 +34,34 @@ enum Engine {
 }
 
 /// A match, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Found {
-    /// Where it begins, if that is known already.
-    pub(super) start: Option<usize>,
+    pub(super) start: usize,
+    /// Whether `start` says where it begins.
+    pub(super) is_start_known: bool,
     pub(super) end: usize,
     /// How much of the request was searched: all, or all but a line end.
     pub(super) searched: usize,
+}
+
+impl Found {
+    #[inline]
+    pub(super) fn at_start(end: usize, searched: usize) -> Self {
+        Self {
+            start: 0,
+            is_start_known: true,
+            end,
+            searched,
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, start: Option<usize>, end: usize, searched: usize) {
+        self.is_start_known = start.is_some();
+        self.start = start.unwrap_or_default();
+        self.end = end;
+        self.searched = searched;
+    }
 }
 
 impl Pattern {
@@ -145,56 +166,66 @@ impl Pattern {
         }
     }
 
-    /// The leftmost match, in the request or, if there is none, in what stands before its line end.
+    /// The search for a pattern of that form, if there is no second try for a `$`.
     #[inline]
-    pub(super) fn find(
-        &self,
-        request: &str,
-        budget: &mut Budget,
-    ) -> Result<Option<Found>, Exhausted> {
-        let found = self.find_in(request, budget)?;
-        if found.is_some() || !self.has_dollar {
-            return Ok(found);
-        }
-        match without_line_end(request) {
-            Some(line) => self.find_in(line, budget),
-            None => Ok(None),
+    pub(super) fn run(&self) -> Option<&LiteralClassRun> {
+        match &self.engine {
+            Engine::Run(run) if !self.has_dollar => Some(run),
+            _ => None,
         }
     }
 
-    #[inline]
-    fn find_in(&self, text: &str, budget: &mut Budget) -> Result<Option<Found>, Exhausted> {
-        let found = |start, end| Found {
-            start,
-            end,
-            searched: text.len(),
-        };
-        match &self.engine {
+    /// Finds the leftmost match, in the request or, if there is none, in what stands before its line end.
+    pub(super) fn find(
+        &self,
+        request: &str,
+        found: &mut Found,
+        budget: &mut Budget,
+    ) -> Result<bool, Exhausted> {
+        let matches = self.find_in(request, found, budget)?;
+        if matches || !self.has_dollar {
+            return Ok(matches);
+        }
+        match without_line_end(request) {
+            Some(line) => self.find_in(line, found, budget),
+            None => Ok(false),
+        }
+    }
+
+    fn find_in(
+        &self,
+        text: &str,
+        found: &mut Found,
+        budget: &mut Budget,
+    ) -> Result<bool, Exhausted> {
+        let matched = match &self.engine {
             Engine::Run(run) => {
                 budget.spend(text.len() as u64)?;
-                Ok(run.match_len(text).map(|end| found(Some(0), end)))
+                run.match_len(text).map(|end| (Some(0), end))
             }
             Engine::Literal(literal) if self.anywhere => {
                 budget.spend(2 * text.len() as u64)?;
                 let start = text.find(&**literal);
-                Ok(start.map(|start| found(Some(start), start + literal.len())))
+                start.map(|start| (Some(start), start + literal.len()))
             }
             Engine::Literal(literal) => {
                 budget.spend(literal.len() as u64)?;
                 let starts = text.starts_with(&**literal);
-                Ok(starts.then(|| found(Some(0), literal.len())))
+                starts.then_some((Some(0), literal.len()))
             }
-            Engine::Automata(automata) => {
-                let matched = automata.find(text, self.anywhere, budget)?;
-                Ok(matched.map(|(start, end)| found(start, end)))
-            }
+            Engine::Automata(automata) => automata.find(text, self.anywhere, budget)?,
             Engine::Given(given) => {
                 budget.spend(text.len() as u64)?;
                 let matched = given.regex().find(text);
                 let matched = matched.filter(|matched| self.anywhere || matched.start() == 0);
-                Ok(matched.map(|matched| found(Some(matched.start()), matched.end())))
+                matched.map(|matched| (Some(matched.start()), matched.end()))
             }
-        }
+        };
+        let Some((start, end)) = matched else {
+            return Ok(false);
+        };
+        found.set(start, end, text.len());
+        Ok(true)
     }
 
     /// Where a match begins of which the end was found.
@@ -204,12 +235,11 @@ impl Pattern {
         found: Found,
         budget: &mut Budget,
     ) -> Result<usize, Exhausted> {
-        match (found.start, &self.engine) {
-            (Some(start), _) => Ok(start),
-            (None, Engine::Automata(automata)) => {
+        match &self.engine {
+            Engine::Automata(automata) if !found.is_start_known => {
                 automata.start(&request[..found.searched], budget)
             }
-            (None, _) => unreachable!("the other engines find both ends"),
+            _ => Ok(found.start),
         }
     }
 
@@ -230,8 +260,7 @@ impl Pattern {
         let text = &request[..found.searched];
         match &self.engine {
             Engine::Automata(automata) => {
-                let start = found.start.unwrap_or_default();
-                automata.spend_for_groups(text, start..found.end, last, budget)
+                automata.spend_for_groups(text, found.start..found.end, last, budget)
             }
             _ => budget.spend(text.len() as u64),
         }
@@ -240,10 +269,9 @@ impl Pattern {
     /// Finds the groups up to number `last` of a match, whose start is known.
     pub(super) fn groups<'t>(&self, request: &'t str, found: Found, last: usize) -> Groups<'t> {
         let text = &request[..found.searched];
-        let start = found.start.unwrap_or_default();
         match &self.engine {
-            Engine::Automata(automata) => automata.groups(text, start..found.end, last),
-            Engine::Given(given) => given.groups(text, start, last),
+            Engine::Automata(automata) => automata.groups(text, found.start..found.end, last),
+            Engine::Given(given) => given.groups(text, found.start, last),
             // Their groups have margins, but for those that nothing is left of.
             Engine::Run(_) | Engine::Literal(_) => Groups::new(text, last),
         }

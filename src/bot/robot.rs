@@ -47,6 +47,8 @@ use super::warning::RuleWarning;
 #[derive(Clone, Debug)]
 pub struct Robot {
     pub(super) rules: Vec<CompiledRule>,
+    /// Whether there is one rule, which needs no search but [`Pattern::run`], and no budget.
+    pub(super) is_single_run: bool,
     /// `None` for few rules.
     pub(super) index: Option<Index>,
     /// At least one.

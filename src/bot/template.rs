@@ -1,3 +1,4 @@
+use super::groups::Margins;
 use super::pattern::Pattern;
 use super::rule::Compute;
 use super::substitution::Substitutions;
@@ -38,6 +39,8 @@ pub(super) enum Piece {
     Capture {
         /// The index of a capture group.
         group: usize,
+        /// Where it lies in every match, if that is known.
+        margins: Option<Margins>,
         reflected: bool,
     },
     /// What a function of the caller makes of the groups.
@@ -104,26 +107,30 @@ impl Template {
                 )));
             }
             push_literal(&mut pieces, &mut literal);
-            pieces.push(Piece::Capture { group, reflected });
+            pieces.push(Piece::Capture {
+                group,
+                margins: pattern.margins(group),
+                reflected,
+            });
         }
         literal.push_str(rest);
         push_literal(&mut pieces, &mut literal);
-        Ok(Self::new(pieces, |group| pattern.margins(group).is_some()))
+        Ok(Self::new(pieces))
     }
 
     /// A template without captures.
     pub(super) fn literal(text: &str) -> Self {
         let mut pieces = Vec::new();
         push_literal(&mut pieces, &mut text.to_owned());
-        Self::new(pieces, |_| true)
+        Self::new(pieces)
     }
 
     /// A template that is all computed.
     pub(super) fn computed(compute: Compute) -> Self {
-        Self::new(vec![Piece::Computed(compute)], |_| true)
+        Self::new(vec![Piece::Computed(compute)])
     }
 
-    fn new(pieces: Vec<Piece>, has_margins: impl Fn(usize) -> bool) -> Self {
+    fn new(pieces: Vec<Piece>) -> Self {
         let mut template = Self {
             pieces: Vec::new(),
             needs: Needs::Nothing,
@@ -138,10 +145,14 @@ impl Template {
                     Needs::Nothing
                 }
                 Piece::Computed(_) => Needs::Computed,
-                Piece::Capture { group, reflected } => {
+                Piece::Capture {
+                    group,
+                    margins,
+                    reflected,
+                } => {
                     template.captures += 1;
                     template.steps_per_byte += if *reflected { REFLECTING } else { COPYING };
-                    if has_margins(*group) {
+                    if margins.is_some() {
                         Needs::Start
                     } else {
                         Needs::Groups(*group)
