@@ -255,7 +255,7 @@ proptest! {
 /// parser has its own idea of the place.
 fn check_error(marked: &str, message: &str) {
     let (before, after) = marked.split_once('|').unwrap();
-    let error = Robot::from_toml(&format!("{before}{after}")).unwrap_err();
+    let error = Robot::from_toml(format!("{before}{after}")).unwrap_err();
     if message.is_empty() {
         return;
     }
@@ -498,9 +498,14 @@ fn rules_that_never_answer_are_warned_of_with_their_line() {
 #[test]
 #[cfg_attr(miri, ignore = "builds large automata")]
 fn too_many_rules_are_refused_where_they_become_too_many() {
-    let rules: String = (0..40)
-        .map(|number| format!("[[rule]]\npattern = '{number}\\w{{20}}'\nanswer = ''\n"))
-        .collect();
+    let mut rules = String::new();
+    for number in 0..40 {
+        writeln!(
+            rules,
+            "[[rule]]\npattern = '{number}\\w{{20}}'\nanswer = ''"
+        )
+        .unwrap();
+    }
     let file = RuleFile::parse(&rules).unwrap();
     assert_eq!(file.rules(), 40);
     let error = file.memory_limit(4 << 20).build().unwrap_err();

@@ -161,24 +161,17 @@ impl<'a> RobotAnswer<'a> {
     #[inline]
     fn search(&mut self, budget: &mut Budget) -> Result<(), Exhausted> {
         let (robot, request, found) = (self.robot, self.request, &mut self.found);
-        self.rule = match &robot.index {
-            Some(index) => index.find(request, budget, |rule, budget| {
-                let rule = &robot.rules[rule];
-                let matches = rule.pattern.find(request, found, budget)?;
-                Ok(matches.then_some(rule))
-            })?,
-            None => {
-                let mut rules = robot.rules.iter();
-                loop {
-                    match rules.next() {
-                        Some(rule) if rule.pattern.find(request, found, budget)? => {
-                            break Some(rule);
-                        }
-                        Some(_) => {}
-                        None => break None,
-                    }
-                }
-            }
+        let mut ask = |rule: &'a CompiledRule, budget: &mut Budget| {
+            let matches = rule.pattern.find(request, found, budget)?;
+            Ok(matches.then_some(rule))
+        };
+        self.rule = if let Some(index) = &robot.index {
+            index.find(request, budget, |rule, budget| {
+                ask(&robot.rules[rule], budget)
+            })?
+        } else {
+            let mut asked = robot.rules.iter().map(|rule| ask(rule, budget));
+            asked.find_map(Result::transpose).transpose()?
         };
         match self.rule {
             Some(rule) => {

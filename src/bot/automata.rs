@@ -27,7 +27,7 @@ impl Automata {
         hir: &Hir,
         anywhere: bool,
         max_table_bytes: usize,
-    ) -> Result<Self, thompson::BuildError> {
+    ) -> Result<Self, Box<thompson::BuildError>> {
         let properties = hir.properties();
         let (min, max) = (properties.minimum_len(), properties.maximum_len());
         let config = BoundedBacktracker::config().visited_capacity(MAX_VISITED.div_ceil(8));
@@ -35,7 +35,10 @@ impl Automata {
         Ok(Self {
             dfa: Dfa::new(hir, anywhere, max_table_bytes),
             match_bytes: min.filter(|_| min == max),
-            backtracker: builder.configure(config).build_from_nfa(nfa)?,
+            backtracker: builder
+                .configure(config)
+                .build_from_nfa(nfa)
+                .map_err(Box::new)?,
         })
     }
 

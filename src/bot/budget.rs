@@ -32,16 +32,12 @@ impl Budget {
 
     #[inline]
     pub(super) fn spend(&mut self, steps: u64) -> Result<(), Exhausted> {
-        match self.left.checked_sub(steps) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => {
-                self.left = 0;
-                Err(Exhausted)
-            }
-        }
+        let Some(left) = self.left.checked_sub(steps) else {
+            self.left = 0;
+            return Err(Exhausted);
+        };
+        self.left = left;
+        Ok(())
     }
 
     #[inline]

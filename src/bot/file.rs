@@ -248,6 +248,7 @@ struct RuleSet {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a rule")]
+#[expect(clippy::struct_excessive_bools, reason = "as the file has them")]
 struct RuleEntry {
     pattern: Spanned<String>,
     answer: Texts,

@@ -123,7 +123,10 @@ impl Pattern {
                     .which_captures(WhichCaptures::All)
                     .nfa_size_limit(Some(limits.automaton_bytes));
                 let mut compiler = NFA::compiler();
-                let nfa = compiler.configure(config).build_from_hir(&hir)?;
+                let nfa = compiler
+                    .configure(config)
+                    .build_from_hir(&hir)
+                    .map_err(Box::new)?;
                 let groups = GroupTable::new(&hir, nfa.group_info());
                 let automata = Automata::new(nfa, &hir, anywhere, limits.table_bytes)?;
                 (Engine::Automata(Arc::new(automata)), groups)
@@ -314,8 +317,8 @@ impl From<regex_syntax::Error> for PatternError {
     }
 }
 
-impl From<thompson::BuildError> for PatternError {
-    fn from(error: thompson::BuildError) -> Self {
+impl From<Box<thompson::BuildError>> for PatternError {
+    fn from(error: Box<thompson::BuildError>) -> Self {
         let problem = match error.size_limit() {
             Some(limit) => format!("its automaton takes more than {limit} bytes"),
             None => error.to_string(),
