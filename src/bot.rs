@@ -2,6 +2,7 @@
 
 mod answer;
 mod automata;
+mod boundary;
 mod budget;
 mod builder;
 mod dfa;

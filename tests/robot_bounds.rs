@@ -25,7 +25,9 @@ fn all_needed(count: usize, bytes: usize) -> String {
         write!(text, "ed {} ", number % count).unwrap();
         number += 1;
     }
-    text.truncate(text.floor_char_boundary(bytes));
+    while text.len() > bytes {
+        text.pop();
+    }
     text
 }
 

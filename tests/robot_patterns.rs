@@ -132,7 +132,8 @@ proptest! {
     ) {
         let regex = regex_with(&pattern, flags);
         let groups = regex.as_ref().map_or(1, Regex::captures_len);
-        let template: String = (0..groups).map(|group| format!("<{{{group}}}>")).collect();
+        let template: Vec<String> = (0..groups).map(|group| format!("<{{{group}}}>")).collect();
+        let template = template.concat();
         let rule = |pattern: RulePattern| {
             let rule = Rule::new(pattern, template.clone());
             if anywhere { rule.anywhere() } else { rule }
@@ -149,7 +150,8 @@ proptest! {
             let search = |text: &str| {
                 let captures = regex.captures(text).filter(|found| anywhere || found.get(0).is_some_and(|all| all.start() == 0))?;
                 let group = |group| captures.get(group).map_or("", |found| found.as_str());
-                Some((0..groups).map(|number| format!("<{}>", group(number))).collect::<String>())
+                let shown: Vec<String> = (0..groups).map(|number| format!("<{}>", group(number))).collect();
+                Some(shown.concat())
             };
             for text in &texts {
                 let line = text.strip_suffix('\n').filter(|_| pattern.contains('$'));

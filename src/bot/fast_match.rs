@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
 
+use super::boundary::floor_char_boundary;
+
 /// A pattern of the form `literal[class]+literal`, with `*` for `+`, a group around the middle and
 /// without one or both of the literals: `你(\D+)吗？`, `I am (.*)`.
 ///
@@ -78,7 +80,7 @@ impl LiteralClassRun {
             _ => 0,
         };
         // The run is greedy: it ends at the last place where the suffix follows.
-        let end = rest.floor_char_boundary(longest + self.suffix.len());
+        let end = floor_char_boundary(rest, longest + self.suffix.len());
         let window = rest.get(shortest..end)?;
         let after = if window.ends_with(&*self.suffix) {
             window.len()

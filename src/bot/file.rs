@@ -10,6 +10,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
 
 use self::place::{place_in_string, rule_at};
+use super::boundary::floor_char_boundary;
 use super::error::RuleError;
 use super::flags::Flags;
 use super::robot::Robot;
@@ -222,7 +223,7 @@ impl RuleFileError {
     }
 
     fn at(text: &str, offset: usize, problem: RuleFileProblem) -> Self {
-        let before = &text[..text.floor_char_boundary(offset)];
+        let before = &text[..floor_char_boundary(text, offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = &before[line_start..];
         Self {

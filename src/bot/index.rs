@@ -141,14 +141,14 @@ impl Literals {
         }
         pairs.sort_unstable();
         pairs.dedup();
-        let texts = pairs.chunk_by(|one, next| one.0 == next.0);
+        let texts = || pairs.chunk_by(|one, next| one.0 == next.0);
         let automaton = AhoCorasick::builder()
             .start_kind(start_kind)
-            .build(texts.clone().map(|same| same[0].0))
+            .build(texts().map(|same| same[0].0))
             .ok()?;
         Some(Some(Self {
             automaton,
-            rules: texts
+            rules: texts()
                 .map(|same| same.iter().map(|(_, rule)| *rule).collect())
                 .collect(),
         }))

@@ -224,4 +224,4 @@ impl Threads {
 }
 
 /// A visit of a state takes as long as so many steps of a table.
-const VISIT: u64 = 3;
+const VISIT: u64 = 4;
