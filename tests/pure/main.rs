@@ -17,8 +17,11 @@ mod gates;
 mod logging;
 mod production;
 mod robot;
+mod robot_bounds;
+mod robot_patterns;
 #[cfg(feature = "rules")]
 mod rule_files;
 mod rules;
 mod server_core;
 mod sim;
+mod swap;
