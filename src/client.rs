@@ -23,6 +23,8 @@ pub use self::builder::ClientBuilder;
 use self::builder::Options;
 pub use self::core::ClientCore;
 use self::drive::Driver;
+#[cfg(feature = "tokio")]
+pub(crate) use self::entropy::Entropy;
 pub use self::error::RequestError;
 pub use self::retry::Retry;
 pub use self::sockets::{SocketEvent, SocketId};

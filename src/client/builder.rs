@@ -36,11 +36,16 @@ pub struct ClientBuilder<C> {
     codec: C,
     options: Options,
     #[cfg(feature = "udp")]
-    udp: UdpOptions,
+    pub(crate) udp: UdpOptions,
 }
 
 impl<C: Codec> ClientBuilder<C> {
     /// The defaults.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn codec(&self) -> &C {
+        &self.codec
+    }
+
     pub(super) fn new(codec: C) -> Self {
         Self {
             codec,

@@ -1,3 +1,4 @@
+mod datagrams;
 mod events;
 
 use std::fmt;

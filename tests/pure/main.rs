@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[cfg(feature = "tokio")]
+mod aio_client;
+#[cfg(feature = "tokio")]
+mod aio_server;
 mod bad_network;
 mod behind;
 mod client;
@@ -11,6 +15,7 @@ mod codec;
 #[cfg(feature = "testing")]
 mod conformance;
 mod dedup;
+mod deferral;
 mod documentation;
 mod gates;
 #[cfg(feature = "tracing")]
