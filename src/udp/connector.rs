@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use rustix::event::{PollFd, PollFlags};
 
 use super::blocking::poll;
-use super::options::{UdpOptions, open_for};
+use super::open::open_for;
+use super::options::UdpOptions;
 use super::transport::{Owner, UdpTransport};
 use crate::transport::{Connect, Wait, canonical};
 
