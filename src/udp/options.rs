@@ -351,6 +351,10 @@ impl UdpOptions {
         Ok(self.set_up(socket, Owner::Shared)?)
     }
 
+    pub(super) fn allows_broadcast(&self) -> bool {
+        self.socket.broadcast
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("receive_buffer_bytes", self.receive_buffer_bytes),
