@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use self::deferral::Deferred;
-use super::builder::ServerBuilder;
 use super::last_error::LastError;
 use super::log::Log;
 use super::source::SourceCheck;
@@ -79,10 +78,11 @@ pub struct ServerCore<C, H, G = ()> {
 }
 
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
-    /// A core with the defaults of [`ServerBuilder`]. [`ServerBuilder::core`] makes one with gates and
+    /// A core with the defaults of [`ServerBuilder`](crate::ServerBuilder).
+    /// [`ServerBuilder::core`](crate::ServerBuilder::core) makes one with gates and
     /// other settings.
     pub fn new(codec: C, handler: H) -> Self {
-        ServerBuilder::new(codec).core(handler)
+        Self::assemble(codec, handler, (), SourceCheck::default(), None)
     }
 }
 

@@ -31,7 +31,7 @@ use crate::config_error::ConfigError;
 ///     .mtu(1_280, AboveMtu::Fragment)
 ///     .port_unreachable(true);
 /// net.set_link_between("10.0.0.1".parse()?, "10.0.0.2".parse()?, mobile)?;
-/// # Ok::<(), rejoinder::ConfigError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Chances are numbers from 0 (never, the default) to 1 (always). They are drawn for each datagram

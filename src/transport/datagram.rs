@@ -220,11 +220,27 @@ impl From<Option<IpAddr>> for Egress {
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Datagram<'a> {
     /// The payload; a part of it if [`Meta::truncated`] is set.
     pub bytes: &'a [u8],
     /// Where it came from.
     pub meta: Meta,
+}
+
+impl<'a> Datagram<'a> {
+    /// A datagram: for tests of a gate or of a host on its own.
+    ///
+    /// ```
+    /// use rejoinder::transport::{Datagram, Meta};
+    ///
+    /// let datagram = Datagram::new(b"hello", Meta::new("192.0.2.1:7777".parse()?));
+    /// assert_eq!(datagram.bytes, b"hello");
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub const fn new(bytes: &'a [u8], meta: Meta) -> Self {
+        Self { bytes, meta }
+    }
 }
 
 /// One datagram to be sent.
@@ -241,6 +257,7 @@ pub struct Datagram<'a> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Outgoing<'a> {
     /// The payload.
     pub bytes: &'a [u8],

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-mod allocation;
 mod client_udp;
 #[cfg(feature = "testing")]
 mod fast_path;

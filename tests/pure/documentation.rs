@@ -150,11 +150,12 @@ impl Subject {
 /// What an item is about, if it can be exported, or is a type's own `impl` block.
 fn named(item: &Item) -> Option<(String, &[Attribute])> {
     let (ident, attributes) = match item {
-        Item::Struct(item) => (&item.ident, &item.attrs),
-        Item::Enum(item) => (&item.ident, &item.attrs),
-        Item::Trait(item) => (&item.ident, &item.attrs),
-        Item::Fn(item) => (&item.sig.ident, &item.attrs),
-        Item::Const(item) => (&item.ident, &item.attrs),
+        // A private item may have the name of an exported one.
+        Item::Struct(item) if is_public(&item.vis) => (&item.ident, &item.attrs),
+        Item::Enum(item) if is_public(&item.vis) => (&item.ident, &item.attrs),
+        Item::Trait(item) if is_public(&item.vis) => (&item.ident, &item.attrs),
+        Item::Fn(item) if is_public(&item.vis) => (&item.sig.ident, &item.attrs),
+        Item::Const(item) if is_public(&item.vis) => (&item.ident, &item.attrs),
         Item::Impl(block) if block.trait_.is_none() => {
             let Type::Path(path) = &*block.self_ty else {
                 return None;

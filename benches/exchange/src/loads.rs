@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use rejoinder::transport::{Connect as _, Inbox, Outbox, OutboxFull, MAX_DATAGRAM_BYTES};
+use rejoinder::transport::{Connect as _, Inbox, MAX_DATAGRAM_BYTES, Outbox};
 use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{Transport as _, Wait};
 
@@ -166,11 +166,7 @@ impl Asker {
             } => {
                 outbox.clear();
                 for _ in part {
-                    outbox.push_with::<OutboxFull>(*peer, None, |space| {
-                        let request = request(*next);
-                        space[..request.len()].copy_from_slice(&request);
-                        Ok(request.len())
-                    })?;
+                    outbox.push(*peer, None, &request(*next))?;
                     *next += 1;
                 }
                 let sent = transport.send(outbox);

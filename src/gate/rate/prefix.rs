@@ -74,13 +74,11 @@ impl Prefix {
 
 /// The mask of a prefix of an address with `max` bits, in the space of [`mapped`].
 pub(super) fn mask(setting: &'static str, bits: u8, max: u8) -> Result<u128, ConfigError> {
-    match max.checked_sub(bits) {
-        Some(host_bits) => Ok(u128::MAX.checked_shl(host_bits.into()).unwrap_or(0)),
-        None => {
-            let range = format!("0 to {max} bits");
-            Err(ConfigError::out_of_range(setting, bits, range))
-        }
-    }
+    let Some(host_bits) = max.checked_sub(bits) else {
+        let range = format!("0 to {max} bits");
+        return Err(ConfigError::out_of_range(setting, bits, range));
+    };
+    Ok(u128::MAX.checked_shl(host_bits.into()).unwrap_or(0))
 }
 
 /// An address as one of IPv6: both families in one space. No address is in both, but a short prefix of

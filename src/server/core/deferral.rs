@@ -116,6 +116,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// outbox, and the request counts as dropped. If the outbox has no room, it is dropped as
     /// [`ReplyFailed`](DropReason::ReplyFailed): check
     /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_REPLIES`](crate::handler::MAX_REPLIES)`)` first.
+    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn answer_deferred(
         &mut self,
         now: Timestamp,
@@ -151,6 +152,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// assert_eq!(core.stats().dropped(DropReason::Cancelled), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn drop_deferred(&mut self, now: Timestamp, deferred: Deferred, reason: DropReason) {
         let fate = self.fenced(now, &deferred.meta, |_| Err(reason.into()));
         self.stats.settle(fate);
