@@ -39,9 +39,10 @@ impl SendTrains for KernelSender<'_> {
                 Err(error) if ready == 0 => return Err(error),
                 Err(_) => break,
             };
-            let source = match self.source {
-                true => self.endpoint.source(first.egress, first.peer),
-                false => None,
+            let source = if self.source {
+                self.endpoint.source(first.egress, first.peer)
+            } else {
+                None
             };
             header.control_len = cmsg::encode(&mut header.control, train.segment_bytes, source);
             ready += 1;
