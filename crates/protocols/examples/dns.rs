@@ -11,6 +11,7 @@
 use std::process::ExitCode;
 
 use rejoinder::Server;
+use rejoinder::udp::UdpOptions;
 use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_tools::service;
@@ -34,6 +35,8 @@ fn main() -> ExitCode {
         let zone = arguments.file("zone", Zone::parse)?;
         let zone = zone.map_or_else(Zone::example, Ok)?;
         let server = Server::builder(Dns)
+            // No message from outside is to make fragments, which can be forged.
+            .udp_options(UdpOptions::new().ignore_path_mtu(true))
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
             .max_reply_bytes(MAX_BYTES.into());

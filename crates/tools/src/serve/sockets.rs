@@ -95,14 +95,12 @@ fn addresses_of(transports: &[UdpTransport]) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`).
-/// Their buffers stay as it has made them.
+/// Their buffers are not made smaller.
 #[cfg(unix)]
 fn passed() -> Result<Vec<UdpTransport>, Failure> {
     let mut passed = ListenFd::from_env();
     let count = passed.len();
-    let options = UdpOptions::new()
-        .receive_buffer_bytes(0)
-        .send_buffer_bytes(0);
+    let options = UdpOptions::new();
     (0..count)
         .map(|index| match passed.take_udp_socket(index) {
             Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),
