@@ -103,6 +103,7 @@ fn run() -> Result<ExitCode, Failure> {
     say(format_args!("start the client with: {client}"));
     if let Some(rules) = &rules {
         say(Escaped(&format!("answering by {rules}")));
+        rules.warn_of(&robot);
     }
     if let Some(answers) = limit {
         say(format_args!(
@@ -265,6 +266,7 @@ fn reload(rules: Option<&RulesFile>, robot: &Transcribed) -> String {
     };
     match rules.load() {
         Ok(new) => {
+            rules.warn_of(&new);
             robot.swap(new);
             let status = format!("answering by {rules}");
             say(Escaped(&status));
