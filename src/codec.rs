@@ -219,7 +219,7 @@ pub trait Codec {
 #[non_exhaustive]
 pub enum Correlation {
     /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
-    /// socket, so that the port tells, and a late answer finds nobody.
+    /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,
     /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
@@ -233,7 +233,7 @@ pub enum Correlation {
 /// Where a codec writes: the space of one datagram, directly in the outgoing batch.
 ///
 /// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
-/// codec needs no checks of its own; whoever passed the writer in reports [`TooLong`].
+/// codec needs no checks of its own; the caller that passed the writer in reports [`TooLong`].
 ///
 /// ```
 /// use rejoinder::codec::TooLong;

@@ -20,11 +20,14 @@ impl RulesFile {
     /// Reads the file and compiles its rules; or says in one line what is wrong, and where.
     pub(crate) fn load(&self) -> Result<Robot, String> {
         let bytes = read_file(&self.0).map_err(|error| format!("{self}: {error}"))?;
-        let robot = Robot::from_toml(&bytes).map_err(|error| format!("{self}: {error}"))?;
+        Robot::from_toml(&bytes).map_err(|error| format!("{self}: {error}"))
+    }
+
+    /// Says which rules never answer, a line for each.
+    pub(crate) fn warn_of(&self, robot: &Robot) {
         for warning in robot.warnings() {
             say(Escaped(&format!("warning: {self}: {warning}")));
         }
-        Ok(robot)
     }
 }
 
