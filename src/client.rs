@@ -9,6 +9,7 @@ mod error;
 mod ids;
 mod queue;
 mod retry;
+mod rtt;
 mod slot;
 mod sockets;
 mod stats;

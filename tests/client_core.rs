@@ -271,7 +271,7 @@ fn requests_with_ids_share_a_batch_and_others_have_a_socket_each() {
 
 #[test]
 fn a_socket_is_idle_after_its_request_and_closed_after_its_cooldown() {
-    let mut client = Driven::new(builder(Text).cooldown(secs(60)));
+    let mut client = Driven::new(builder(Text).cooldown(secs(60)).retry(Retry::never()));
     client.submit("x").unwrap();
     let socket = client.send()[0].0;
     client.receive(socket, b"y");

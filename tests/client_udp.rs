@@ -2,12 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rejoinder::codec::{Ctime, Raw, Tagged, Text};
-use rejoinder::{Client, Codec, Handler, RequestError, Server, ServerHandle, Stats, Ticket, Wait};
+use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
+use rejoinder::udp::{UdpConnector, UdpTransport};
+use rejoinder::{
+    Client, Codec, Handler, RequestError, Server, ServerHandle, Stats, Ticket, Timestamp,
+    Transport, Wait,
+};
 
 #[test]
 fn a_closed_port_is_found_at_once_if_that_is_wanted() {
@@ -161,6 +169,71 @@ fn a_scope_that_the_system_leaves_out_keeps_no_answer_away() {
     let mut client = Client::connect(asked, Text).unwrap();
     assert_eq!(client.request("scoped?").unwrap(), "scoped?");
     running.stop();
+}
+
+/// UDP by a clock that can be put forward.
+#[derive(Clone)]
+struct Ahead(Arc<AtomicU64>);
+
+struct AheadTransport(UdpTransport, Ahead);
+
+impl Ahead {
+    fn time(&self) -> Timestamp {
+        let now = Timestamp::system();
+        let ahead = Duration::from_secs(self.0.load(Ordering::SeqCst));
+        Timestamp::new(now.monotonic + ahead, now.wall)
+    }
+}
+
+impl Connect for Ahead {
+    type Transport = AheadTransport;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<AheadTransport> {
+        let transport = UdpConnector::default().connect(peer)?;
+        Ok(AheadTransport(transport, self.clone()))
+    }
+    fn now(&self) -> Timestamp {
+        self.time()
+    }
+}
+
+impl Transport for AheadTransport {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        self.0.recv(inbox, wait)
+    }
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        self.0.send(outbox)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+    fn now(&self) -> Timestamp {
+        self.1.time()
+    }
+}
+
+#[test]
+fn a_response_that_came_in_time_is_returned_however_late_it_is_collected() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    let clock = Ahead(Arc::default());
+    let mut client = Client::builder(Text)
+        .with_connector(clock.clone(), addr)
+        .unwrap();
+    for question in ["one", "two"] {
+        client.submit(question).unwrap();
+    }
+    // It is sent, and the response waits in the socket when the deadline is long over.
+    assert!(client.collect(Wait::No).is_none());
+    for _ in 0..2 {
+        let mut buffer = [0; 8];
+        let (len, peer) = socket.recv_from(&mut buffer).unwrap();
+        socket.send_to(&buffer[..len], peer).unwrap();
+    }
+    clock.0.store(60, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert!(client.collect(Wait::Forever).unwrap().1.is_ok());
+    }
 }
 
 /// A port that was free a moment ago.

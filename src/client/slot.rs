@@ -24,7 +24,12 @@ pub(super) struct Slot {
     /// The time from the first send to the second.
     pub(super) first_timeout: Duration,
     pub(super) sends: u32,
-    /// How many of them the OS refused.
+    /// When it was sent last, and whether the timeout of that send is over.
+    pub(super) sent: Duration,
+    pub(super) was_silent: bool,
+    /// Whether the next send repeats one that failed by an error which may have been another's.
+    pub(super) is_repeated: bool,
+    /// How many of the sends the OS refused.
     pub(super) refusals: u32,
     /// How many more it may have refused: it did so to some of a batch.
     pub(super) doubtful: u32,
@@ -66,6 +71,9 @@ impl Slot {
             after: Duration::ZERO,
             first_timeout: Duration::ZERO,
             sends: 0,
+            sent: Duration::ZERO,
+            was_silent: false,
+            is_repeated: false,
             refusals: 0,
             doubtful: 0,
             refusal: None,
