@@ -3,6 +3,8 @@
 //! `cargo bench --bench bad_network -- 100000` runs as many seeds as you like.
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "tests")]
 
+#[path = "support/fates.rs"]
+mod fates;
 #[path = "support/storm.rs"]
 mod storm;
 
@@ -30,6 +32,20 @@ fn answers_reach_their_questions_whatever_the_weather() {
             .timed_out;
     }
     assert!(timed_out > 0, "the weather was bad indeed");
+}
+
+/// The benchmark `bad_network` does so for the first eight.
+#[test]
+#[cfg_attr(miri, ignore = "takes thousands of networks")]
+fn four_exchanges_are_right_whatever_becomes_of_their_first_four_datagrams() {
+    for kind in fates::KINDS {
+        let mut answered = 0;
+        for number in 0..fates::scripts(4) {
+            let net = SimNet::scripted(number, fates::script(number, 4));
+            answered += net.run(|net| fates::run(net, kind));
+        }
+        assert!(answered > 2_400, "{answered} of 2,500 {kind:?}");
+    }
 }
 
 /// A network that were kind would show here: the chance of an answer under pure loss is known.

@@ -114,7 +114,7 @@ fn many_at_once_get_each_their_own_answer() {
 
 fn many<N, C>(mut client: Client<N, C>, requests: usize, at_once: usize)
 where
-    N: rejoinder::transport::Connect,
+    N: Connect,
     C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str>,
 {
     let mut questions = HashMap::new();
@@ -133,7 +133,7 @@ where
 
 fn collect<N, C>(client: &mut Client<N, C>, questions: &mut HashMap<Ticket, String>)
 where
-    N: rejoinder::transport::Connect,
+    N: Connect,
     C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str>,
 {
     let (ticket, result) = client.collect(Wait::Forever).unwrap();
@@ -265,7 +265,7 @@ where
 }
 
 fn run<C>(
-    server: Server<rejoinder::udp::UdpTransport, C>,
+    server: Server<UdpTransport, C>,
     handler: impl Handler<C> + Send + Sync + 'static,
 ) -> Running
 where
