@@ -89,7 +89,11 @@ fn every_fate(kind: fates::Kind) {
 /// All are sent once more, as far as there is room for that, before they are answered.
 fn late_responses(requests: usize) {
     let (net, server) = upper();
-    net.set_link(Link::new().latency(Duration::from_secs(2)));
+    net.set_link(
+        Link::new()
+            .latency(Duration::from_secs(2))
+            .jitter(Duration::from_millis(500)),
+    );
     let mut client = Client::builder(Tagged(Text))
         .window(requests)
         .with_connector(net, server)

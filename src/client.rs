@@ -7,6 +7,7 @@ mod drive;
 mod entropy;
 mod error;
 mod ids;
+mod parts;
 mod queue;
 mod retry;
 mod rtt;

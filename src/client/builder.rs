@@ -46,6 +46,8 @@ impl<C: Codec> ClientBuilder<C> {
                 window: 1_024,
                 cooldown: MAX_RTT,
                 max_cooling_sockets: 512,
+                max_response_parts: 2_048,
+                max_response_bytes: 2 << 20,
                 port_per_request: false,
                 port_per_send: false,
             },
@@ -188,6 +190,26 @@ impl<C: Codec> ClientBuilder<C> {
     /// ```
     pub fn max_cooling_sockets(mut self, sockets: usize) -> Self {
         self.options.max_cooling_sockets = sockets;
+        self
+    }
+
+    /// The most datagrams, and the most bytes of payload, that a response of
+    /// [several datagrams](crate::codec::ResponseKind::Part) may have. One that is larger is ignored, and
+    /// named in the error at the deadline. Default: 2,048 datagrams and 2 MiB. Zero datagrams are out of
+    /// range. Each slot of the [window](Self::window) can hold so much, and keeps the memory.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
+    ///
+    /// let client = Client::builder(Text)
+    ///     .max_response(64, 65_536)
+    ///     .connect("127.0.0.1:9999")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn max_response(mut self, datagrams: usize, bytes: usize) -> Self {
+        self.options.max_response_parts = datagrams;
+        self.options.max_response_bytes = bytes;
         self
     }
 
@@ -340,6 +362,8 @@ pub(super) struct Options {
     pub(super) window: usize,
     pub(super) cooldown: Duration,
     pub(super) max_cooling_sockets: usize,
+    pub(super) max_response_parts: usize,
+    pub(super) max_response_bytes: usize,
     pub(super) port_per_request: bool,
     pub(super) port_per_send: bool,
 }
@@ -349,6 +373,7 @@ impl Options {
         for (setting, value) in [
             ("window", self.window),
             ("max_cooling_sockets", self.max_cooling_sockets),
+            ("max_response", self.max_response_parts),
         ] {
             if value == 0 {
                 return Err(ConfigError::out_of_range(setting, value, "at least 1"));

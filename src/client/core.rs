@@ -1,5 +1,6 @@
 mod events;
 mod exchange;
+mod receive;
 mod routes;
 
 use std::fmt;
@@ -218,6 +219,7 @@ impl<C: Codec> ClientCore<C> {
         let ticket = Ticket::new(self.submitted, index);
         self.submitted += 1;
         let slot = &mut self.slots[index];
+        slot.parts.clear();
         slot.request.clear();
         slot.request.extend_from_slice(&self.space[..len]);
         *slot = Slot {
@@ -226,6 +228,7 @@ impl<C: Codec> ClientCore<C> {
             request: mem::take(&mut slot.request),
             response: mem::take(&mut slot.response),
             routes: mem::take(&mut slot.routes),
+            parts: mem::take(&mut slot.parts),
             id,
             started: now,
             deadline: now.saturating_add(self.options.timeout),

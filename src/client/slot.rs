@@ -3,6 +3,7 @@ use std::io;
 use std::time::Duration;
 
 use super::RequestError;
+use super::parts::Parts;
 use super::sockets::SocketId;
 use super::ticket::Ticket;
 
@@ -13,6 +14,8 @@ pub(super) struct Slot {
     /// The request's and the response's datagram.
     pub(super) request: Vec<u8>,
     pub(super) response: Vec<u8>,
+    /// The datagrams of a response that has several.
+    pub(super) parts: Parts,
     pub(super) id: u64,
     /// The sockets from which it was sent and on which it can be answered; the last is the one from
     /// which it is sent next.
@@ -24,9 +27,12 @@ pub(super) struct Slot {
     /// The time from the first send to the second.
     pub(super) first_timeout: Duration,
     pub(super) sends: u32,
-    /// When it was sent last, and whether the timeout of that send is over.
+    /// When it was sent last.
     pub(super) sent: Duration,
-    pub(super) was_silent: bool,
+    /// The number of the latest send that is known not to have been answered in its time.
+    pub(super) silent: u32,
+    /// Whether the peer said that it has the request.
+    pub(super) is_acknowledged: bool,
     /// Whether the next send repeats one that failed by an error which may have been another's.
     pub(super) is_repeated: bool,
     /// How many of the sends the OS refused.
@@ -64,6 +70,7 @@ impl Slot {
             state: State::Free,
             request: Vec::new(),
             response: Vec::new(),
+            parts: Parts::default(),
             id: 0,
             routes: Vec::new(),
             started: Duration::ZERO,
@@ -72,7 +79,8 @@ impl Slot {
             first_timeout: Duration::ZERO,
             sends: 0,
             sent: Duration::ZERO,
-            was_silent: false,
+            silent: 0,
+            is_acknowledged: false,
             is_repeated: false,
             refusals: 0,
             doubtful: 0,

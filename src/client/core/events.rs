@@ -8,7 +8,7 @@ use super::super::sockets::SocketId;
 use super::{ClientCore, RequestError, State};
 use crate::codec::Codec;
 use crate::timestamp::Timestamp;
-use crate::transport::{Datagram, ErrorClass, Inbox, SendReport, same_peer};
+use crate::transport::{ErrorClass, Inbox, SendReport};
 
 impl<C: Codec> ClientCore<C> {
     /// Takes the report on the outbox that [`poll_send`](Self::poll_send) filled last.
@@ -170,50 +170,6 @@ impl<C: Codec> ClientCore<C> {
             if !self.accept(now.monotonic, socket, datagram) {
                 self.ignored += 1;
             }
-        }
-    }
-
-    fn accept(&mut self, now: Duration, socket: SocketId, datagram: Datagram<'_>) -> bool {
-        let Datagram { bytes, meta } = datagram;
-        if meta.truncated || !same_peer(self.peer, meta.peer) {
-            return false;
-        }
-        let id = if self.ids.exist() {
-            self.codec.response_id(bytes)
-        } else {
-            Some(0)
-        };
-        let Some(index) = id.and_then(|id| self.ids.slot_of(socket, id)) else {
-            return false;
-        };
-        let slot = &mut self.slots[index];
-        if let Err(error) = self.codec.decode_response(bytes) {
-            slot.malformed = Some(error.into());
-            return false;
-        }
-        let arrived = now.saturating_sub(meta.waited);
-        // A driver that comes late cannot know when a datagram arrived, unless the transport does.
-        let is_late = arrived == slot.deadline || arrived > slot.deadline && !meta.waited.is_zero();
-        if is_late || !self.codec.response_matches(&slot.request, bytes) {
-            return false;
-        }
-        slot.response.clear();
-        slot.response.extend_from_slice(bytes);
-        self.measure(index, arrived);
-        self.note_response(now, socket);
-        self.finish(index, State::Answered, Some(socket), now);
-        true
-    }
-
-    /// Learns from a response how long one takes.
-    fn measure(&mut self, index: usize, arrived: Duration) {
-        let slot = &self.slots[index];
-        let time = arrived.saturating_sub(slot.sent);
-        if slot.sends > 1 {
-            self.rtt.retransmitted(time, slot.first_timeout);
-        } else if time <= slot.timeout() {
-            // Otherwise the driver came late.
-            self.rtt.sample(time);
         }
     }
 

@@ -36,7 +36,7 @@ impl<C: Codec> ClientCore<C> {
             if slot.sends == 0 {
                 return Some(index);
             }
-            let may_be_sent = slot.sends < retry.max_sends;
+            let may_be_sent = slot.sends < retry.max_sends && !slot.is_acknowledged;
             let deadline = slot.deadline;
             self.note_silence(index);
             self.timers.set(index, deadline);
@@ -53,7 +53,6 @@ impl<C: Codec> ClientCore<C> {
         let slot = &mut self.slots[index];
         slot.sends += 1;
         slot.sent = now;
-        slot.was_silent = false;
         if let Some(route) = slot.routes.last_mut() {
             route.sends += 1;
         }
@@ -89,6 +88,14 @@ impl<C: Codec> ClientCore<C> {
                 peer,
                 after,
                 source,
+            };
+        }
+        if let Some((received, total)) = slot.parts.progress() {
+            return RequestError::Incomplete {
+                peer,
+                after,
+                received,
+                total,
             };
         }
         let request = slot.ticket.number();

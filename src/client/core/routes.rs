@@ -162,7 +162,8 @@ impl<C: Codec> ClientCore<C> {
     /// Notes that a send was not answered in time.
     pub(super) fn note_silence(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        if slot.sends > 0 && !std::mem::replace(&mut slot.was_silent, true) {
+        if slot.silent < slot.sends {
+            slot.silent = slot.sends;
             self.sockets.note_silence(slot.socket(), slot.sent);
         }
     }
