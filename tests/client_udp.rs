@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rejoinder::codec::{Ctime, Raw, Tagged, Text};
 use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
 use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{
-    Client, Codec, Handler, RequestError, Server, ServerHandle, Stats, Ticket, Timestamp,
+    Client, Codec, Handler, RequestError, Retry, Server, ServerHandle, Stats, Ticket, Timestamp,
     Transport, Wait,
 };
 
@@ -234,6 +234,56 @@ fn a_response_that_came_in_time_is_returned_however_late_it_is_collected() {
     for _ in 0..2 {
         assert!(client.collect(Wait::Forever).unwrap().1.is_ok());
     }
+}
+
+/// UDP sockets that receive nothing for a while, not even errors.
+struct Deaf(Arc<AtomicBool>);
+
+struct DeafTransport(UdpTransport, Arc<AtomicBool>);
+
+impl Connect for Deaf {
+    type Transport = DeafTransport;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<DeafTransport> {
+        let transport = UdpConnector::default().connect(peer)?;
+        Ok(DeafTransport(transport, Arc::clone(&self.0)))
+    }
+}
+
+impl Transport for DeafTransport {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        if self.1.load(Ordering::SeqCst) {
+            return Ok(0);
+        }
+        self.0.recv(inbox, wait)
+    }
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        self.0.send(outbox)
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+/// Linux reports it at the next call on the socket: if that is to send, nothing is sent.
+#[test]
+fn the_report_on_an_earlier_datagram_costs_no_request_its_first_send() {
+    let addr = closed_port();
+    let is_deaf = Arc::new(AtomicBool::new(true));
+    let mut client = Client::builder(Tagged(Text))
+        .retry(Retry::never())
+        .fail_when_unreachable(true)
+        .with_connector(Deaf(Arc::clone(&is_deaf)), addr)
+        .unwrap();
+    let refused = client.submit("refused").unwrap();
+    assert!(client.collect(Wait::No).is_none());
+    client.cancel(refused);
+    is_deaf.store(false, Ordering::SeqCst);
+
+    let server = Server::bind(addr, Tagged(Text)).unwrap();
+    let running = run(server, |text: &str| Some(text.to_uppercase()));
+    assert_eq!(client.request("answered").unwrap(), "ANSWERED");
+    assert_eq!(running.stop().received, 1);
 }
 
 /// A port that was free a moment ago.
