@@ -8,6 +8,7 @@ mod entropy;
 mod error;
 mod ids;
 mod parts;
+mod peers;
 mod queue;
 mod retry;
 mod rtt;
@@ -33,7 +34,7 @@ use crate::config_error::ConfigError;
 use crate::transport::{Connect, Wait, canonical};
 use crate::udp::UdpConnector;
 
-/// A client: asks one peer, and accepts responses from no other.
+/// A client: asks one server, and accepts responses from no other.
 ///
 /// What is lost on the way is sent [again](Retry), and every request has a result by its
 /// [deadline](ClientBuilder::timeout).
@@ -121,8 +122,8 @@ impl<C: Codec> Client<UdpConnector, C> {
         ClientBuilder::new(codec)
     }
 
-    /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
+    /// A client over UDP that asks the first of the addresses, and the others if that one does not
+    /// respond, with the defaults of [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
     ///
     /// # Errors
     ///
@@ -178,7 +179,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
         }
     }
 
-    /// The address that is asked.
+    /// The address that is asked first.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

@@ -362,6 +362,127 @@ fn a_port_of_its_own_for_each_request_or_each_send() {
     assert_eq!(ports(both), 5);
 }
 
+// Several addresses.
+
+#[test]
+fn a_request_moves_to_the_next_address_if_one_refuses_it_or_does_not_respond() {
+    for (with_ids, refuses) in [(true, true), (true, false), (false, true), (false, false)] {
+        let net = SimNet::new();
+        net.set_link(Link::new().port_unreachable(refuses));
+        if with_ids {
+            upper(&net, Tagged(Text));
+            moves(&net, Tagged(Text), refuses);
+        } else {
+            upper(&net, Text);
+            moves(&net, Text, refuses);
+        }
+    }
+}
+
+fn moves<C>(net: &SimNet, codec: C, refuses: bool)
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str>,
+{
+    let down = "10.0.0.9:9999".parse().unwrap();
+    let mut client = Client::builder(codec)
+        .other_peers([server()])
+        .with_connector(net.clone(), down)
+        .unwrap();
+    assert_eq!(client.request("x").unwrap(), "X");
+    let first = net.now().monotonic;
+    assert_eq!(first.is_zero(), refuses);
+    assert!(first < secs(5));
+    // The next begin there.
+    for _ in 0..100 {
+        client.submit("y").unwrap();
+    }
+    while let Some((_, result)) = client.collect(Wait::Forever) {
+        assert_eq!(result.unwrap(), "Y");
+    }
+    assert_eq!(net.now().monotonic, first);
+}
+
+#[test]
+fn when_all_addresses_refuse_the_error_names_the_last() {
+    let net = SimNet::new();
+    net.set_link(Link::new().port_unreachable(true));
+    let addrs: [SocketAddr; 3] =
+        ["10.0.0.7:1", "10.0.0.8:1", "10.0.0.9:1"].map(|addr| addr.parse().unwrap());
+    for fails in [true, false] {
+        let mut client = Client::builder(Tagged(Text))
+            .fail_when_unreachable(fails)
+            .other_peers([addrs[1], addrs[2]])
+            .with_connector(net.clone(), addrs[0])
+            .unwrap();
+        let begun = net.now().monotonic;
+        let error = client.request("x").unwrap_err();
+        let took = net.now().monotonic.saturating_sub(begun);
+        let RequestError::NobodyListening { peer } = error else {
+            panic!("{error:?}");
+        };
+        if fails {
+            assert_eq!((peer, took), (addrs[2], Duration::ZERO));
+        } else {
+            assert_eq!(took, secs(5));
+        }
+    }
+}
+
+#[test]
+fn an_address_to_which_no_socket_can_be_opened_is_passed_over() {
+    /// A machine without IPv6.
+    struct V4(SimNet);
+
+    impl Connect for V4 {
+        type Transport = SimTransport;
+
+        fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {
+            match peer {
+                SocketAddr::V4(_) => self.0.connect(peer),
+                // EAFNOSUPPORT
+                SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+            }
+        }
+        fn now(&self) -> Timestamp {
+            self.0.now()
+        }
+    }
+
+    let net = SimNet::new();
+    upper(&net, Text);
+    let mut client = Client::builder(Text)
+        .other_peers([server()])
+        .with_connector(V4(net.clone()), "[fd00::1]:9999".parse().unwrap())
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.request("x").unwrap(), "X");
+    }
+    assert_eq!(net.now().monotonic, Duration::ZERO);
+}
+
+#[test]
+fn invariant_6_another_address_of_the_server_cannot_answer_for_the_one_asked() {
+    let net = Arc::new(SimNet::new());
+    let wire = Arc::downgrade(&net);
+    let other: SocketAddr = "10.0.0.2:9999".parse().unwrap();
+    net.host(
+        server(),
+        move |_: Timestamp, question: Datagram<'_>, _: &mut Outbox| {
+            wire.upgrade()
+                .unwrap()
+                .inject(other, question.meta.peer, b"forged");
+        },
+    )
+    .unwrap();
+    let mut client = Client::builder(Text)
+        .other_peers([other])
+        .retry(Retry::never())
+        .with_connector(SimNet::clone(&net), server())
+        .unwrap();
+    client.request("x").unwrap_err();
+    assert_eq!(client.ignored(), 1);
+}
+
 // Ids and ports that run out.
 
 /// How many of so many requests, one every so often, are answered; and the most sockets at a time.

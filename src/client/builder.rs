@@ -2,6 +2,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use super::peers::Peers;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::config_error::ConfigError;
@@ -31,6 +32,7 @@ use crate::udp::{UdpConnector, UdpOptions};
 pub struct ClientBuilder<C> {
     codec: C,
     options: Options,
+    other_peers: Vec<SocketAddr>,
     udp: UdpOptions,
 }
 
@@ -51,6 +53,7 @@ impl<C: Codec> ClientBuilder<C> {
                 port_per_request: false,
                 port_per_send: false,
             },
+            other_peers: Vec::new(),
             udp: UdpOptions::new(),
         }
     }
@@ -262,6 +265,40 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
+    /// Further addresses of the server, after the one that [`connect`](Self::connect) or
+    /// [`with_connector`](Self::with_connector) is given. A request moves to the next address, and later
+    /// requests begin with that one,
+    ///
+    /// - at once, if the OS reports that the address cannot be reached (a closed port, for example);
+    /// - with a retransmission, if there is no response: with the first one where each request has a
+    ///   [socket of its own](Client#whose-response-it-is), otherwise when the shared socket is replaced.
+    ///
+    /// A response of any address to which the request was sent is accepted. Two of them may carry the
+    /// request out. Default: none.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::{Link, SimNet};
+    /// use rejoinder::Client;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// net.set_link(Link::new().port_unreachable(true));
+    /// let [down, up] = ["10.0.0.1:9999".parse()?, "10.0.0.2:9999".parse()?];
+    /// net.host(up, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::builder(Text)
+    ///     .other_peers([up])
+    ///     .with_connector(net.clone(), down)?;
+    /// assert_eq!(client.request("anybody?")?, "ANYBODY?");
+    /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn other_peers(mut self, peers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.other_peers = peers.into_iter().collect();
+        self
+    }
+
     /// How [`connect`](Self::connect) opens sockets. Default: [`UdpOptions::new`].
     ///
     /// ```
@@ -279,7 +316,9 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// A client over UDP that asks the first of the addresses. Sockets are opened for requests.
+    /// A client over UDP that asks the first of the addresses, and the others as
+    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here. Sockets are
+    /// opened for requests.
     ///
     /// # Errors
     ///
@@ -296,11 +335,15 @@ impl<C: Codec> ClientBuilder<C> {
     /// let no_window = Client::builder(Text).window(0).connect("127.0.0.1:9999");
     /// assert!(matches!(no_window, Err(ConfigError::OutOfRange { setting: "window", .. })));
     /// ```
-    pub fn connect(self, peer: impl ToSocketAddrs) -> Result<Client<UdpConnector, C>, ConfigError> {
-        let peer = peer
-            .to_socket_addrs()?
+    pub fn connect(
+        mut self,
+        peer: impl ToSocketAddrs,
+    ) -> Result<Client<UdpConnector, C>, ConfigError> {
+        let mut peers = peer.to_socket_addrs()?;
+        let peer = peers
             .next()
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
+        self.other_peers.splice(0..0, peers);
         let connector = UdpConnector::from(self.udp.clone());
         self.with_connector(connector, peer)
     }
@@ -350,7 +393,8 @@ impl<C: Codec> ClientBuilder<C> {
         {
             return Err(ConfigError::out_of_range("bits of ids", bits, "1 to 64"));
         }
-        Ok(ClientCore::new(self.codec, peer, self.options))
+        let peers = Peers::new(peer, &self.other_peers);
+        Ok(ClientCore::new(self.codec, peers, self.options))
     }
 }
 

@@ -6,10 +6,10 @@ mod routes;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ids::Ids;
+use super::peers::Peers;
 use super::queue::SlotQueue;
 use super::rtt::RttEstimator;
 use super::slot::{Slot, State};
@@ -19,10 +19,10 @@ use super::{ClientStats, Options, RequestError, Retry, Ticket};
 use crate::backoff::ReceiveBackoff;
 use crate::codec::{Codec, Correlation, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, OutboxFull, canonical};
+use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
 
 /// The client without sockets, clock or RNG: all that is decided about any number of exchanges with
-/// one peer, each of them one request on its way to one result.
+/// one server, each of them one request on its way to one result.
 ///
 /// [`Client`](crate::Client) drives one over a [transport](crate::Transport), with the methods below
 /// and no others. A driver of your own repeats this loop:
@@ -101,7 +101,7 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, OutboxFull, canonical};
 /// and 100 bytes for each socket in use, cooling down, or not yet asked for by `poll_socket`.
 pub struct ClientCore<C> {
     codec: C,
-    peer: SocketAddr,
+    peers: Peers,
     options: Options,
     ids: Ids,
     sockets: Sockets,
@@ -138,14 +138,14 @@ pub struct ClientCore<C> {
 
 impl<C: Codec> ClientCore<C> {
     /// The options were [checked](Options::check).
-    pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
+    pub(super) fn new(codec: C, peers: Peers, options: Options) -> Self {
         let bits = match codec.correlation() {
             Correlation::Socket => None,
             Correlation::Id { bits } => Some(bits),
         };
         Self {
             codec,
-            peer: canonical(peer),
+            peers,
             options,
             ids: Ids::new(bits),
             sockets: Sockets::new(options.cooldown, options.max_cooling_sockets),
@@ -283,7 +283,8 @@ impl<C: Codec> ClientCore<C> {
             {
                 break;
             }
-            let pushed = outbox.push_with(self.peer, None, |space| {
+            let peer = self.sockets.peer(socket);
+            let pushed = outbox.push_with(peer, None, |space| {
                 space[..len].copy_from_slice(&slot.request);
                 Ok::<_, OutboxFull>(len)
             });
@@ -340,7 +341,7 @@ impl<C: Codec> ClientCore<C> {
         // slot cannot be kept beside it. A codec may be of two minds.
         let response = self.codec.decode_response(&slot.response);
         Some(response.map_err(|error| RequestError::Malformed {
-            peer: self.peer,
+            peer: slot.peer,
             after: slot.after,
             source: error.into(),
         }))
@@ -421,7 +422,7 @@ impl<C: Codec> ClientCore<C> {
 impl<C> fmt::Debug for ClientCore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCore")
-            .field("peer", &self.peer)
+            .field("peer", &self.peers.preferred())
             .field("in_flight", &self.in_flight)
             .field("ignored", &self.ignored)
             .finish_non_exhaustive()

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::RequestError;
@@ -20,6 +21,10 @@ pub(super) struct Slot {
     /// The sockets from which it was sent and on which it can be answered; the last is the one from
     /// which it is sent next.
     pub(super) routes: Vec<Route>,
+    /// The address that it was sent to last.
+    pub(super) peer: SocketAddr,
+    /// How often it moved to another address because one refused it.
+    pub(super) moves: usize,
     pub(super) started: Duration,
     pub(super) deadline: Duration,
     /// How long it took to get its result.
@@ -73,6 +78,8 @@ impl Slot {
             parts: Parts::default(),
             id: 0,
             routes: Vec::new(),
+            peer: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            moves: 0,
             started: Duration::ZERO,
             deadline: Duration::ZERO,
             after: Duration::ZERO,
@@ -125,7 +132,7 @@ impl Slot {
     pub(super) fn undo_send(&mut self) {
         self.sends -= 1;
         if let Some(route) = self.routes.last_mut() {
-            route.sends -= 1;
+            route.sends = route.sends.saturating_sub(1);
         }
     }
 

@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::transport::same_peer;
 
 /// Names one socket of a [`ClientCore`](crate::sans_io::ClientCore).
 ///
@@ -83,6 +86,7 @@ pub(super) struct Sockets {
 struct Socket {
     state: State,
     backing: Backing,
+    peer: Option<SocketAddr>,
     /// How many requests in flight have been sent from it, or are to be.
     requests: usize,
     opened: Duration,
@@ -160,7 +164,7 @@ impl Sockets {
     }
 
     /// Finds a name for another socket.
-    pub(super) fn open(&mut self, now: Duration) -> SocketId {
+    pub(super) fn open(&mut self, now: Duration, peer: SocketAddr) -> SocketId {
         let id = self.free.pop().unwrap_or_else(|| {
             let number = u32::try_from(self.table.len());
             self.table.push(Socket::default());
@@ -168,6 +172,7 @@ impl Sockets {
         });
         self.table[id.index()] = Socket {
             state: State::Open,
+            peer: Some(peer),
             opened: now,
             ..Socket::default()
         };
@@ -243,6 +248,20 @@ impl Sockets {
     /// Whether a datagram left from a socket: then it was good for something once.
     pub(super) fn was_used(&self, id: SocketId) -> bool {
         self.table[id.index()].was_used
+    }
+
+    /// The address that is asked from a socket.
+    pub(super) fn peer(&self, id: SocketId) -> SocketAddr {
+        let peer = self.table[id.index()].peer;
+        peer.expect("a socket that a request uses is open")
+    }
+
+    /// Whether a datagram that came on a socket is from the peer that is asked from it.
+    pub(super) fn is_of(&self, id: SocketId, peer: SocketAddr) -> bool {
+        let socket = self.table.get(id.index());
+        socket
+            .and_then(|socket| socket.peer)
+            .is_some_and(|asked| same_peer(asked, peer))
     }
 
     pub(super) fn opened(&self, id: SocketId) -> Duration {

@@ -97,7 +97,9 @@ impl<C: Codec> ClientCore<C> {
         for &index in &self.outgoing {
             let slot = &mut self.slots[index];
             slot.is_repeated = false;
-            if all {
+            if is_unreachable(error) {
+                // It is noted with the socket.
+            } else if all {
                 slot.refuse(copy(error));
             } else {
                 // Which it was shows when each is sent again, in a batch of its own.
@@ -136,8 +138,9 @@ impl<C: Codec> ClientCore<C> {
             }
             return;
         }
+        let (peer, peers) = (self.sockets.peer(socket), self.peers.count());
         self.lose(now, socket);
-        let peer = self.peer;
+        self.peers.give_up(peer);
         self.for_those_on(socket, |core, index| {
             let slot = &mut core.slots[index];
             // Nothing has left from it.
@@ -148,6 +151,9 @@ impl<C: Codec> ClientCore<C> {
                 slot.refusals += 1;
                 slot.refusal = Some(copy(error));
                 core.remove_last_route(now, index);
+            } else if slot.moves + 1 < peers && slot.sends > 0 {
+                slot.moves += 1;
+                core.undo_send(index, now);
             } else {
                 let source = copy(error);
                 let error = RequestError::Connect { peer, source };
@@ -202,9 +208,20 @@ impl<C: Codec> ClientCore<C> {
     fn unreachable(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         self.sockets
             .note_unreachable(socket, self.submitted, copy(error));
-        if self.options.fail_when_unreachable {
-            self.for_those_on(socket, |core, index| core.fail(index, now.monotonic));
+        let (time, peers) = (now.monotonic, self.peers.count());
+        if peers > 1 {
+            self.leave_peer(time, socket);
         }
+        let fails = self.options.fail_when_unreachable;
+        self.for_those_on(socket, |core, index| {
+            let slot = &mut core.slots[index];
+            if slot.moves + 1 < peers && slot.routes.last().is_some_and(|route| route.sends > 0) {
+                slot.moves += 1;
+                core.undo_send(index, time);
+            } else if fails {
+                core.fail(index, time);
+            }
+        });
     }
 
     fn gone(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {

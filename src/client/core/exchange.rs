@@ -80,8 +80,8 @@ impl<C: Codec> ClientCore<C> {
     }
 
     fn failure(&mut self, index: usize, now: Duration) -> RequestError {
-        let peer = self.peer;
         let slot = &mut self.slots[index];
+        let peer = slot.peer;
         let after = now.saturating_sub(slot.started);
         if let Some(source) = slot.malformed.take() {
             return RequestError::Malformed {

@@ -6,7 +6,7 @@ use super::super::parts::Assembly;
 use super::super::sockets::SocketId;
 use super::{ClientCore, RequestError, State};
 use crate::codec::{Codec, ResponseKind};
-use crate::transport::{Datagram, same_peer};
+use crate::transport::Datagram;
 
 impl<C: Codec> ClientCore<C> {
     /// Takes a datagram. Returns whether it was of use to a request.
@@ -17,7 +17,7 @@ impl<C: Codec> ClientCore<C> {
         datagram: Datagram<'_>,
     ) -> bool {
         let Datagram { bytes, meta } = datagram;
-        if meta.truncated || !same_peer(self.peer, meta.peer) {
+        if meta.truncated || !self.sockets.is_of(socket, meta.peer) {
             return false;
         }
         let id = if self.ids.exist() {
@@ -77,7 +77,7 @@ impl<C: Codec> ClientCore<C> {
         let slot = &mut self.slots[index];
         let result = if let Err(error) = self.codec.decode_response(bytes) {
             State::Failed(RequestError::Refused {
-                peer: self.peer,
+                peer: slot.peer,
                 source: error.into(),
             })
         } else {

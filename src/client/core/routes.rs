@@ -53,7 +53,7 @@ impl<C: Codec> ClientCore<C> {
     }
 
     fn open_shared(&mut self, now: Duration) -> SocketId {
-        let socket = self.sockets.open(now);
+        let socket = self.sockets.open(now, self.peers.preferred());
         self.ids.renew();
         self.shared = Some(socket);
         socket
@@ -61,7 +61,7 @@ impl<C: Codec> ClientCore<C> {
 
     /// Opens a socket for one request.
     pub(super) fn open_for_one(&mut self, now: Duration, index: usize) {
-        let socket = self.sockets.open(now);
+        let socket = self.sockets.open(now, self.peers.preferred());
         self.add_route(index, socket);
         self.sockets.retire(now, socket);
     }
@@ -70,6 +70,7 @@ impl<C: Codec> ClientCore<C> {
     pub(super) fn add_route(&mut self, index: usize, socket: SocketId) {
         let slot = &mut self.slots[index];
         slot.routes.push(Route { socket, sends: 0 });
+        slot.peer = self.sockets.peer(socket);
         self.sockets.attach(socket);
         self.ids.assign(socket, slot.id, index);
         if self.shared == Some(socket) {
@@ -83,6 +84,7 @@ impl<C: Codec> ClientCore<C> {
         if let Some(Route { socket, .. }) = slot.routes.pop() {
             self.ids.release(socket, slot.id);
             self.sockets.detach(now, socket, false, false);
+            slot.peer = self.sockets.peer(slot.socket());
         }
     }
 
@@ -95,6 +97,9 @@ impl<C: Codec> ClientCore<C> {
             return;
         }
         if !self.shares_sockets() || self.options.port_per_send && slot.sends > 0 {
+            if slot.sends > 0 && self.peers.count() > 1 {
+                self.peers.give_up(slot.peer);
+            }
             if self.sockets.check_limit(now).is_ok() {
                 self.open_for_one(now, index);
             }
@@ -122,7 +127,7 @@ impl<C: Codec> ClientCore<C> {
     fn needs_another_socket(&self, now: Duration, index: usize) -> bool {
         let slot = &self.slots[index];
         let from = slot.socket();
-        if self.sockets.is_broken(from) {
+        if self.sockets.is_broken(from) || self.sockets.peer(from) != self.peers.preferred() {
             return true;
         }
         if slot.sends == 0 {
@@ -132,7 +137,8 @@ impl<C: Codec> ClientCore<C> {
             return true;
         }
         if !self.shares_sockets() {
-            return false;
+            // Another address may be better, or another port where there are several servers.
+            return self.peers.count() > 1;
         }
         // What the network did with a request says little about a socket on which others are
         // answered; and one that is silent because the server is would be replaced in vain.
@@ -149,6 +155,16 @@ impl<C: Codec> ClientCore<C> {
         self.shared = None;
         self.renewals = self.renewals.saturating_add(1);
         self.renewed = Some(now);
+        self.peers.give_up(self.sockets.peer(socket));
+    }
+
+    /// Has the next request be sent to another address, because this one refuses it.
+    pub(super) fn leave_peer(&mut self, now: Duration, socket: SocketId) {
+        self.peers.give_up(self.sockets.peer(socket));
+        if self.shared == Some(socket) {
+            self.sockets.retire(now, socket);
+            self.shared = None;
+        }
     }
 
     /// Whether it is time to try another socket although the last one did not help, either.
