@@ -11,6 +11,7 @@ mod bad_network;
 mod behind;
 mod client;
 mod client_core;
+mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]
 mod conformance;
