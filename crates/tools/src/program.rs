@@ -132,6 +132,18 @@ pub(crate) fn status_is_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
 
+/// Fails if so much memory is not to be had at all. Where it runs out later, the program is aborted with a
+/// line of the runtime's: this is for what the arguments ask for.
+pub(crate) fn has_memory(bytes: usize, what: impl Display) -> Result<(), Failure> {
+    let mut space = Vec::<u8>::new();
+    space.try_reserve_exact(bytes).map_err(|_| {
+        Failure::RunTime(format!(
+            "no memory for {what}: some {} MiB are needed",
+            bytes >> 20
+        ))
+    })
+}
+
 /// An error and its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();

@@ -104,6 +104,8 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         Some(rules) => Some((rules.to_string(), rules.load().map_err(Failure::RunTime)?)),
         None => None,
     };
+    let workers = options.workers.unwrap_or(1);
+    program::has_memory(workers * WORKER_BYTES, format_args!("{workers} workers"))?;
     let transports = sockets(options.address.as_deref(), options.workers)?;
     let addresses = addresses_of(&transports)?;
     let is_local = addresses.iter().all(|addr| addr.ip().is_loopback());
@@ -121,7 +123,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         None => None,
     };
 
-    let listening = listening_line(&addresses, options.workers.unwrap_or(1));
+    let listening = listening_line(&addresses, workers);
     say(format_args!("{listening} (end with Ctrl-C)"));
     let client = command("ask", "--server ", reachable(addresses[0]));
     say(format_args!("start the client with: {client}"));
@@ -294,6 +296,8 @@ fn rate_limit(answers: u32, exempt: &[Network]) -> Result<RateLimit, Failure> {
 const DEFAULT_LIMIT: u32 = 100;
 /// Far more than there are processors. Each takes some megabytes.
 const MAX_WORKERS: usize = 1_024;
+/// A batch of the longest requests and responses, and a stack.
+const WORKER_BYTES: usize = 16 << 20;
 /// What fits into a UDP datagram over IPv4 (RFC 768, RFC 791).
 const MAX_REQUEST: usize = 65_507;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);

@@ -187,6 +187,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     program::queue_status()?;
     program::status_is_wanted(!options.common.quiet);
     let peers = options.peers as usize;
+    program::has_memory(peers * SESSION_BYTES, format_args!("{peers} peers"))?;
     let robot = Acquaintance::new(peers, Duration::from_secs(options.lifetime.into()));
     let server = Server::builder(Conversation).max_request_bytes(1_200);
     let address = options.address.as_deref();
@@ -244,6 +245,8 @@ fn number(text: &str, most: u32) -> Result<u32, String> {
 
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8889);
 const MAX_NAME_CHARS: usize = 20;
+/// Of a session, its places in the tables, and the answer that is kept for copies.
+const SESSION_BYTES: usize = 768;
 /// Some hundred megabytes.
 const MAX_PEERS: u32 = 1_000_000;
 /// A year, in seconds.
