@@ -82,7 +82,8 @@ fn many_in_flight(exchanges: u64) {
     let (net, server) = upper();
     let mut client = Client::builder(Tagged(Text))
         .window(256)
-        .with_connector(net, server);
+        .with_connector(net, server)
+        .unwrap();
     let begun = Instant::now();
     let (mut submitted, mut collected) = (0, 0);
     while collected < exchanges {

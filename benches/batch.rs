@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull};
-use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
+use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
 fn main() {
@@ -40,12 +40,7 @@ fn peer() -> SocketAddr {
 }
 
 fn push(outbox: &mut Outbox, peer: SocketAddr) {
-    outbox
-        .push_with::<OutboxFull>(peer, None, |space| {
-            space[..DATAGRAM.len()].copy_from_slice(black_box(&DATAGRAM));
-            Ok(DATAGRAM.len())
-        })
-        .unwrap();
+    outbox.push(peer, None, black_box(&DATAGRAM)).unwrap();
 }
 
 fn pop_all(inbox: &mut Inbox) {
@@ -116,13 +111,13 @@ mod udp {
     fn send_and_receive(bencher: Bencher<'_, '_>, path: Path) {
         let mut receiver = options(path).bind("127.0.0.1:0").unwrap();
         let peer = receiver.local_addr().unwrap();
-        let mut sender = options(path).connect(peer).unwrap();
+        let mut sender = UdpConnector::from(options(path)).connect(peer).unwrap();
         let (mut inbox, mut outbox) = (inbox(), outbox());
         for _ in 0..BATCH {
             push(&mut outbox, peer);
         }
         bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
-            assert_eq!(sender.send(&outbox).datagrams, BATCH);
+            assert_eq!(sender.send(&outbox).sent, BATCH);
             let mut count = 0;
             while count < BATCH {
                 let more = receive(&mut receiver, &mut inbox);
@@ -154,6 +149,6 @@ mod udp {
         }
         bencher
             .counter(ItemsCount::new(BATCH))
-            .bench_local(|| assert_eq!(sender.send(&outbox).datagrams, BATCH));
+            .bench_local(|| assert_eq!(sender.send(&outbox).sent, BATCH));
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use domain::base::iana::{Class, Rtype};
 use domain::base::{Header, Name};
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Wait};
 use rejoinder_protocols::dns::codec::{Dns, Query};
 
@@ -37,8 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Ids have 16 bits: if they rested, there would be none left within the first second.
     let mut client = Client::builder(Dns)
         .window(window)
-        .quarantine(Duration::ZERO)
-        .with_connector(UdpOptions::new(), server);
+        .cooldown(Duration::ZERO)
+        .with_connector(UdpConnector::default(), server)
+        .expect("the settings are in range");
     let mut queries = names.iter().cycle();
     let mut answered = 0_u64;
     let started = Instant::now();

@@ -25,14 +25,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .duplication(0.1)
             .latency(Duration::from_millis(20))
             .jitter(Duration::from_millis(30)),
-    );
+    )?;
 
     let server: SocketAddr = "10.0.0.1:7000".parse()?;
     let echo = |text: &str| text.to_owned();
     net.host(server, ServerCore::new(Tagged(Text), echo))?;
     let mut client = Client::builder(Tagged(Text))
         .timeout(Duration::from_secs(2))
-        .with_connector(net.clone(), server);
+        .with_connector(net.clone(), server)?;
 
     let (mut answered, mut lost) = (0, 0);
     for number in 0..1_000 {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, RequestError};
 
 mod support {
@@ -70,7 +70,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
             .fail_when_unreachable(true)
             .connect(reachable(addr))
     });
-    let mut clients = clients.collect::<io::Result<Vec<_>>>()?;
+    let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
     let mut unanswered = false;
     if messages.is_empty() {
         let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -85,7 +85,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Prints the answer, or why there is none.
-fn ask(clients: &mut [Client<UdpOptions, Ctime>], message: &[u8]) -> io::Result<bool> {
+fn ask(clients: &mut [Client<UdpConnector, Ctime>], message: &[u8]) -> io::Result<bool> {
     let message = match str::from_utf8(message) {
         Ok(message) => message,
         Err(error) => {

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // `{~name}` is the captured text, reflected.
         .rule("I am (?<what>[^.!?]+)", "Why are you {~what}?")
         .rules([Rule::new("我觉得(.+)", "为什么觉得{~1}？")
-            .or("从什么时候起觉得{~1}？")
+            .or_template("从什么时候起觉得{~1}？")
             .anywhere()])
         .reflect("my", "your")
         .reflect("我", "你")

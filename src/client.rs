@@ -1,35 +1,41 @@
 //! The client: a short loop around a pure core.
 
 mod builder;
+mod cause;
 mod core;
+mod drive;
 mod entropy;
 mod error;
 mod ids;
+mod queue;
 mod retry;
+mod slot;
 mod sockets;
+mod stats;
+mod ticket;
 mod timers;
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::thread;
-use std::time::Duration;
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 
 pub use self::builder::ClientBuilder;
 use self::builder::Options;
-pub use self::core::{ClientCore, Ticket};
-use self::entropy::Entropy;
+pub use self::core::ClientCore;
+use self::drive::Driver;
 pub use self::error::RequestError;
 pub use self::retry::Retry;
-use self::sockets::{NoSocket, Sockets};
+pub use self::sockets::{SocketEvent, SocketId};
+pub use self::stats::ClientStats;
+pub use self::ticket::Ticket;
 use crate::codec::Codec;
-use crate::timestamp::Timestamp;
-use crate::transport::{
-    Connect, ErrorClass, Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, OutboxFull,
-    PROVOKED_PER_PAUSE, SendReport, Transport, Wait,
-};
-use crate::udp::UdpOptions;
+#[cfg(feature = "udp")]
+use crate::config_error::ConfigError;
+use crate::transport::{Connect, Wait, canonical};
+#[cfg(feature = "udp")]
+use crate::udp::UdpConnector;
 
-/// A client: asks one peer, and believes nobody else.
+/// A client: asks one peer, and accepts responses from no other.
 ///
 /// What is lost on the way is sent [again](Retry), and every request has a result by its
 /// [deadline](ClientBuilder::timeout).
@@ -69,44 +75,41 @@ use crate::udp::UdpOptions;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Whose answer it is
+/// # Whose response it is
 ///
-/// The codec [says](Codec::correlation) how answers are matched to requests. Where they carry an
-/// id, all requests share one connected socket, and each has an id that nobody can predict.
-/// Where they do not, each request gets a fresh connected socket, which serves its retransmissions
-/// and nothing else, so that the port tells. Then the socket rests for the time of the
-/// [quarantine](ClientBuilder::quarantine), so that the system cannot give its port to the next
-/// request, which would take a late answer for its own. At most
-/// [so many](ClientBuilder::resting_sockets) rest; where they are too many for that, or for the
-/// system to open another:
+/// The codec [decides](Codec::correlation) how responses are matched to requests.
 ///
-/// - One to which no answer is owed is closed before its time, the oldest first: its request was
-///   sent once and is answered, or was met by a closed port.
-/// - One to which an answer may be on its way (its request was sent twice, or in vain) is kept. When
-///   the limit is reached by such alone, [`submit`](Self::submit) fails with
-///   [`RequestError::WindowFull`] until the first of them has rested; when the system has no socket
-///   left, it fails with [`RequestError::Connect`].
+/// - With ids, requests share one connected socket, and each has an id that nobody can predict. No id
+///   is used twice on one socket: when seven eighths of them are used up, or 65,536, the next request
+///   gets another socket, with all ids. (Ids of 48 bits or more do not run out. That a random one
+///   comes again is less likely than that a forger guesses it.)
+/// - Without ids, each request gets a fresh connected socket, which serves its retransmissions and
+///   nothing else, so that its local port identifies the response.
 ///
-/// What remains is a risk that only ids take away: that the network duplicates a datagram of an
-/// exchange that went well, holds the copy back until many more have gone through, and that the
-/// system gives the same port (one of 28,000 on Linux) to the request that is in flight just then.
-/// A second client, or one that is dropped, knows nothing of the ports that rest elsewhere.
+/// After its last request the socket cools down: it stays open for the time of the
+/// [cooldown](ClientBuilder::cooldown), so that the OS cannot give its port to another, which
+/// would take a late response for its own. At most [so many](ClientBuilder::max_cooling_sockets) cool
+/// down. Where that limit is reached, or the OS has no descriptor or port left:
+///
+/// - A socket to which no response is owed is closed before its time, the oldest first: its requests
+///   were sent once and are answered, or were met by a closed port.
+/// - A socket to which a response may be on its way is kept: one of its requests was sent twice, or is
+///   unanswered. When there are none but such, [`submit`](Self::submit) fails with
+///   [`RequestError::WindowFull`] until the cooldown of the first is over. When the OS has no socket
+///   left, the request fails with [`RequestError::Connect`].
+///
+/// What remains is a risk that only ids take away. The network duplicates a datagram of an exchange
+/// that went well and holds the copy back until many more have gone through; and the OS gives the
+/// same port (one of 28,000 on Linux) to the request that is in flight just then. A second client, or
+/// one that is dropped, does not know of the ports that cool down elsewhere.
 #[derive(Debug)]
 pub struct Client<N: Connect, C> {
-    connector: N,
+    peer: SocketAddr,
     core: ClientCore<C>,
-    sockets: Sockets<N::Transport>,
-    inbox: Inbox,
-    outbox: Outbox,
-    /// The slots whose datagrams are in the outbox.
-    outgoing: Vec<usize>,
-    ready: Vec<usize>,
-    entropy: Entropy,
-    /// How many errors in receiving anybody may have caused.
-    provoked: u32,
+    driver: Driver<N>,
 }
 
-impl<C: Codec> Client<UdpOptions, C> {
+impl<C: Codec> Client<DefaultConnector, C> {
     /// A builder with the defaults of [`ClientBuilder`].
     ///
     /// ```
@@ -114,15 +117,21 @@ impl<C: Codec> Client<UdpOptions, C> {
     /// use rejoinder::Client;
     ///
     /// let client = Client::builder(Text).window(16).connect("127.0.0.1:9999")?;
-    /// # Ok::<(), std::io::Error>(())
+    /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
     pub fn builder(codec: C) -> ClientBuilder<C> {
         ClientBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Client<UdpConnector, C> {
     /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. Fails if there is no address, because a name is not known, say. No socket
-    /// is opened and nothing is sent before the first request.
+    /// [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`ClientBuilder::connect`].
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -130,15 +139,20 @@ impl<C: Codec> Client<UdpOptions, C> {
     ///
     /// let client = Client::connect("127.0.0.1:9999", Text)?;
     /// assert_eq!(client.peer().port(), 9999);
-    /// # Ok::<(), std::io::Error>(())
+    /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
-    pub fn connect(peer: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
+    pub fn connect(peer: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
         Client::builder(codec).connect(peer)
     }
 }
 
 impl<N: Connect, C: Codec> Client<N, C> {
     /// A client over any transport, with the defaults of [`ClientBuilder`].
+    ///
+    /// # Panics
+    ///
+    /// If the codec's [ids](crate::Correlation::Id) do not have 1 to 64 bits. Where the codec is not
+    /// known, use [`ClientBuilder::with_connector`].
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -156,26 +170,22 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn new(connector: N, codec: C, peer: SocketAddr) -> Self {
-        Client::builder(codec).with_connector(connector, peer)
+        Client::builder(codec)
+            .with_connector(connector, peer)
+            .expect("the defaults are in range, and so are the bits of the codec's ids")
     }
 
-    fn with(connector: N, sockets: Sockets<N::Transport>, core: ClientCore<C>) -> Self {
+    fn with(connector: N, peer: SocketAddr, core: ClientCore<C>) -> Self {
         Self {
-            connector,
+            peer: canonical(peer),
             core,
-            sockets,
-            inbox: Inbox::new(BATCH, MAX_V6_DATAGRAM_BYTES),
-            outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
-            outgoing: Vec::new(),
-            ready: Vec::new(),
-            entropy: Entropy::new(),
-            provoked: 0,
+            driver: Driver::new(connector),
         }
     }
 
     /// The address that is asked.
     pub fn peer(&self) -> SocketAddr {
-        self.core.peer()
+        self.peer
     }
 
     /// How many submitted requests have no result yet.
@@ -200,7 +210,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
         self.core.in_flight()
     }
 
-    /// How many datagrams came that answered nothing: junk, forgeries, answers that came twice or
+    /// How many datagrams came that answered nothing: garbage, forgeries, responses that came twice or
     /// too late.
     ///
     /// ```
@@ -224,7 +234,23 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ignored(&self) -> u64 {
-        self.core.ignored()
+        self.core.stats().ignored
+    }
+
+    /// What the client has in hand: requests, results, sockets.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
+    ///
+    /// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
+    /// client.submit("one")?;
+    /// assert_eq!(client.stats().room, 1_023);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stats(&self) -> ClientStats {
+        self.core.stats()
     }
 
     /// Asks, and waits for the answer until the deadline.
@@ -253,17 +279,19 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// ```
     pub fn request(&mut self, request: C::Request<'_>) -> Result<C::Response<'_>, RequestError> {
         let ticket = self.submit(request)?;
-        self.drive(Wait::Forever, |core| core.has_result_of(ticket));
-        self.core
-            .take_result_of(ticket)
+        let core = &mut self.core;
+        self.driver
+            .drive(core, Wait::Forever, |core| core.has_result(ticket));
+        core.take_result(ticket)
             .expect("every request has a result by its deadline")
     }
 
     /// Puts a request among those to be sent, which the next [`collect`](Self::collect) or
     /// [`request`](Self::request) does. Its time counts from now.
     ///
-    /// Fails at once if the request cannot be encoded or is too long, if no socket can be had, and
-    /// if the [window](ClientBuilder::window) is full: then collect a result first.
+    /// Fails at once if the request cannot be encoded or is too long, and if the
+    /// [window](ClientBuilder::window) is full: then collect a result first. That no socket can be
+    /// opened is a [result](RequestError::Connect).
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -271,7 +299,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// use rejoinder::{Client, RequestError};
     ///
     /// let server = "10.0.0.1:9999".parse()?;
-    /// let mut client = Client::builder(Text).window(1).with_connector(SimNet::new(), server);
+    /// let mut client = Client::builder(Text).window(1).with_connector(SimNet::new(), server)?;
     /// client.submit("one")?;
     /// let error = client.submit("two").unwrap_err();
     /// assert!(matches!(
@@ -281,27 +309,26 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
-        let Self {
-            connector,
-            core,
-            sockets,
-            entropy,
-            ..
-        } = self;
-        if !core.has_room() {
-            return Err(core.window_full(0));
-        }
-        let now = connector.now();
-        let peer = core.peer();
-        let socket = sockets
-            .open(connector, peer, now)
-            .map_err(|error| match error {
-                NoSocket::Error(source) => RequestError::Connect { peer, source },
-                NoSocket::Resting(resting) => core.window_full(resting),
-            })?;
-        let ticket = core.submit(now, request, &mut || entropy.next(connector))?;
-        sockets.give(ticket.slot(), socket);
-        Ok(ticket)
+        self.driver.submit(&mut self.core, request)
+    }
+
+    /// Forgets a submitted request: it is not sent any more, and it gets no result. Returns `false`
+    /// if its result was collected already.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, Wait};
+    ///
+    /// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
+    /// let ticket = client.submit("never mind")?;
+    /// assert!(client.cancel(ticket));
+    /// assert!(client.collect(Wait::Forever).is_none());
+    /// assert!(!client.cancel(ticket));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel(&mut self, ticket: Ticket) -> bool {
+        self.core.cancel(self.driver.now(), ticket)
     }
 
     /// Gives out the result of a submitted request, in the order in which they come about, and
@@ -332,174 +359,16 @@ impl<N: Connect, C: Codec> Client<N, C> {
         &mut self,
         wait: Wait,
     ) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
-        if !self.core.has_result() {
-            self.drive(wait, ClientCore::has_result);
+        if self.core.stats().uncollected == 0 {
+            let has_result = |core: &ClientCore<C>| core.stats().uncollected > 0;
+            self.driver.drive(&mut self.core, wait, has_result);
         }
-        self.core.take()
-    }
-
-    /// Sends what is due and receives what comes, until `done` or the wait is over or nothing is
-    /// in flight any more.
-    fn drive(&mut self, wait: Wait, done: impl Fn(&ClientCore<C>) -> bool) {
-        let begun = self.connector.now().monotonic;
-        let end = match wait {
-            Wait::No => begun,
-            Wait::For(time) | Wait::Spin(time) => begun.saturating_add(time),
-            Wait::Forever => Duration::MAX,
-        };
-        loop {
-            let now = self.connector.now();
-            self.send_due(now);
-            let Some(timer) = self.core.next_timer() else {
-                break;
-            };
-            if done(&self.core) {
-                break;
-            }
-            let left = end.min(timer).saturating_sub(now.monotonic);
-            self.receive(match wait {
-                _ if left.is_zero() => Wait::No,
-                Wait::Spin(_) => Wait::Spin(left),
-                _ => Wait::For(left),
-            });
-            let over = now.monotonic >= end;
-            if over || done(&self.core) {
-                break;
-            }
-        }
-        let core = &self.core;
-        self.sockets.release(self.connector.now(), core);
-    }
-
-    fn send_due(&mut self, now: Timestamp) {
-        let mut alone = false;
-        loop {
-            // A socket of its own means a batch of its own.
-            let room = match self.sockets {
-                Sockets::Shared(_) => self.outbox.has_room_for(1) && !alone,
-                Sockets::Own { .. } => self.outbox.is_empty(),
-            };
-            if !room {
-                self.flush(now);
-                alone = false;
-                continue;
-            }
-            let Some(slot) = self.core.next_due(now.monotonic) else {
-                break;
-            };
-            alone = self.core.is_in_doubt(slot);
-            if alone {
-                self.flush(now);
-            }
-            let Some(datagram) = self.core.request(slot) else {
-                continue;
-            };
-            let pushed: Result<(), OutboxFull> =
-                self.outbox.push_with(datagram.peer, None, |space| {
-                    space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-                    Ok(datagram.bytes.len())
-                });
-            pushed.expect("the outbox has room");
-            self.outgoing.push(slot);
-        }
-        self.flush(now);
-    }
-
-    fn flush(&mut self, now: Timestamp) {
-        let Some(&first) = self.outgoing.first() else {
-            return;
-        };
-        let sent = match self.sockets.of(first) {
-            Some(socket) => socket.send(&self.outbox),
-            None => SendReport::default(),
-        };
-        if let Some(error) = sent.error {
-            if is_unreachable(&error) {
-                self.core.unreachable(now, first, &error);
-            } else if ErrorClass::classify(&error) == ErrorClass::Gone {
-                self.core.transport_gone(now, first, &error);
-                self.sockets.drop_shared();
-            } else {
-                for &slot in &self.outgoing {
-                    if sent.datagrams == 0 {
-                        self.core.refused(slot, core::copy(&error));
-                    } else {
-                        // Which it was will be seen when each is sent again, alone.
-                        self.core.refused_perhaps(slot);
-                    }
-                }
-            }
-        }
-        self.outbox.clear();
-        self.outgoing.clear();
-    }
-
-    fn receive(&mut self, wait: Wait) {
-        self.ready.clear();
-        let mut wait = wait;
-        match &self.sockets {
-            Sockets::Shared(_) => self.ready.push(0),
-            Sockets::Own { open, .. } if open.len() == 1 => self.ready.extend(open),
-            Sockets::Own { .. } => {
-                // Until they are released, sockets of requests with results are waited on too.
-                self.sockets.release(self.connector.now(), &self.core);
-                let (slots, sockets): (Vec<_>, Vec<_>) = self.sockets.iter().unzip();
-                if self
-                    .connector
-                    .wait_any(&sockets, wait, &mut self.ready)
-                    .is_err_and(|error| error.kind() != ErrorKind::Interrupted)
-                {
-                    thread::sleep(PAUSE);
-                }
-                for ready in &mut self.ready {
-                    *ready = slots[*ready];
-                }
-                wait = Wait::No;
-            }
-        }
-        for at in 0..self.ready.len() {
-            let slot = self.ready[at];
-            let Some(socket) = self.sockets.of(slot) else {
-                continue;
-            };
-            let received = socket.recv(&mut self.inbox, wait);
-            let now = socket.now();
-            if let Err(error) = received {
-                match ErrorClass::classify_receive(&error) {
-                    ErrorClass::Interrupted => {}
-                    ErrorClass::Gone => {
-                        self.core.transport_gone(now, slot, &error);
-                        self.sockets.drop_shared();
-                    }
-                    _ if is_unreachable(&error) => self.core.unreachable(now, slot, &error),
-                    // Anybody can cause it.
-                    ErrorClass::Peer => {
-                        self.provoked = self.provoked.wrapping_add(1);
-                        if self.provoked.is_multiple_of(PROVOKED_PER_PAUSE) {
-                            thread::sleep(PAUSE);
-                        }
-                    }
-                    // It may pass. What does not must not make a loop without a pause.
-                    _ => thread::sleep(PAUSE),
-                }
-            }
-            while let Some(datagram) = self.inbox.pop() {
-                self.core.receive(now, slot, datagram);
-            }
-        }
+        self.core.poll_result()
     }
 }
 
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-    )
-}
-
-const PAUSE: Duration = Duration::from_millis(1);
-/// Buffers for receiving, and datagrams for sending.
-const BATCH: usize = 64;
+/// What stands for the connector in [`Client::builder`], which has none yet.
+#[cfg(feature = "udp")]
+type DefaultConnector = UdpConnector;
+#[cfg(not(feature = "udp"))]
+type DefaultConnector = crate::sim::SimNet;

@@ -4,7 +4,7 @@ mod amplification;
 mod rate;
 
 pub use self::amplification::AmplificationLimit;
-pub use self::rate::{RateLimit, RateLimitBuilder, RateLimitError};
+pub use self::rate::{RateLimit, RateLimitBuilder};
 use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
@@ -13,9 +13,9 @@ use crate::transport::{Datagram, Meta};
 ///
 /// # Who calls what
 ///
-/// The server asks [`admit`](Self::admit) once for every datagram that passed the checks which are
+/// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which are
 /// always on (see [`DropReason`]), before the codec decodes it. If it was let in and the handler
-/// answered, the server tells [`release`](Self::release) how much would leave. A datagram that is
+/// answered, the server tells [`allow_replies`](Self::allow_replies) how much would leave. A datagram that is
 /// met with silence has no second call.
 ///
 /// # What an implementation guarantees
@@ -54,9 +54,8 @@ use crate::transport::{Datagram, Meta};
 /// ```
 /// use rejoinder::codec::Text;
 /// use rejoinder::gate::Gate;
-/// use rejoinder::sans_io::ServerCore;
 /// use rejoinder::transport::Datagram;
-/// use rejoinder::{DropReason, Timestamp};
+/// use rejoinder::{DropReason, Server, Timestamp};
 /// use std::net::IpAddr;
 ///
 /// /// Answers only to its own network.
@@ -72,8 +71,9 @@ use crate::transport::{Datagram, Meta};
 ///     }
 /// }
 ///
-/// let core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
-/// core.gate(OnlyFrom("192.0.2.1".parse()?));
+/// let core = Server::builder(Text)
+///     .gate(OnlyFrom("192.0.2.1".parse()?))
+///     .core(|text: &str| Some(text.to_uppercase()));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 pub trait Gate {
@@ -96,7 +96,7 @@ pub trait Gate {
     ///     fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
     ///         Ok(())
     ///     }
-    ///     fn release(
+    ///     fn allow_replies(
     ///         &mut self,
     ///         _: Timestamp,
     ///         _: &Datagram<'_>,
@@ -109,7 +109,7 @@ pub trait Gate {
     /// }
     /// Server::builder(Text).gate(Budget(1_000_000));
     /// ```
-    fn release(
+    fn allow_replies(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
@@ -184,14 +184,14 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
     }
 
     #[inline]
-    fn release(
+    fn allow_replies(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
         replies: ReplySize,
     ) -> Result<(), DropReason> {
-        self.0.release(now, datagram, replies)?;
-        self.1.release(now, datagram, replies)
+        self.0.allow_replies(now, datagram, replies)?;
+        self.1.allow_replies(now, datagram, replies)
     }
 }
 
@@ -203,14 +203,14 @@ impl<G: Gate> Gate for Option<G> {
     }
 
     #[inline]
-    fn release(
+    fn allow_replies(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
         replies: ReplySize,
     ) -> Result<(), DropReason> {
         self.as_mut()
-            .map_or(Ok(()), |gate| gate.release(now, datagram, replies))
+            .map_or(Ok(()), |gate| gate.allow_replies(now, datagram, replies))
     }
 }
 

@@ -28,6 +28,7 @@ pub use self::node::Node;
 pub use self::script::{Fault, Script, ScriptError};
 use self::state::{Endpoint, Queue, State};
 pub use self::trace::{PacketFate, Trace, TraceEvent};
+use crate::config_error::ConfigError;
 use crate::timestamp::Timestamp;
 use crate::transport::{Connect, Wait, canonical};
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
@@ -61,7 +62,7 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::seeded(7);
-/// net.set_link(Link::new().loss(0.3).latency(Duration::from_millis(20)));
+/// net.set_link(Link::new().loss(0.3).latency(Duration::from_millis(20)))?;
 /// let server = "10.0.0.1:9999".parse()?;
 /// net.host(
 ///     server,
@@ -189,15 +190,15 @@ impl SimNet {
     ///
     /// let net = SimNet::new();
     /// let home = "10.0.0.2".parse()?;
-    /// let endpoint = net.at(home).connect("10.0.0.1:9999".parse()?)?;
+    /// let endpoint = net.from_host(home).connect("10.0.0.1:9999".parse()?)?;
     /// assert_eq!(endpoint.local_addr()?.ip(), home);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn at(&self, home: IpAddr) -> Self {
+    pub fn from_host(&self, host: IpAddr) -> Self {
         Self {
             state: Arc::clone(&self.state),
-            home: Some(home),
+            home: Some(host),
         }
     }
 
@@ -279,14 +280,15 @@ impl SimNet {
     }
 
     /// Makes every direction between two machines such a link, but for those with a
-    /// [link of their own](Self::set_link_between). What is in flight already is not changed.
+    /// [link of their own](Self::set_link_between). What is in flight already is not changed. A setting
+    /// of the link out of range is an error.
     ///
     /// ```
     /// use rejoinder::sim::{Link, PacketFate, SimNet};
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().loss(1.0));
+    /// net.set_link(Link::new().loss(1.0))?;
     /// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"farewell");
     /// net.advance(Duration::from_secs(1));
     /// assert!(
@@ -296,11 +298,14 @@ impl SimNet {
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn set_link(&self, link: Link) {
+    pub fn set_link(&self, link: Link) -> Result<(), ConfigError> {
+        link.check()?;
         lock(&self.state).link = link;
+        Ok(())
     }
 
-    /// Gives one direction between two machines a link of its own.
+    /// Gives one direction between two machines a link of its own. A setting of the link out of range
+    /// is an error.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -320,13 +325,20 @@ impl SimNet {
     /// )?;
     /// // Requests take the long way, answers the short one.
     /// let slow = Link::new().latency(Duration::from_millis(250));
-    /// net.set_link_between(home, server.ip(), slow);
-    /// Client::new(net.at(home), Text, server).request("hello?")?;
+    /// net.set_link_between(home, server.ip(), slow)?;
+    /// Client::new(net.from_host(home), Text, server).request("hello?")?;
     /// assert_eq!(net.now().monotonic, Duration::from_millis(250));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn set_link_between(&self, from: IpAddr, to: IpAddr, link: Link) {
+    pub fn set_link_between(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        link: Link,
+    ) -> Result<(), ConfigError> {
+        link.check()?;
         lock(&self.state).direction(from, to).link = Some(link);
+        Ok(())
     }
 
     /// Cuts two machines off from each other, in both directions. What is in flight still arrives.
@@ -491,7 +503,7 @@ impl fmt::Debug for SimNet {
 impl Connect for SimNet {
     type Transport = SimTransport;
 
-    /// Opens an endpoint on a free port of [the machine](SimNet::at) that this handle stands for.
+    /// Opens an endpoint on a free port of [the machine](SimNet::from_host) that this handle stands for.
     /// Datagrams from others than the peer are delivered to it too, so that clients are seen to
     /// check.
     fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {

@@ -1,14 +1,21 @@
+#[cfg(feature = "udp")]
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use super::sockets::Sockets;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
+use crate::config_error::ConfigError;
 use crate::transport::Connect;
-use crate::udp::UdpOptions;
+#[cfg(feature = "udp")]
+use crate::udp::{UdpConnector, UdpOptions};
 
-/// Options of a client.
+/// Settings of a client.
+///
+/// A setting out of range is a [`ConfigError`] of [`connect`](Self::connect),
+/// [`with_connector`](Self::with_connector) and [`core`](Self::core).
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -21,12 +28,15 @@ use crate::udp::UdpOptions;
 ///     .window(16)
 ///     .connect("127.0.0.1:9999")?;
 /// assert_eq!(client.in_flight(), 0);
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ClientBuilder<C> {
     codec: C,
     options: Options,
+    #[cfg(feature = "udp")]
+    udp: UdpOptions,
 }
 
 impl<C: Codec> ClientBuilder<C> {
@@ -39,9 +49,11 @@ impl<C: Codec> ClientBuilder<C> {
                 retry: Retry::new(),
                 fail_when_unreachable: false,
                 window: 1_024,
-                quarantine: MAX_RTT,
-                resting_sockets: 512,
+                cooldown: MAX_RTT,
+                max_cooling_sockets: 512,
             },
+            #[cfg(feature = "udp")]
+            udp: UdpOptions::new(),
         }
     }
 
@@ -56,12 +68,11 @@ impl<C: Codec> ClientBuilder<C> {
     ///
     /// let second = Duration::from_secs(1);
     /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = Client::builder(Text).timeout(second).with_connector(SimNet::new(), nobody);
+    /// let mut client = Client::builder(Text).timeout(second).with_connector(SimNet::new(), nobody)?;
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after == second));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = timeout;
         self
@@ -77,21 +88,19 @@ impl<C: Codec> ClientBuilder<C> {
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .retry(Retry::never())
-    ///     .with_connector(SimNet::new(), nobody);
+    ///     .with_connector(SimNet::new(), nobody)?;
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { sends: 1, .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.options.retry = retry;
         self
     }
 
-    /// Whether a request fails at once when the system reports that the peer cannot be reached (a
-    /// closed port, for example), rather than at the deadline. Default: `false`, because the
-    /// message behind such a report can be forged by anybody, and a server that restarts causes it
-    /// too.
+    /// Whether a request fails at once when the OS reports that the peer cannot be reached (a closed
+    /// port, for example), rather than at the deadline. Default: `false`, because the packet behind
+    /// such a report can be forged, and a server that restarts causes it too.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -100,29 +109,23 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().port_unreachable(true));
+    /// net.set_link(Link::new().port_unreachable(true))?;
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .fail_when_unreachable(true)
-    ///     .with_connector(net.clone(), nobody);
+    ///     .with_connector(net.clone(), nobody)?;
     /// let error = client.request("anybody?").unwrap_err();
     /// assert!(matches!(error, RequestError::NobodyListening { .. }));
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn fail_when_unreachable(mut self, fail: bool) -> Self {
         self.options.fail_when_unreachable = fail;
         self
     }
 
     /// How many requests can be submitted without their results being collected. Default: 1,024.
-    /// A protocol without ids needs a socket for each that is in flight; one with narrow ids may
-    /// have fewer ids than this.
-    ///
-    /// # Panics
-    ///
-    /// If it is 0.
+    /// Zero is out of range. A protocol without ids needs a socket for each that is in flight.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -130,28 +133,20 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::Client;
     ///
     /// let server = "10.0.0.1:9999".parse()?;
-    /// let mut client = Client::builder(Text).window(2).with_connector(SimNet::new(), server);
+    /// let mut client = Client::builder(Text).window(2).with_connector(SimNet::new(), server)?;
     /// assert!(client.submit("one").is_ok() && client.submit("two").is_ok());
     /// assert!(client.submit("three").is_err());
-    /// # Ok::<(), std::net::AddrParseError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn window(mut self, requests: usize) -> Self {
-        assert!(requests > 0, "a window for at least one request");
         self.options.window = requests;
         self
     }
 
-    /// How long an id rests after its request has a result, because an old answer that carries it
-    /// may still arrive; and where there are no ids, how long the
-    /// [socket](Client#whose-answer-it-is) rests, for the sake of its port. Default: 202 seconds,
-    /// the longest that a datagram and its answer take by RFC 7252 §4.8.2 (`MAX_RTT`). Zero means
-    /// no rest.
-    ///
-    /// Ids of 48 bits or more need none: that a random one comes again so soon is less likely than
-    /// that a forger guesses it.
-    ///
-    /// At most 65,536 ids rest or are in use; when that many are, the window is full.
+    /// How long a [socket](Client#whose-response-it-is) stays open after the last request that used
+    /// it has its result, because an old response may still arrive at its port. Default: 202 seconds,
+    /// the longest that a datagram and its response take by RFC 7252 §4.8.2 (`MAX_RTT`). Zero means
+    /// that it is closed at once.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -160,28 +155,22 @@ impl<C: Codec> ClientBuilder<C> {
     ///
     /// // On a network where nothing is under way for longer than a second.
     /// let client = Client::builder(Text)
-    ///     .quarantine(Duration::from_secs(2))
+    ///     .cooldown(Duration::from_secs(2))
     ///     .connect("127.0.0.1:9999")?;
-    /// # Ok::<(), std::io::Error>(())
+    /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
-    #[must_use]
-    pub fn quarantine(mut self, time: Duration) -> Self {
-        self.options.quarantine = time;
+    pub fn cooldown(mut self, time: Duration) -> Self {
+        self.options.cooldown = time;
         self
     }
 
-    /// How many sockets may rest, where the protocol has no ids: what happens then is told
-    /// [there](Client#whose-answer-it-is). Each costs a file descriptor and what the system keeps
-    /// for a socket. Default: 512, half of the 1,024 descriptors that a process usually may have;
-    /// one that asks a slow or dead server more often than 512 times in the time of the
-    /// [quarantine](Self::quarantine) needs more, or ids.
+    /// How many sockets may cool down at a time; what happens beyond that is documented
+    /// [there](Client#whose-response-it-is). Each costs a file descriptor and what the kernel keeps
+    /// for a socket. Default: 512, half of the 1,024 descriptors that a process usually may have.
+    /// Zero is out of range: set the [cooldown](Self::cooldown) to zero for none.
     ///
-    /// It is looked at when a request is submitted: those in flight, at most a
-    /// [window](Self::window), come to rest in any case.
-    ///
-    /// # Panics
-    ///
-    /// If it is 0. [No rest](Self::quarantine) is another matter.
+    /// The limit is looked at when a request is submitted: the sockets of those in flight, at most
+    /// a [window](Self::window), cool down in any case.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -190,81 +179,113 @@ impl<C: Codec> ClientBuilder<C> {
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
-    ///     .resting_sockets(1)
-    ///     .with_connector(SimNet::new(), nobody);
+    ///     .max_cooling_sockets(1)
+    ///     .with_connector(SimNet::new(), nobody)?;
     /// assert!(matches!(
     ///     client.request("one"),
     ///     Err(RequestError::TimedOut { .. })
     /// ));
-    /// // An answer may still be on its way to the socket of the first.
+    /// // A response may still be on its way to the socket of the first.
     /// let error = client.request("two").unwrap_err();
-    /// assert!(matches!(error, RequestError::WindowFull { resting: 1, .. }));
+    /// assert!(matches!(error, RequestError::WindowFull { cooling: 1, .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
-    pub fn resting_sockets(mut self, sockets: usize) -> Self {
-        assert!(sockets > 0, "at least one socket that rests");
-        self.options.resting_sockets = sockets;
+    pub fn max_cooling_sockets(mut self, sockets: usize) -> Self {
+        self.options.max_cooling_sockets = sockets;
         self
     }
 
-    /// A client over UDP that asks the first of the addresses. Fails if there is none, because a
-    /// name is not known, say. Sockets are opened for requests, with the defaults of
-    /// [`UdpOptions`].
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::Client;
-    ///
-    /// assert!(Client::builder(Text).connect("127.0.0.1:9999").is_ok());
-    /// assert!(Client::builder(Text).connect("127.0.0.1").is_err()); // no port
-    /// ```
-    pub fn connect(self, peer: impl ToSocketAddrs) -> io::Result<Client<UdpOptions, C>> {
-        let peer = peer
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
-        Ok(self.with_connector(UdpOptions::new(), peer))
-    }
-
-    /// A client over any transport, or over UDP with [options](UdpOptions) of your own.
+    /// How [`connect`](Self::connect) opens sockets. Default: [`UdpOptions::new`].
     ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpOptions;
     /// use rejoinder::Client;
     ///
-    /// // UDP, with options that `udp` leaves at their defaults.
-    /// let plain = UdpOptions::new().portable();
-    /// let client = Client::builder(Text).with_connector(plain, "127.0.0.1:9999".parse()?);
-    /// # Ok::<(), std::net::AddrParseError>(())
+    /// let client = Client::builder(Text)
+    ///     .udp_options(UdpOptions::new().portable())
+    ///     .connect("127.0.0.1:9999")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
-    pub fn with_connector<N: Connect>(self, connector: N, peer: SocketAddr) -> Client<N, C> {
-        let sockets = match self.codec.correlation() {
-            Correlation::Socket => {
-                Sockets::own(self.options.quarantine, self.options.resting_sockets)
-            }
-            Correlation::Id { .. } => Sockets::Shared(None),
-        };
-        Client::with(connector, sockets, self.core(peer))
+    #[cfg(feature = "udp")]
+    pub fn udp_options(mut self, options: UdpOptions) -> Self {
+        self.udp = options;
+        self
+    }
+
+    /// A client over UDP that asks the first of the addresses. Sockets are opened for requests.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`] for a setting, and [`ConfigError::Io`] if there is no address,
+    /// because a name is not known, say.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Client, ConfigError};
+    ///
+    /// assert!(Client::builder(Text).connect("127.0.0.1:9999").is_ok());
+    /// let no_port = Client::builder(Text).connect("127.0.0.1");
+    /// assert!(matches!(no_port, Err(ConfigError::Io(_))));
+    /// let no_window = Client::builder(Text).window(0).connect("127.0.0.1:9999");
+    /// assert!(matches!(no_window, Err(ConfigError::OutOfRange { setting: "window", .. })));
+    /// ```
+    #[cfg(feature = "udp")]
+    pub fn connect(self, peer: impl ToSocketAddrs) -> Result<Client<UdpConnector, C>, ConfigError> {
+        let peer = peer
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
+        let connector = UdpConnector::from(self.udp.clone());
+        self.with_connector(connector, peer)
+    }
+
+    /// A client over any transport.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::OutOfRange`] for a setting, also for a codec whose
+    /// [ids](Correlation::Id) do not have 1 to 64 bits.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpConnector;
+    /// use rejoinder::Client;
+    ///
+    /// let udp = UdpConnector::default();
+    /// let client = Client::builder(Text).with_connector(udp, "127.0.0.1:9999".parse()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_connector<N: Connect>(
+        self,
+        connector: N,
+        peer: SocketAddr,
+    ) -> Result<Client<N, C>, ConfigError> {
+        Ok(Client::with(connector, peer, self.core(peer)?))
     }
 
     /// The core of such a client, for a driver of your own.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// As [`on`](Self::on) and [`udp`](Self::udp) do, if the codec's ids do not have 1 to 64 bits.
+    /// As those of [`with_connector`](Self::with_connector).
     ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::Client;
     ///
-    /// let core = Client::builder(Text).core("192.0.2.1:9999".parse()?);
-    /// assert!(core.has_room() && core.next_timer().is_none());
-    /// # Ok::<(), std::net::AddrParseError>(())
+    /// let core = Client::builder(Text).core("192.0.2.1:9999".parse()?)?;
+    /// assert!(core.stats().room > 0 && core.next_timer().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn core(self, peer: SocketAddr) -> ClientCore<C> {
-        ClientCore::new(self.codec, peer, self.options)
+    pub fn core(self, peer: SocketAddr) -> Result<ClientCore<C>, ConfigError> {
+        self.options.check()?;
+        if let Correlation::Id { bits } = self.codec.correlation()
+            && !(1..=64).contains(&bits)
+        {
+            return Err(ConfigError::out_of_range("bits of ids", bits, "1 to 64"));
+        }
+        Ok(ClientCore::new(self.codec, peer, self.options))
     }
 }
 
@@ -274,8 +295,22 @@ pub(super) struct Options {
     pub(super) retry: Retry,
     pub(super) fail_when_unreachable: bool,
     pub(super) window: usize,
-    pub(super) quarantine: Duration,
-    pub(super) resting_sockets: usize,
+    pub(super) cooldown: Duration,
+    pub(super) max_cooling_sockets: usize,
+}
+
+impl Options {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (setting, value) in [
+            ("window", self.window),
+            ("max_cooling_sockets", self.max_cooling_sockets),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::out_of_range(setting, value, "at least 1"));
+            }
+        }
+        self.retry.check()
+    }
 }
 
 /// RFC 7252 §4.8.2: twice `MAX_LATENCY` and `PROCESSING_DELAY`.

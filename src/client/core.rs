@@ -1,228 +1,196 @@
-use std::collections::VecDeque;
-use std::error::Error;
+mod events;
+
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::ids::{Ids, NoId};
+use super::cause::{copy, is_refusal};
+use super::ids::Ids;
+use super::queue::SlotQueue;
+use super::slot::{Route, Slot, State};
+use super::sockets::{SocketEvent, SocketId, Sockets};
 use super::timers::Timers;
-use super::{Options, RequestError};
-use crate::codec::{Codec, Correlation, Writer};
+use super::{ClientStats, Options, RequestError, Ticket};
+use crate::backoff::ReceiveBackoff;
+use crate::codec::{Codec, Correlation, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{Datagram, MAX_DATAGRAM_BYTES, Outgoing, canonical, same_peer};
+use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, canonical};
 
-/// The client without its surroundings: no socket, no clock, no dice. It holds any number of
-/// exchanges with one peer, each one request on its way to one result.
+/// The client without sockets, clock or RNG: all that is decided about any number of exchanges with
+/// one peer, each of them one request on its way to one result.
 ///
-/// [`Client`](crate::Client) drives one over a transport; a test, or a driver of your own, calls it
-/// directly, in this order:
+/// [`Client`](crate::Client) drives one over a [transport](crate::Transport), with the methods below
+/// and no others. A driver of your own repeats this loop:
 ///
-/// 1. [`submit`](Self::submit) takes a request into a free slot.
-/// 2. [`next_send`](Self::next_send) says what to send now, until it says nothing more.
-/// 3. [`next_timer`](Self::next_timer) says until when to wait for datagrams, and
-///    [`receive`](Self::receive) is told each that comes. Then again from 2.
-/// 4. [`take`](Self::take) gives out the results.
+/// 1. [`submit`](Self::submit) requests, whenever there are any.
+/// 2. [`poll_socket`](Self::poll_socket) until it returns `None`, and close the sockets it names.
+/// 3. [`poll_send`](Self::poll_send) until it returns `None`. Each call fills an outbox and names the
+///    socket to send it from; open that one if it is new. Report what came of it with
+///    [`on_sent`](Self::on_sent) or [`on_connect_error`](Self::on_connect_error).
+/// 4. Receive until [`next_timer`](Self::next_timer), and pass on what came with
+///    [`on_receive`](Self::on_receive) or [`on_receive_error`](Self::on_receive_error).
+/// 5. [`poll_result`](Self::poll_result) until it returns `None`.
 ///
-/// Where the codec [correlates](Codec::correlation) by socket, every exchange needs a fresh socket,
-/// which is its slot's until it has a result; otherwise all have one together.
+/// Where the codec [correlates](Codec::correlation) by socket, the core has a fresh socket for each
+/// request. Otherwise requests share one until its ids are used up.
 ///
 /// ```
 /// use rejoinder::codec::Text;
-/// use rejoinder::transport::{Datagram, Meta};
-/// use rejoinder::{Client, Timestamp};
+/// use rejoinder::sans_io::SocketEvent;
+/// use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
+/// use rejoinder::{Client, RequestError, Timestamp};
+/// use std::io::ErrorKind;
 /// use std::time::{Duration, SystemTime};
 ///
 /// let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-/// let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-/// core.submit(at(0), "question", &mut || Ok(0))?;
-/// let (slot, datagram) = core.next_send(at(0)).expect("it is sent at once");
-/// assert_eq!(datagram.bytes, b"question");
-/// assert!(core.next_send(at(0)).is_none());
-/// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
+/// let server = "192.0.2.1:7".parse()?;
+/// let mut core = Client::builder(Text).core(server)?;
+/// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(8, 512));
+/// // What the transports of a real driver would have reported:
+/// let sent = SendReport::accepted(1);
+/// let closed = ErrorKind::ConnectionRefused.into();
 ///
-/// let answer = Datagram {
-///     bytes: b"answer",
-///     meta: Meta::new(core.peer()),
-/// };
-/// core.receive(at(1), slot, answer);
-/// let (_ticket, result) = core.take().expect("it is answered");
-/// assert_eq!(result?, "answer");
-/// assert_eq!(core.in_flight(), 0);
+/// // A zero as a random number is good enough for an example alone.
+/// let ticket = core.submit(at(0), "question", &mut || Ok(0))?;
+/// let socket = core.poll_send(at(0), &mut outbox).expect("it is due at once");
+/// assert!(outbox.iter().all(|datagram| datagram.peer == server));
+/// core.on_sent(at(0), &sent);
+/// outbox.clear();
+///
+/// // Nothing came for a second, so it is sent again, and then answered.
+/// assert_eq!(core.next_timer(), Some(Duration::from_secs(1)));
+/// assert_eq!(core.poll_send(at(1), &mut outbox), Some(socket));
+/// core.on_sent(at(1), &sent);
+/// outbox.clear();
+/// inbox.push(b"answer", Meta::new(server));
+/// core.on_receive(at(2), socket, &mut inbox);
+/// let (answered, result) = core.poll_result().expect("it is answered");
+/// assert_eq!((answered, result?), (ticket, "answer"));
+///
+/// // A response to the second send may still come, so the socket stays open for a while.
+/// assert_eq!(core.poll_socket(at(2)), Some(SocketEvent::Idle(socket)));
+/// assert_eq!(core.poll_socket(at(2)), None);
+/// assert_eq!(core.poll_socket(at(300)), Some(SocketEvent::Close(socket)));
+///
+/// // One that no socket can be opened for, and one that is given up.
+/// let ticket = core.submit(at(300), "another", &mut || Ok(0))?;
+/// let socket = core.poll_send(at(300), &mut outbox).expect("it is due at once");
+/// core.on_connect_error(at(300), socket, &ErrorKind::PermissionDenied.into());
+/// assert!(core.has_result(ticket));
+/// let result = core.take_result(ticket).expect("it has one");
+/// assert!(matches!(result, Err(RequestError::Connect { .. })));
+/// outbox.clear();
+///
+/// let ticket = core.submit(at(300), "a third", &mut || Ok(0))?;
+/// let socket = core.poll_send(at(300), &mut outbox).expect("it is due at once");
+/// let pause = core.on_receive_error(at(300), socket, &closed);
+/// assert!(pause.is_zero()); // anybody can cause this error
+/// assert_eq!(core.in_flight(), 1);
+/// core.cancel(at(300), ticket);
+/// assert_eq!((core.in_flight(), core.stats().ignored), (0, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Memory: for each slot ever used, of at most the [window](crate::ClientBuilder::window), a few
-/// hundred bytes and the longest request and answer that it held; 65,507 bytes; and at most 65,536
-/// ids that rest.
+/// hundred bytes and the longest request and response that it held; 65,507 bytes; at most 65,536 ids;
+/// and 100 bytes for each socket in use, cooling down, or not yet asked for by `poll_socket`.
 pub struct ClientCore<C> {
     codec: C,
     peer: SocketAddr,
     options: Options,
-    /// If the protocol has them.
-    ids: Option<Ids>,
+    ids: Ids,
+    sockets: Sockets,
+    /// The socket of new requests, where they share one.
+    shared: Option<SocketId>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     in_flight: usize,
     /// When something is to be done about each slot in flight.
     timers: Timers,
     /// Slots whose retransmission waits for a place, in order.
-    parked: VecDeque<usize>,
+    parked: SlotQueue,
     /// How many places for retransmissions are taken.
     retransmissions: usize,
     /// Slots with a result, in the order in which they got it.
-    done: VecDeque<usize>,
+    done: SlotQueue,
     /// The slot whose result was given out last: what it holds may still be borrowed.
-    taken: Option<usize>,
-    tickets: u64,
+    lent: Option<usize>,
+    /// The socket and the slots of the outbox that was filled last, until its report.
+    sending: Option<SocketId>,
+    outgoing: Vec<usize>,
+    submitted: u64,
     ignored: u64,
+    backoff: ReceiveBackoff,
     /// Where requests are encoded.
     space: Box<[u8]>,
 }
 
-/// Names one request of a client, from its submission to its result.
-///
-/// Tickets are ordered as the requests were submitted.
-///
-/// ```
-/// use rejoinder::codec::Text;
-/// use rejoinder::sim::SimNet;
-/// use rejoinder::Client;
-///
-/// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
-/// let (first, second) = (client.submit("one")?, client.submit("two")?);
-/// assert!(first < second);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket {
-    number: u64,
-    slot: usize,
-}
-
-impl Ticket {
-    /// For drivers: the slot in which the request is until it has a result.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let ticket = core.submit(at(0), "question", &mut || Ok(0))?;
-    /// assert!(core.is_in_flight(ticket.slot()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn slot(self) -> usize {
-        self.slot
-    }
-}
-
-struct Slot {
-    ticket: Ticket,
-    state: State,
-    /// The request's and the answer's datagram. The buffers are used again.
-    request: Vec<u8>,
-    answer: Vec<u8>,
-    id: u64,
-    started: Duration,
-    deadline: Duration,
-    /// The time from the latest send to the next.
-    timeout: Duration,
-    sends: u32,
-    /// How many of them the system refused.
-    refusals: u32,
-    /// How many more it may have refused: it did so to some of a batch.
-    doubtful: u32,
-    refusal: Option<io::Error>,
-    /// Whether it has a place for a retransmission, or waits for one.
-    retransmitting: bool,
-    parked: bool,
-    /// The core's count of ignored datagrams when it began.
-    ignored: u64,
-    unreachable: Option<io::Error>,
-    malformed: Option<Box<dyn Error + Send + Sync>>,
-}
-
-#[derive(Debug)]
-enum State {
-    Free,
-    InFlight,
-    Answered,
-    Failed(RequestError),
-}
-
 impl<C: Codec> ClientCore<C> {
-    /// # Panics
-    ///
-    /// If the codec's ids do not have 1 to 64 bits.
+    /// The options were [checked](Options::check).
     pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
-        let ids = match codec.correlation() {
+        let bits = match codec.correlation() {
             Correlation::Socket => None,
-            Correlation::Id { bits } => Some(Ids::new(bits, options.quarantine)),
+            Correlation::Id { bits } => Some(bits),
         };
         Self {
             codec,
             peer: canonical(peer),
             options,
-            ids,
+            ids: Ids::new(bits),
+            sockets: Sockets::new(options.cooldown, options.max_cooling_sockets),
+            shared: None,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             timers: Timers::new(),
-            parked: VecDeque::new(),
+            parked: SlotQueue::default(),
             retransmissions: 0,
-            done: VecDeque::new(),
-            taken: None,
-            tickets: 0,
+            done: SlotQueue::default(),
+            lent: None,
+            sending: None,
+            outgoing: Vec::new(),
+            submitted: 0,
             ignored: 0,
+            backoff: ReceiveBackoff::new(),
             space: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
         }
     }
 
-    /// Encodes a request and puts it among those to be sent. Its deadline counts from now.
+    /// Encodes a request and puts it among those to be sent. Its deadline counts from `now`.
     ///
-    /// `random` gives numbers that nobody can predict, for the id and the jitter. Fails if it does,
-    /// if the codec cannot encode the request, if that is too long, and if the
-    /// [window is full](RequestError::WindowFull).
+    /// `random` returns numbers that nobody can predict, for the id and the jitter.
     ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let mut random = || Ok(4); // good enough for a test alone
-    /// let ticket = core.submit(at(0), "question", &mut random)?;
-    /// assert!(!core.has_result_of(ticket));
-    /// assert_eq!(core.in_flight(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
+    /// # Errors
+    ///
+    /// - [`RequestError::WindowFull`]: no slot is free, or so many sockets cool down to which a
+    ///   response may be on its way that none can be opened.
+    /// - [`RequestError::Encode`], [`RequestError::TooLong`]: the codec's error, or a request longer
+    ///   than a datagram.
+    /// - [`RequestError::Entropy`]: the error of `random`.
     pub fn submit(
         &mut self,
         now: Timestamp,
         request: C::Request<'_>,
         random: &mut dyn FnMut() -> io::Result<u64>,
     ) -> Result<Ticket, RequestError> {
-        self.free_taken();
-        if !self.has_room() {
-            return Err(self.window_full(self.ids.as_ref().map_or(0, Ids::resting)));
-        }
+        self.free_lent();
         let now = now.monotonic;
-        let id = match &mut self.ids {
-            None => 0,
-            Some(ids) => ids.fresh(now, random).map_err(|error| match error {
-                NoId::Entropy(source) => RequestError::Entropy(source),
-                NoId::Resting(resting) => self.window_full(resting),
-            })?,
+        if self.room() == 0 {
+            return Err(self.window_full(self.sockets.cooling()));
+        }
+        let shared = if self.ids.exist() {
+            Some(self.draw_id(now, random)?)
+        } else {
+            self.check_socket_limit(now)?;
+            None
         };
-        let timeout = self
+        let first_timeout = self
             .options
             .retry
             .first_timeout(random().map_err(RequestError::Entropy)?);
+        let id = shared.map_or(0, |(_, id)| id);
         let mut out = Writer::new(&mut self.space);
         self.codec
             .encode_request(id, request, &mut out)
@@ -233,11 +201,8 @@ impl<C: Codec> ClientCore<C> {
             self.slots.push(Slot::new());
             self.slots.len() - 1
         });
-        let ticket = Ticket {
-            number: self.tickets,
-            slot: index,
-        };
-        self.tickets += 1;
+        let ticket = Ticket::new(self.submitted, index);
+        self.submitted += 1;
         let slot = &mut self.slots[index];
         slot.request.clear();
         slot.request.extend_from_slice(&self.space[..len]);
@@ -245,63 +210,235 @@ impl<C: Codec> ClientCore<C> {
             ticket,
             state: State::InFlight,
             request: mem::take(&mut slot.request),
-            answer: mem::take(&mut slot.answer),
+            response: mem::take(&mut slot.response),
+            routes: mem::take(&mut slot.routes),
             id,
             started: now,
             deadline: now.saturating_add(self.options.timeout),
-            timeout,
+            first_timeout,
             ignored: self.ignored,
             ..Slot::new()
         };
+        let socket = match shared {
+            Some((socket, _)) => socket,
+            None => self.open_for_one(),
+        };
+        self.add_route(index, socket);
         self.in_flight += 1;
         self.timers.set(index, now);
-        if let Some(ids) = &mut self.ids {
-            ids.take(id, index);
-        }
         Ok(ticket)
     }
 
-    /// The next datagram to be sent now, and its slot. What has passed its deadline gets its
-    /// result meanwhile.
+    /// Fills an empty outbox with what is due, names the socket to send it from, and expects to be
+    /// told what came of it: by [`on_sent`](Self::on_sent), or by
+    /// [`on_connect_error`](Self::on_connect_error) if there is no such socket yet and it cannot be
+    /// opened. `None` if nothing is due. Requests past their deadline get their results meanwhile.
     ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// core.submit(at(0), "question", &mut || Ok(0))?;
-    /// assert!(core.next_send(at(0)).is_some());
-    /// assert!(core.next_send(at(0)).is_none());
-    /// // Nothing came for a second, so it is sent again.
-    /// assert!(core.next_send(at(1)).is_some());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn next_send(&mut self, now: Timestamp) -> Option<(usize, Outgoing<'_>)> {
-        let index = self.next_due(now.monotonic)?;
-        Some((index, self.request(index)?))
+    /// A driver that did something else while [`next_timer`](Self::next_timer) passed first receives
+    /// what is queued on its sockets, without waiting. Otherwise a request may fail whose response
+    /// came in time.
+    ///
+    /// # Errors
+    ///
+    /// A request that is longer than a datagram of the outbox fails with
+    /// [`RequestError::TooLong`].
+    pub fn poll_send(&mut self, now: Timestamp, outbox: &mut Outbox) -> Option<SocketId> {
+        let now = now.monotonic;
+        self.outgoing.clear();
+        self.sending = None;
+        while outbox.has_room_for(1)
+            && let Some(index) = self.next_due(now)
+        {
+            let slot = &self.slots[index];
+            let (socket, len) = (slot.socket(), slot.request.len());
+            if len > outbox.max_datagram_bytes() {
+                let limit = outbox.max_datagram_bytes();
+                let error = RequestError::TooLong(TooLong { bytes: len, limit });
+                self.finish(index, State::Failed(error), None, now);
+                continue;
+            }
+            // Which datagrams of a batch the OS refused is not known; so one that it may have
+            // refused is sent in a batch of its own.
+            let is_doubtful = slot.doubtful > 0;
+            if self
+                .sending
+                .is_some_and(|sending| sending != socket || is_doubtful)
+            {
+                break;
+            }
+            let pushed = outbox.push(self.peer, None, &slot.request);
+            pushed.expect("the outbox has room");
+            self.count_send(index, now);
+            self.outgoing.push(index);
+            self.sending = Some(socket);
+            if is_doubtful {
+                break;
+            }
+        }
+        if let Some(socket) = self.sending {
+            self.sockets.name(socket);
+        }
+        self.sending
     }
 
-    /// The request that is in flight in this slot.
-    pub(super) fn request(&self, slot: usize) -> Option<Outgoing<'_>> {
-        self.is_in_flight(slot).then(|| Outgoing {
-            bytes: &self.slots[slot].request,
+    /// Returns what is to be done with a socket: to wait for nothing more on it, or to close it.
+    /// `None` if nothing is, at this time.
+    ///
+    /// To be called before [`poll_send`](Self::poll_send), so that what is closed makes room for
+    /// what is opened, and now and then by a client without requests: a cooldown sets no
+    /// [timer](Self::next_timer).
+    pub fn poll_socket(&mut self, now: Timestamp) -> Option<SocketEvent> {
+        self.sockets.poll(now.monotonic)
+    }
+
+    /// Until when there is nothing to do but to receive, on the monotonic clock. `None` if nothing
+    /// is in flight.
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.timers.first().map(|(due, _)| due)
+    }
+
+    /// Gives out the next result, in the order in which they came about.
+    pub fn poll_result(&mut self) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
+        let ticket = self.slots[self.done.front()?].ticket;
+        Some((ticket, self.take_result(ticket)?))
+    }
+
+    /// Gives out the result of one request. `None` if it has none yet, or it was given out.
+    pub fn take_result(&mut self, ticket: Ticket) -> Option<Result<C::Response<'_>, RequestError>> {
+        if !self.has_result(ticket) {
+            return None;
+        }
+        self.free_lent();
+        let index = ticket.slot();
+        self.done.remove(index);
+        self.lent = Some(index);
+        let slot = &mut self.slots[index];
+        if let State::Failed(error) = mem::replace(&mut slot.state, State::Answered) {
+            return Some(Err(error));
+        }
+        // It was decoded when it came, to see whether it can be; but a value that borrows from the
+        // slot cannot be kept beside it. A codec may be of two minds.
+        let response = self.codec.decode_response(&slot.response);
+        Some(response.map_err(|error| RequestError::Malformed {
             peer: self.peer,
-            local: None,
-        })
+            after: slot.after,
+            source: error.into(),
+        }))
     }
 
-    /// The slot of the request that is to be sent now.
-    pub(super) fn next_due(&mut self, now: Duration) -> Option<usize> {
+    /// Whether [`take_result`](Self::take_result) would give out the result of this request.
+    pub fn has_result(&self, ticket: Ticket) -> bool {
+        self.done.contains(ticket.slot()) && self.slots[ticket.slot()].ticket == ticket
+    }
+
+    /// Forgets a request: nothing is sent for it any more, and it gets no result. Its socket cools
+    /// down as after any other end. Returns `false` if its result was given out already.
+    pub fn cancel(&mut self, now: Timestamp, ticket: Ticket) -> bool {
+        let index = ticket.slot();
+        let slot = self.slots.get(index);
+        let is_known = slot.is_some_and(|slot| slot.ticket == ticket && !slot.is_free());
+        if !is_known || self.lent == Some(index) {
+            return false;
+        }
+        if self.slots[index].is_in_flight() {
+            self.finish(index, State::Free, None, now.monotonic);
+        }
+        self.done.remove(index);
+        self.slots[index].state = State::Free;
+        self.free.push(index);
+        true
+    }
+
+    /// How many requests have no result yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// What the client has in hand, and how many datagrams it ignored.
+    pub fn stats(&self) -> ClientStats {
+        ClientStats {
+            in_flight: self.in_flight,
+            uncollected: self.done.len(),
+            room: self.room(),
+            ignored: self.ignored,
+            sockets: self.sockets.in_use(),
+            cooling_sockets: self.sockets.cooling(),
+        }
+    }
+}
+
+/// Sockets and ids.
+impl<C: Codec> ClientCore<C> {
+    /// A socket that requests share, and an id for another request on it.
+    fn draw_id(
+        &mut self,
+        now: Duration,
+        random: &mut dyn FnMut() -> io::Result<u64>,
+    ) -> Result<(SocketId, u64), RequestError> {
+        loop {
+            let socket = match self.shared {
+                Some(socket) => socket,
+                None => self.open_shared(now)?,
+            };
+            let id = self.ids.draw(socket, random);
+            if let Some(id) = id.map_err(RequestError::Entropy)? {
+                return Ok((socket, id));
+            }
+            self.sockets.retire(now, socket);
+            self.shared = None;
+        }
+    }
+
+    fn open_shared(&mut self, now: Duration) -> Result<SocketId, RequestError> {
+        self.check_socket_limit(now)?;
+        let socket = self.sockets.open();
+        self.ids.renew();
+        self.shared = Some(socket);
+        Ok(socket)
+    }
+
+    fn check_socket_limit(&mut self, now: Duration) -> Result<(), RequestError> {
+        let limit = self.sockets.check_limit(now);
+        limit.map_err(|cooling| self.window_full(cooling))
+    }
+
+    /// A socket for one request.
+    fn open_for_one(&mut self) -> SocketId {
+        self.sockets.open()
+    }
+
+    /// Has a request be sent from a socket, and answered on it.
+    fn add_route(&mut self, index: usize, socket: SocketId) {
+        let slot = &mut self.slots[index];
+        slot.routes.push(Route { socket, sends: 0 });
+        self.sockets.attach(socket);
+        self.ids.assign(socket, slot.id, index);
+    }
+
+    fn room(&self) -> usize {
+        self.options.window - self.in_flight - self.done.len()
+    }
+
+    fn window_full(&self, cooling: usize) -> RequestError {
+        RequestError::WindowFull {
+            in_flight: self.in_flight,
+            uncollected: self.done.len(),
+            cooling,
+        }
+    }
+}
+
+/// Time.
+impl<C: Codec> ClientCore<C> {
+    /// The slot of a request that is to be sent now. It remains due until that is
+    /// [counted](Self::count_send).
+    fn next_due(&mut self, now: Duration) -> Option<usize> {
         let retry = self.options.retry;
         loop {
             if self.retransmissions < retry.max_in_flight
-                && let Some(index) = self.parked.pop_front()
+                && let Some(index) = self.parked.front()
             {
-                self.slots[index].parked = false;
                 if now < self.slots[index].deadline {
-                    self.count_send(index, now);
                     return Some(index);
                 }
                 self.fail(index, now);
@@ -311,459 +448,129 @@ impl<C: Codec> ClientCore<C> {
             if due > now {
                 return None;
             }
-            if now >= self.slots[index].deadline {
+            let slot = &self.slots[index];
+            if now >= slot.deadline {
                 self.fail(index, now);
                 continue;
             }
-            // The latest retransmission counts as lost.
-            self.give_place_back(index);
-            let slot = &mut self.slots[index];
             if slot.sends == 0 {
-                self.count_send(index, now);
                 return Some(index);
             }
+            let may_be_sent = slot.sends < retry.max_sends;
             self.timers.set(index, slot.deadline);
-            if slot.sends < retry.max_sends {
-                slot.parked = true;
+            // The latest retransmission counts as lost.
+            self.free_retransmission(index);
+            if may_be_sent && !self.parked.contains(index) {
                 self.parked.push_back(index);
             }
         }
     }
 
     fn count_send(&mut self, index: usize, now: Duration) {
+        self.parked.remove(index);
         let slot = &mut self.slots[index];
         slot.sends += 1;
+        if let Some(route) = slot.routes.last_mut() {
+            route.sends += 1;
+        }
         if slot.sends > 1 {
-            slot.timeout = slot.timeout.saturating_mul(2);
             slot.retransmitting = true;
             self.retransmissions += 1;
         }
-        let next = now.saturating_add(slot.timeout).min(slot.deadline);
+        let next = now.saturating_add(slot.timeout()).min(slot.deadline);
         self.timers.set(index, next);
     }
 
-    /// Until when there is nothing to do but to receive, on the monotonic clock. `None` if nothing
-    /// is in flight.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// assert_eq!(core.next_timer(), None);
-    /// core.submit(at(7), "question", &mut || Ok(0))?;
-    /// assert_eq!(core.next_timer(), Some(Duration::from_secs(7))); // to be sent at once
-    ///     
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn next_timer(&self) -> Option<Duration> {
-        self.timers.first().map(|(due, _)| due)
-    }
-
-    /// Takes a datagram that came, on the socket of `slot` if each has its own. One that is the
-    /// answer to nothing in flight changes nothing, but is counted.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// core.next_send(at(0));
-    /// let stranger = Meta::new("192.0.2.99:7".parse()?);
-    /// core.receive(
-    ///     at(1),
-    ///     slot,
-    ///     Datagram {
-    ///         bytes: b"believe me",
-    ///         meta: stranger,
-    ///     },
-    /// );
-    /// assert!(!core.has_result());
-    /// assert_eq!(core.ignored(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn receive(&mut self, now: Timestamp, slot: usize, datagram: Datagram<'_>) {
-        let Datagram { bytes, meta } = datagram;
-        let now = now.monotonic;
-        if !meta.truncated
-            && same_peer(self.peer, meta.peer)
-            && let Some(index) = self.asked_for(slot, bytes)
-        {
-            let slot = &mut self.slots[index];
-            match self.codec.decode_response(bytes) {
-                Ok(_) => {
-                    if now < slot.deadline && self.codec.response_matches(&slot.request, bytes) {
-                        slot.answer.clear();
-                        slot.answer.extend_from_slice(bytes);
-                        self.finish(index, State::Answered, now);
-                        return;
-                    }
-                }
-                Err(error) => slot.malformed = Some(error.into()),
-            }
-        }
-        self.ignored += 1;
-    }
-
-    /// The slot whose answer this could be.
-    fn asked_for(&self, slot: usize, bytes: &[u8]) -> Option<usize> {
-        let index = match &self.ids {
-            None => slot,
-            Some(ids) => ids.slot_of(self.codec.response_id(bytes)?)?,
-        };
-        self.is_in_flight(index).then_some(index)
-    }
-
-    /// Notes that the system says the peer cannot be reached, on the socket of `slot` if each has
-    /// its own. Anybody can forge the message that makes it say so; so unless the options want it
-    /// otherwise this only decides what the error will be.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// core.next_send(at(0));
-    /// core.unreachable(at(1), slot, &std::io::ErrorKind::ConnectionRefused.into());
-    /// assert!(core.is_in_flight(slot)); // until its deadline
-    /// while core.next_send(at(5)).is_some() {}
-    /// let (_, result) = core.take().expect("5 seconds are the default");
-    /// assert!(matches!(result, Err(RequestError::NobodyListening { .. })));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn unreachable(&mut self, now: Timestamp, slot: usize, error: &io::Error) {
-        self.for_those_on(slot, |core, index| {
-            core.slots[index].unreachable = Some(copy(error));
-            if core.options.fail_when_unreachable {
-                core.fail(index, now.monotonic);
-            }
-        });
-    }
-
-    /// Notes that the system refused to send a datagram that [`next_send`](Self::next_send) gave
-    /// out for `slot`.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// core.next_send(at(0));
-    /// core.refused(slot, std::io::ErrorKind::PermissionDenied.into());
-    /// assert!(!core.was_sent(slot));
-    /// while core.next_send(at(5)).is_some() {}
-    /// let (_, result) = core.take().expect("it is past its deadline");
-    /// assert!(matches!(result, Err(RequestError::NotSent { .. })));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn refused(&mut self, slot: usize, error: io::Error) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.refusals += 1;
-            slot.refusal = Some(error);
-        }
-    }
-
-    /// Notes that the system refused some datagrams of a batch, and that the one that
-    /// [`next_send`](Self::next_send) gave out for `slot` may be among them. It is best
-    /// [sent alone](Self::is_in_doubt) from now on.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// core.next_send(at(0));
-    /// core.refused_perhaps(slot);
-    /// assert!(core.is_in_doubt(slot));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn refused_perhaps(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.doubtful += 1;
-        }
-    }
-
-    /// Whether it is unknown if the system [refused](Self::refused_perhaps) the request in this
-    /// slot.
-    pub fn is_in_doubt(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| slot.doubtful > 0)
-    }
-
-    /// Fails what is in flight because there is no socket any more, on the socket of `slot` if
-    /// each has its own.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// core.transport_gone(at(0), slot, &std::io::ErrorKind::NotConnected.into());
-    /// let (_, result) = core.take().expect("it failed at once");
-    /// assert!(matches!(result, Err(RequestError::Transport(_))));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn transport_gone(&mut self, now: Timestamp, slot: usize, error: &io::Error) {
-        self.for_those_on(slot, |core, index| {
-            let error = RequestError::Transport(copy(error));
-            core.finish(index, State::Failed(error), now.monotonic);
-        });
-    }
-
-    fn for_those_on(&mut self, slot: usize, mut act: impl FnMut(&mut Self, usize)) {
-        let slots = match &self.ids {
-            None => slot..slot + 1,
-            Some(_) => 0..self.slots.len(),
-        };
-        for index in slots {
-            if self.is_in_flight(index) {
-                act(self, index);
-            }
-        }
-    }
-
-    /// The next result, in the order in which they came about.
-    pub fn take(&mut self) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
-        self.free_taken();
-        let index = self.done.pop_front()?;
-        Some((self.slots[index].ticket, self.give_out(index)))
-    }
-
-    /// The result of one request, if it has one that was not taken.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let one = core.submit(at(0), "one", &mut || Ok(0))?;
-    /// let two = core.submit(at(0), "two", &mut || Ok(0))?;
-    /// let meta = Meta::new(core.peer());
-    /// for ticket in [one, two] {
-    ///     core.next_send(at(0));
-    ///     core.receive(
-    ///         at(1),
-    ///         ticket.slot(),
-    ///         Datagram {
-    ///             bytes: b"answer",
-    ///             meta,
-    ///         },
-    ///     );
-    /// }
-    /// assert_eq!(core.take_result_of(two).transpose()?, Some("answer"));
-    /// assert!(!core.has_result_of(two) && core.has_result_of(one));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn take_result_of(
-        &mut self,
-        ticket: Ticket,
-    ) -> Option<Result<C::Response<'_>, RequestError>> {
-        self.free_taken();
-        let at = self.position_of(ticket)?;
-        let index = self.done.remove(at)?;
-        Some(self.give_out(index))
-    }
-
-    fn give_out(&mut self, index: usize) -> Result<C::Response<'_>, RequestError> {
-        self.taken = Some(index);
-        let slot = &mut self.slots[index];
-        if let State::Failed(error) = mem::replace(&mut slot.state, State::Answered) {
-            return Err(error);
-        }
-        self.codec
-            .decode_response(&slot.answer)
-            .map_err(|error| RequestError::Malformed {
-                peer: self.peer,
-                // Only a codec that changes its mind comes here.
-                after: self.options.timeout,
-                source: error.into(),
-            })
-    }
-
-    fn position_of(&self, ticket: Ticket) -> Option<usize> {
-        self.done
-            .iter()
-            .position(|&index| self.slots[index].ticket == ticket)
-    }
-
-    /// Whether a result waits to be taken.
-    pub fn has_result(&self) -> bool {
-        !self.done.is_empty()
-    }
-
-    /// Whether the result of this request waits to be taken.
-    pub fn has_result_of(&self, ticket: Ticket) -> bool {
-        self.position_of(ticket).is_some()
-    }
-
-    /// How many requests have no result yet.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    /// Whether the request in this slot has no result yet.
-    pub fn is_in_flight(&self, slot: usize) -> bool {
-        self.slots
-            .get(slot)
-            .is_some_and(|slot| matches!(slot.state, State::InFlight))
-    }
-
-    /// Whether a server that does as it should may still answer the latest request in this slot,
-    /// although that has its result: it was sent twice, or in vain.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// let slot = core.submit(at(0), "question", &mut || Ok(0))?.slot();
-    /// let meta = Meta::new(core.peer());
-    /// assert!(core.next_send(at(0)).is_some() && core.next_send(at(1)).is_some());
-    /// core.receive(
-    ///     at(2),
-    ///     slot,
-    ///     Datagram {
-    ///         bytes: b"answer",
-    ///         meta,
-    ///     },
-    /// );
-    /// // The server got two questions, and gave one answer so far.
-    /// assert!(core.may_be_answered_late(slot));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn may_be_answered_late(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| match &slot.state {
-            // The port was closed when the only one came there.
-            State::Failed(RequestError::NobodyListening { .. }) => slot.sends > 1,
-            State::Failed(_) => slot.sends > slot.refusals,
-            _ => slot.sends > 1,
-        })
-    }
-
-    /// Whether the latest request in this slot was sent at all. If so, the network may deliver yet
-    /// another copy of it or of its answer, although neither was sent twice.
-    pub fn was_sent(&self, slot: usize) -> bool {
-        self.slots
-            .get(slot)
-            .is_some_and(|slot| slot.sends > slot.refusals)
-    }
-
-    /// The address that is asked.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// How many datagrams came that answered nothing.
-    pub fn ignored(&self) -> u64 {
-        self.ignored
-    }
-
-    /// Whether there is a slot for another request.
-    ///
-    /// ```
-    /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Datagram, Meta};
-    /// # use rejoinder::{Client, RequestError, Timestamp};
-    /// # use std::time::{Duration, SystemTime};
-    /// # let at = |seconds| Timestamp::new(Duration::from_secs(seconds), SystemTime::UNIX_EPOCH);
-    /// # let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?);
-    /// # let peer = core.peer();
-    /// let mut core = Client::builder(Text).window(1).core(peer);
-    /// assert!(core.has_room());
-    /// core.submit(at(0), "question", &mut || Ok(0))?;
-    /// assert!(!core.has_room());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn has_room(&self) -> bool {
-        !self.free.is_empty() || self.taken.is_some() || self.slots.len() < self.options.window
-    }
-
-    pub(super) fn window_full(&self, resting: usize) -> RequestError {
-        RequestError::WindowFull {
-            in_flight: self.in_flight,
-            uncollected: self.done.len(),
-            resting,
-        }
-    }
-
-    fn fail(&mut self, index: usize, now: Duration) {
-        let peer = self.peer;
-        let slot = &mut self.slots[index];
-        let after = now.saturating_sub(slot.started);
-        let error = if let Some(source) = slot.malformed.take() {
-            RequestError::Malformed {
-                peer,
-                after,
-                source,
-            }
-        } else if let Some(source) = slot.unreachable.take() {
-            if is_refusal(&source) {
-                RequestError::NobodyListening { peer }
-            } else {
-                RequestError::Unreachable { peer, source }
-            }
-        } else if slot.refusals + slot.doubtful == slot.sends
-            && let Some(source) = slot.refusal.take()
-        {
-            RequestError::NotSent {
-                peer,
-                after,
-                source,
-            }
-        } else {
-            RequestError::TimedOut {
-                peer,
-                after,
-                sends: slot.sends,
-                ignored: self.ignored - slot.ignored,
-            }
-        };
-        self.finish(index, State::Failed(error), now);
-    }
-
-    fn finish(&mut self, index: usize, result: State, now: Duration) {
-        self.give_place_back(index);
-        self.timers.remove(index);
-        let slot = &mut self.slots[index];
-        slot.state = result;
-        if mem::take(&mut slot.parked) {
-            self.parked.retain(|&parked| parked != index);
-        }
-        if let Some(ids) = &mut self.ids {
-            ids.give_back(slot.id, now);
-        }
-        self.in_flight -= 1;
-        self.done.push_back(index);
-    }
-
-    fn give_place_back(&mut self, index: usize) {
+    fn free_retransmission(&mut self, index: usize) {
         if mem::take(&mut self.slots[index].retransmitting) {
             self.retransmissions -= 1;
         }
     }
+}
 
-    fn free_taken(&mut self) {
-        if let Some(index) = self.taken.take() {
+/// Results.
+impl<C: Codec> ClientCore<C> {
+    /// Ends a request at its deadline, or because the peer cannot be reached.
+    fn fail(&mut self, index: usize, now: Duration) {
+        let error = self.failure(index, now);
+        self.finish(index, State::Failed(error), None, now);
+    }
+
+    fn failure(&mut self, index: usize, now: Duration) -> RequestError {
+        let peer = self.peer;
+        let slot = &mut self.slots[index];
+        let after = now.saturating_sub(slot.started);
+        if let Some(source) = slot.malformed.take() {
+            return RequestError::Malformed {
+                peer,
+                after,
+                source,
+            };
+        }
+        let request = slot.ticket.number();
+        let mut routes = slot.routes.iter().rev();
+        let unreachable =
+            routes.find_map(|route| self.sockets.unreachable_since(route.socket, request));
+        match unreachable {
+            Some(error) if is_refusal(error) => RequestError::NobodyListening { peer },
+            Some(error) => RequestError::Unreachable {
+                peer,
+                source: copy(error),
+            },
+            None => match slot.refusal.take() {
+                Some(source) if slot.was_never_sent() => RequestError::NotSent {
+                    peer,
+                    after,
+                    source,
+                },
+                _ => RequestError::TimedOut {
+                    peer,
+                    after,
+                    sends: slot.sends,
+                    ignored: self.ignored - slot.ignored,
+                },
+            },
+        }
+    }
+
+    /// Ends a request that is in flight. `answered_on` is the socket on which its response came.
+    fn finish(
+        &mut self,
+        index: usize,
+        result: State,
+        answered_on: Option<SocketId>,
+        now: Duration,
+    ) {
+        self.free_retransmission(index);
+        self.timers.remove(index);
+        self.parked.remove(index);
+        self.in_flight -= 1;
+        let slot = &mut self.slots[index];
+        slot.after = now.saturating_sub(slot.started);
+        slot.state = result;
+        // Of a closed port, the only copy was refused, and it answered the only one.
+        let is_settled = matches!(
+            slot.state,
+            State::Failed(RequestError::NobodyListening { .. })
+        );
+        let routes = mem::take(&mut slot.routes);
+        for &Route { socket, sends } in &routes {
+            let answers = u32::from(is_settled || answered_on == Some(socket));
+            self.ids.release(socket, slot.id);
+            self.sockets.detach(now, socket, sends > 0, sends > answers);
+            if !self.ids.exist() {
+                self.sockets.retire(now, socket);
+            }
+        }
+        slot.routes = routes;
+        slot.routes.clear();
+        if slot.has_result() {
+            self.done.push_back(index);
+        }
+    }
+
+    fn free_lent(&mut self) {
+        if let Some(index) = self.lent.take() {
             self.slots[index].state = State::Free;
             self.free.push(index);
         }
@@ -778,45 +585,4 @@ impl<C> fmt::Debug for ClientCore<C> {
             .field("ignored", &self.ignored)
             .finish_non_exhaustive()
     }
-}
-
-impl Slot {
-    fn new() -> Self {
-        Self {
-            ticket: Ticket { number: 0, slot: 0 },
-            state: State::Free,
-            request: Vec::new(),
-            answer: Vec::new(),
-            id: 0,
-            started: Duration::ZERO,
-            deadline: Duration::ZERO,
-            timeout: Duration::ZERO,
-            sends: 0,
-            refusals: 0,
-            doubtful: 0,
-            refusal: None,
-            retransmitting: false,
-            parked: false,
-            ignored: 0,
-            unreachable: None,
-            malformed: None,
-        }
-    }
-}
-
-/// The same error once more, for one more request.
-pub(super) fn copy(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// Whether an error says that nobody has the port, rather than that there is no way there. Windows
-/// says it by a reset.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
-    )
 }

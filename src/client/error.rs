@@ -86,20 +86,19 @@ pub enum RequestError {
     /// The request would be longer than a datagram may be.
     #[error("the request is too long")]
     TooLong(#[from] TooLong),
-    /// As many requests are under way as there can be: all slots of the window are taken, all ids
-    /// are in use or at rest, or as many sockets rest as may.
+    /// As many requests are under way as there can be: all slots of the window are taken, or as many
+    /// sockets cool down as may.
     #[error(
         "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
-         {resting} ids or sockets at rest"
+         {cooling} sockets cooling down"
     )]
     WindowFull {
         /// Requests without a result.
         in_flight: usize,
         /// Results that were not collected.
         uncollected: usize,
-        /// Ids, or sockets to which an answer may be on its way, whose rest is not over: only time
-        /// helps.
-        resting: usize,
+        /// Sockets whose cooldown is not over. Where they are the reason, only time helps.
+        cooling: usize,
     },
     /// No socket could be opened that talks to the peer.
     #[error("cannot connect to {peer}")]

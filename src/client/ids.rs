@@ -1,130 +1,135 @@
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::time::Duration;
 
-/// The ids of a client's requests: drawn at random, in use until there is a result, and then at rest
-/// for a while.
+use super::sockets::SocketId;
+
+/// Which request a response belongs to: by its socket and its id.
+///
+/// Ids are drawn at random. No id is used twice on one socket, so a response that comes late, or
+/// twice, matches no later request. A socket whose ids run out is to be replaced by another.
+#[derive(Debug)]
 pub(super) struct Ids {
+    /// How many bits an id has; 0 if the protocol has none.
     bits: u32,
-    quarantine: Duration,
-    /// Which slot waits for which id.
-    waiting: HashMap<u64, usize, BuildHasherDefault<IdHasher>>,
-    /// Ids that may not be used yet, the oldest first, with the time until when.
-    resting: VecDeque<(Duration, u64)>,
-    /// The same, to look them up.
-    at_rest: HashSet<u64, BuildHasherDefault<IdHasher>>,
-}
-
-/// Why there is no id for another request.
-pub(super) enum NoId {
-    /// There is nothing to draw one from.
-    Entropy(io::Error),
-    /// So many rest that none can be had.
-    Resting(usize),
+    /// The slot of each request in flight.
+    waiting: HashMap<(SocketId, u64), usize, BuildHasherDefault<IdHasher>>,
+    /// The ids that were used on the socket of new requests. Wide ids are not remembered.
+    used: HashSet<u64, BuildHasherDefault<IdHasher>>,
 }
 
 impl Ids {
-    /// # Panics
-    ///
-    /// If `bits` is not in 1 to 64.
-    pub(super) fn new(bits: u32, quarantine: Duration) -> Self {
-        assert!((1..=64).contains(&bits), "an id has 1 to 64 bits");
+    /// Ids of 1 to 64 bits, or none.
+    pub(super) fn new(bits: Option<u32>) -> Self {
         Self {
-            bits,
-            quarantine,
+            bits: bits.unwrap_or(0),
             waiting: HashMap::default(),
-            resting: VecDeque::new(),
-            at_rest: HashSet::default(),
+            used: HashSet::default(),
         }
     }
 
-    /// An id that nobody can predict and that no answer on its way can have (RFC 5452 §4.3, §9).
-    pub(super) fn fresh(
-        &mut self,
-        now: Duration,
+    /// Whether the protocol has ids, so that requests can share a socket.
+    pub(super) fn exist(&self) -> bool {
+        self.bits > 0
+    }
+
+    /// Draws an id that nobody can predict (RFC 5452 §4.3, §9) and that no response on its way to
+    /// `socket` can have. `None` if its ids have run out.
+    pub(super) fn draw(
+        &self,
+        socket: SocketId,
         random: &mut dyn FnMut() -> io::Result<u64>,
-    ) -> Result<u64, NoId> {
-        while let Some(&(until, id)) = self.resting.front()
-            && until <= now
-        {
-            self.resting.pop_front();
-            self.at_rest.remove(&id);
-        }
-        if self.resting.len() + self.waiting.len() >= MAX_RESTING {
-            return Err(NoId::Resting(self.resting.len()));
+    ) -> io::Result<Option<u64>> {
+        if self.used.len() >= self.max_used() {
+            return Ok(None);
         }
         let mask = u64::MAX >> (64 - self.bits);
-        let mut id = 0;
         for _ in 0..DRAWS {
-            id = random().map_err(NoId::Entropy)? & mask;
-            if !self.is_used(id) {
-                return Ok(id);
+            let id = random()? & mask;
+            if !self.is_used(socket, id) {
+                return Ok(Some(id));
             }
         }
-        // Nearly all are used, so there are few.
-        let ids = mask.min(SCANNED_IDS);
-        (0..=ids)
-            .map(|step| id.wrapping_add(step) & mask)
-            .find(|&id| !self.is_used(id))
-            .ok_or(NoId::Resting(self.resting.len()))
+        // Few are left of a few, or the numbers are not as random as they should be.
+        let start = random()?;
+        Ok((0..=mask.min(SCANNED_IDS))
+            .map(|step| start.wrapping_add(step) & mask)
+            .find(|&id| !self.is_used(socket, id)))
     }
 
-    /// Has an answer with a fresh id belong to the request in `slot`.
-    pub(super) fn take(&mut self, id: u64, slot: usize) {
-        self.waiting.insert(id, slot);
+    /// Forgets what was used: new requests use a fresh socket.
+    pub(super) fn renew(&mut self) {
+        self.used.clear();
     }
 
-    pub(super) fn slot_of(&self, id: u64) -> Option<usize> {
-        self.waiting.get(&id).copied()
-    }
-
-    /// Lays the id of a request with a result to rest.
-    pub(super) fn give_back(&mut self, id: u64, now: Duration) {
-        self.waiting.remove(&id);
-        if self.bits < WIDE_ID_BITS {
-            self.resting
-                .push_back((now.saturating_add(self.quarantine), id));
-            self.at_rest.insert(id);
+    /// Has responses on `socket` with this id belong to the request in `slot`.
+    pub(super) fn assign(&mut self, socket: SocketId, id: u64, slot: usize) {
+        self.waiting.insert((socket, id), slot);
+        if self.exist() && self.bits < WIDE_ID_BITS {
+            self.used.insert(id);
         }
     }
 
-    /// How many rest, as was seen when one was last drawn.
-    pub(super) fn resting(&self) -> usize {
-        self.resting.len()
+    pub(super) fn release(&mut self, socket: SocketId, id: u64) {
+        self.waiting.remove(&(socket, id));
     }
 
-    fn is_used(&self, id: u64) -> bool {
-        self.waiting.contains_key(&id) || self.at_rest.contains(&id)
+    pub(super) fn slot_of(&self, socket: SocketId, id: u64) -> Option<usize> {
+        self.waiting.get(&(socket, id)).copied()
+    }
+
+    /// Whether an id cannot be used on the socket of new requests.
+    pub(super) fn is_used(&self, socket: SocketId, id: u64) -> bool {
+        self.used.contains(&id) || self.waiting.contains_key(&(socket, id))
+    }
+
+    /// How many ids are used on one socket. An eighth remains: the last ones would take many draws,
+    /// and could be guessed.
+    fn max_used(&self) -> usize {
+        match self.bits {
+            0..16 => {
+                let ids = 1 << self.bits;
+                ids - ids / 8
+            }
+            16 => MAX_USED - MAX_USED / 8,
+            17..WIDE_ID_BITS => MAX_USED,
+            _ => usize::MAX,
+        }
     }
 }
 
-/// Ids are random and our own choice, so they are their own hash.
-#[derive(Default)]
+/// Ids are random and our own choice, so a multiplication spreads them well enough.
+#[derive(Debug, Default)]
 struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
-        self.0
+        // The low bits choose the place, and a product has its entropy in the high ones.
+        self.0 ^ (self.0 >> 32)
     }
 
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
-            self.write_u64(self.0.rotate_left(8) ^ u64::from(byte));
+            self.write_u64(u64::from(byte));
         }
     }
 
-    fn write_u64(&mut self, id: u64) {
-        // Narrow ids have no high bits, which hash tables look at.
-        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio (Knuth, The Art of Computer Programming 3, §6.4).
+        self.0 = (self.0.rotate_left(29) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
-/// Ids with as many bits or more need no rest: at a million requests a second, the chance that a
-/// random one repeats one of the last 202 seconds is under one in a million.
+/// Ids with as many bits or more are not remembered: at a million requests a second, the chance that
+/// a random one repeats one of the last 202 seconds is under one in a million.
 const WIDE_ID_BITS: u32 = 48;
-/// Those in use among them.
-const MAX_RESTING: usize = 65_536;
+/// The most ids that are remembered.
+const MAX_USED: usize = 65_536;
 /// How often a random id is tried before the free ones are looked for in order.
 const DRAWS: usize = 64;
-const SCANNED_IDS: u64 = 65_535;
+/// Among more ids than that, one of them is free, since fewer are remembered.
+const SCANNED_IDS: u64 = 65_536;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::config_error::ConfigError;
+
 /// When a request is sent again, as long as no answer comes.
 ///
 /// The first timeout is a random time between [`initial`](Self::initial) and 1.5 times that, drawn
@@ -31,6 +33,7 @@ use std::time::Duration;
 /// let client = Client::builder(Text).retry(retry);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct Retry {
     pub(super) initial: Duration,
     pub(super) max_sends: u32,
@@ -65,12 +68,8 @@ impl Retry {
     /// where nothing is known of the way. Choose less only on a network that you know, and never
     /// less than a normal answer takes.
     ///
-    /// # Panics
-    ///
-    /// If it is zero: all sends would be one.
-    #[must_use]
+    /// Zero is out of range: all sends would be one.
     pub const fn initial(mut self, initial: Duration) -> Self {
-        assert!(!initial.is_zero(), "a first timeout is longer than no time");
         self.initial = initial;
         self
     }
@@ -78,12 +77,8 @@ impl Retry {
     /// How often a request is sent at most, the first time included. Default: 5, the first and
     /// RFC 7252's 4 retransmissions (`MAX_RETRANSMIT`).
     ///
-    /// # Panics
-    ///
-    /// If it is 0.
-    #[must_use]
+    /// Zero is out of range.
     pub const fn max_sends(mut self, sends: u32) -> Self {
-        assert!(sends > 0, "a request is sent at least once");
         self.max_sends = sends;
         self
     }
@@ -94,14 +89,26 @@ impl Retry {
     /// turn comes while there is no place waits for one, in order, and in vain if its deadline
     /// comes first. Default: 256.
     ///
-    /// # Panics
-    ///
-    /// If it is 0; [`never`](Self::never) says that.
-    #[must_use]
+    /// Zero is out of range; [`never`](Self::never) turns retransmissions off.
     pub const fn max_in_flight(mut self, retransmissions: usize) -> Self {
-        assert!(retransmissions > 0, "room for one retransmission");
         self.max_in_flight = retransmissions;
         self
+    }
+
+    pub(super) fn check(self) -> Result<(), ConfigError> {
+        if self.initial.is_zero() {
+            return Err(ConfigError::out_of_range("initial", "0s", "more than 0s"));
+        }
+        let counts = [
+            ("max_sends", self.max_sends == 0),
+            ("max_in_flight", self.max_in_flight == 0),
+        ];
+        for (setting, is_zero) in counts {
+            if is_zero {
+                return Err(ConfigError::out_of_range(setting, 0, "at least 1"));
+            }
+        }
+        Ok(())
     }
 
     /// A request's first timeout, by a random number.

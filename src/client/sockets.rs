@@ -1,191 +1,281 @@
 use std::collections::VecDeque;
-use std::fmt;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::io;
 use std::time::Duration;
 
-use super::core::ClientCore;
-use crate::codec::Codec;
-use crate::timestamp::Timestamp;
-use crate::transport::{Connect, ErrorClass};
+/// Names one socket of a [`ClientCore`](crate::sans_io::ClientCore).
+///
+/// The core names sockets, and its driver opens a transport for each: see
+/// [`poll_send`](crate::sans_io::ClientCore::poll_send). A name is used for another socket only after
+/// the core has asked for this one to be [closed](SocketEvent::Close).
+///
+/// ```
+/// use rejoinder::codec::Text;
+/// use rejoinder::transport::Outbox;
+/// use rejoinder::{Client, Timestamp};
+/// use std::time::{Duration, SystemTime};
+///
+/// let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
+/// let mut core = Client::builder(Text).core("192.0.2.1:7".parse()?)?;
+/// core.submit(now, "one", &mut || Ok(0))?;
+/// core.submit(now, "two", &mut || Ok(0))?;
+/// let mut outbox = Outbox::new(1, 512);
+/// // Text has no ids, so each request has a socket of its own.
+/// for index in [0, 1] {
+///     let socket = core.poll_send(now, &mut outbox).expect("two are due");
+///     assert_eq!(socket.index(), index);
+///     outbox.clear();
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(u32);
 
-/// The sockets of a client.
-pub(super) enum Sockets<T> {
-    /// One for all, opened with the first request.
-    Shared(Option<T>),
-    /// One for each request.
-    Own {
-        /// By slot.
-        of: Vec<Option<T>>,
-        /// The slots that have one.
-        open: Vec<usize>,
-        resting: Resting<T>,
-    },
+impl SocketId {
+    /// The number of the socket. Numbers are small, so that they fit as indices into a table.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
-/// Sockets whose requests are over, so that nobody else gets their ports, with the time until when;
-/// the oldest first.
-pub(super) struct Resting<T> {
-    /// An answer may still be on its way to them.
-    expected: VecDeque<(Duration, T)>,
-    /// Only what the network duplicated may still come to them: the first to be given up.
-    answered: VecDeque<(Duration, T)>,
-    time: Duration,
-    most: usize,
+/// What a [`ClientCore`](crate::sans_io::ClientCore) wants done with a socket:
+/// [`poll_socket`](crate::sans_io::ClientCore::poll_socket) returns it.
+///
+/// ```
+/// use rejoinder::sans_io::SocketEvent;
+///
+/// fn apply(event: SocketEvent) {
+///     match event {
+///         SocketEvent::Idle(_) => { /* stop waiting for datagrams, and keep the transport */ }
+///         SocketEvent::Close(_) => { /* drop the transport */ }
+///         _ => {}
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SocketEvent {
+    /// No request waits for a response on this socket any more, and none will. It stays open for its
+    /// [cooldown](crate::ClientBuilder::cooldown), so that the OS gives its port to no other. There
+    /// is no need to receive on it: what comes is only counted as ignored.
+    Idle(SocketId),
+    /// The socket is to be closed. The core may use its name for another from now on.
+    Close(SocketId),
 }
 
-/// Why there is no socket for another request.
-pub(super) enum NoSocket {
-    Error(io::Error),
-    /// So many rest that none may be given up.
-    Resting(usize),
+/// The sockets of a client, as far as they can be known without any: which requests use them, and how
+/// long their ports are to be kept.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    table: Vec<Socket>,
+    free: Vec<SocketId>,
+    /// Sockets that cool down, each with the time of its end; the earliest first. A response may
+    /// still be on its way to these,
+    late: VecDeque<(Duration, SocketId)>,
+    /// and only a duplicate to these, which are therefore evicted first.
+    answered: VecDeque<(Duration, SocketId)>,
+    events: VecDeque<SocketEvent>,
+    in_use: usize,
+    cooldown: Duration,
+    max_cooling: usize,
 }
 
-impl<T> Sockets<T> {
-    /// At most `most` sockets rest, each for `time`.
-    pub(super) fn own(time: Duration, most: usize) -> Self {
-        Self::Own {
-            of: Vec::new(),
-            open: Vec::new(),
-            resting: Resting {
-                expected: VecDeque::new(),
-                answered: VecDeque::new(),
-                time,
-                most,
-            },
+#[derive(Debug, Default)]
+struct Socket {
+    state: State,
+    backing: Backing,
+    /// How many requests in flight have been sent from it, or are to be.
+    requests: usize,
+    /// Whether a datagram left from it.
+    was_used: bool,
+    /// Whether a response may come after its requests have their results.
+    may_be_answered_late: bool,
+    /// The latest error of a kind that says the peer cannot be reached, and the number of requests
+    /// that had been submitted by then.
+    unreachable: Option<(u64, io::Error)>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// The name is that of no socket.
+    #[default]
+    Free,
+    Open,
+    /// No further request is to use it.
+    Retired,
+}
+
+/// What is behind the name of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Backing {
+    /// The driver was not told of it.
+    #[default]
+    None,
+    Transport,
+    Gone,
+}
+
+impl Sockets {
+    pub(super) fn new(cooldown: Duration, max_cooling: usize) -> Self {
+        Self {
+            table: Vec::new(),
+            free: Vec::new(),
+            late: VecDeque::new(),
+            answered: VecDeque::new(),
+            events: VecDeque::new(),
+            in_use: 0,
+            cooldown,
+            max_cooling,
         }
     }
 
-    /// Opens the socket for another request, where one is needed.
-    pub(super) fn open(
-        &mut self,
-        connector: &impl Connect<Transport = T>,
-        peer: SocketAddr,
-        now: Timestamp,
-    ) -> Result<Option<T>, NoSocket> {
-        match self {
-            Self::Shared(Some(_)) => Ok(None),
-            Self::Shared(socket) => {
-                *socket = Some(connector.connect(peer).map_err(NoSocket::Error)?);
-                Ok(None)
-            }
-            Self::Own { resting, .. } => {
-                resting.wake(now);
-                if resting.expected.len() >= resting.most {
-                    return Err(NoSocket::Resting(resting.expected.len()));
-                }
-                loop {
-                    match connector.connect(peer) {
-                        Ok(socket) => return Ok(Some(socket)),
-                        // Those that rest may be just the ones too many.
-                        Err(error) if is_for_want(&error) && resting.give_up() => {}
-                        Err(error) => return Err(NoSocket::Error(error)),
-                    }
-                }
-            }
+    /// How many are in use by requests, or may be used by the next.
+    pub(super) fn in_use(&self) -> usize {
+        self.in_use
+    }
+
+    pub(super) fn cooling(&self) -> usize {
+        self.late.len() + self.answered.len()
+    }
+
+    /// Whether another may be opened; if not, how many have to cool down first.
+    pub(super) fn check_limit(&mut self, now: Duration) -> Result<(), usize> {
+        self.expire(now);
+        let late = self.late.len();
+        if late < self.max_cooling {
+            Ok(())
+        } else {
+            Err(late)
         }
     }
 
-    /// Gives a slot the socket that was opened for it.
-    pub(super) fn give(&mut self, slot: usize, socket: Option<T>) {
-        if let Self::Own { of, open, .. } = self {
-            if slot >= of.len() {
-                of.resize_with(slot + 1, || None);
-            }
-            of[slot] = socket;
-            open.push(slot);
-        }
-    }
-
-    pub(super) fn of(&mut self, slot: usize) -> Option<&mut T> {
-        match self {
-            Self::Shared(socket) => socket.as_mut(),
-            Self::Own { of, .. } => of.get_mut(slot)?.as_mut(),
-        }
-    }
-
-    /// The sockets that belong to a slot each.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        let (of, open) = match self {
-            Self::Shared(_) => (&[][..], &[][..]),
-            Self::Own { of, open, .. } => (&of[..], &open[..]),
-        };
-        open.iter()
-            .filter_map(|&slot| Some((slot, of[slot].as_ref()?)))
-    }
-
-    /// Lays the sockets of requests that have their results to rest.
-    pub(super) fn release<C: Codec>(&mut self, now: Timestamp, core: &ClientCore<C>) {
-        let Self::Own { of, open, resting } = self else {
-            return;
-        };
-        resting.wake(now);
-        open.retain(|&slot| {
-            if core.is_in_flight(slot) {
-                return true;
-            }
-            if let Some(socket) = of[slot].take() {
-                let until = now.monotonic.saturating_add(resting.time);
-                if core.may_be_answered_late(slot) {
-                    resting.expected.push_back((until, socket));
-                } else if core.was_sent(slot) {
-                    resting.answered.push_back((until, socket));
-                }
-                resting.keep_to_the_limit();
-            }
-            false
+    /// Finds a name for another socket.
+    pub(super) fn open(&mut self) -> SocketId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            let number = u32::try_from(self.table.len());
+            self.table.push(Socket::default());
+            SocketId(number.expect("fewer than 2^32 sockets are open"))
         });
+        self.table[id.index()].state = State::Open;
+        self.in_use += 1;
+        id
     }
 
-    /// Forgets a shared socket that is gone; the next request opens another.
-    pub(super) fn drop_shared(&mut self) {
-        if let Self::Shared(socket) = self {
-            *socket = None;
+    /// Notes that the driver is told of a socket.
+    pub(super) fn name(&mut self, id: SocketId) {
+        let backing = &mut self.table[id.index()].backing;
+        if *backing == Backing::None {
+            *backing = Backing::Transport;
         }
     }
-}
 
-/// Whether a socket may be had once another is closed: of memory, descriptors (which have no class of
-/// their own) or ports there may be too few.
-fn is_for_want(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable
-        || matches!(
-            ErrorClass::classify(error),
-            ErrorClass::Resources | ErrorClass::Other
-        )
-}
+    /// Notes that one more request uses a socket.
+    pub(super) fn attach(&mut self, id: SocketId) {
+        self.table[id.index()].requests += 1;
+    }
 
-impl<T> Resting<T> {
-    /// Closes those that have rested long enough.
-    fn wake(&mut self, now: Timestamp) {
-        for sockets in [&mut self.expected, &mut self.answered] {
-            while sockets
-                .front()
-                .is_some_and(|(until, _)| *until <= now.monotonic)
+    /// Notes that a request which used a socket has its result. Starts the cooldown of a retired
+    /// socket that no other request uses.
+    pub(super) fn detach(&mut self, now: Duration, id: SocketId, was_used: bool, late: bool) {
+        let socket = &mut self.table[id.index()];
+        socket.requests -= 1;
+        socket.was_used |= was_used;
+        socket.may_be_answered_late |= late;
+        if socket.state == State::Retired && socket.requests == 0 {
+            self.cool_down(now, id);
+        }
+    }
+
+    /// Has no further request use a socket.
+    pub(super) fn retire(&mut self, now: Duration, id: SocketId) {
+        if let Some(socket) = self.table.get_mut(id.index())
+            && socket.state == State::Open
+        {
+            socket.state = State::Retired;
+            if socket.requests == 0 {
+                self.cool_down(now, id);
+            }
+        }
+    }
+
+    /// Has no further request use a socket, because there is no transport behind it.
+    pub(super) fn lose(&mut self, now: Duration, id: SocketId) {
+        if let Some(socket) = self.table.get_mut(id.index()) {
+            socket.backing = Backing::Gone;
+            self.retire(now, id);
+        }
+    }
+
+    /// How many requests use a socket.
+    pub(super) fn requests(&self, id: SocketId) -> usize {
+        self.table
+            .get(id.index())
+            .map_or(0, |socket| socket.requests)
+    }
+
+    /// Notes that the peer cannot be reached from a socket, when so many requests were submitted.
+    pub(super) fn note_unreachable(&mut self, id: SocketId, submitted: u64, error: io::Error) {
+        if let Some(socket) = self.table.get_mut(id.index()) {
+            socket.unreachable = Some((submitted, error));
+        }
+    }
+
+    /// The latest error of this kind since the request with this number was submitted.
+    pub(super) fn unreachable_since(&self, id: SocketId, request: u64) -> Option<&io::Error> {
+        let (submitted, error) = self.table[id.index()].unreachable.as_ref()?;
+        (*submitted > request).then_some(error)
+    }
+
+    fn cool_down(&mut self, now: Duration, id: SocketId) {
+        self.in_use -= 1;
+        let socket = &self.table[id.index()];
+        if socket.backing == Backing::None {
+            self.forget(id);
+        } else if socket.backing == Backing::Gone || !socket.was_used {
+            self.events.push_back(SocketEvent::Close(id));
+        } else {
+            self.events.push_back(SocketEvent::Idle(id));
+            let until = now.saturating_add(self.cooldown);
+            if socket.may_be_answered_late {
+                self.late.push_back((until, id));
+            } else {
+                self.answered.push_back((until, id));
+            }
+            while self.cooling() > self.max_cooling && self.evict() {}
+        }
+    }
+
+    /// Ends the cooldown of the socket for which that is the least risk. Returns whether there is
+    /// one that only a duplicate can come to.
+    pub(super) fn evict(&mut self) -> bool {
+        let evicted = self.answered.pop_front();
+        self.events
+            .extend(evicted.map(|(_, id)| SocketEvent::Close(id)));
+        evicted.is_some()
+    }
+
+    /// Ends the cooldowns that are over.
+    fn expire(&mut self, now: Duration) {
+        for cooling in [&mut self.late, &mut self.answered] {
+            while let Some(&(until, id)) = cooling.front()
+                && until <= now
             {
-                sockets.pop_front();
+                cooling.pop_front();
+                self.events.push_back(SocketEvent::Close(id));
             }
         }
     }
 
-    fn keep_to_the_limit(&mut self) {
-        while self.expected.len() + self.answered.len() > self.most && self.give_up() {}
-    }
-
-    /// Closes the one for which that is the least risk, if there is such.
-    fn give_up(&mut self) -> bool {
-        self.answered.pop_front().is_some()
-    }
-}
-
-impl<T> fmt::Debug for Sockets<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Shared(socket) => write!(f, "Shared({})", u8::from(socket.is_some())),
-            Self::Own { open, resting, .. } => {
-                let at_rest = resting.expected.len() + resting.answered.len();
-                write!(f, "Own({}, {at_rest} resting)", open.len())
-            }
+    pub(super) fn poll(&mut self, now: Duration) -> Option<SocketEvent> {
+        self.expire(now);
+        let event = self.events.pop_front()?;
+        if let SocketEvent::Close(id) = event {
+            self.forget(id);
         }
+        Some(event)
+    }
+
+    fn forget(&mut self, id: SocketId) {
+        self.table[id.index()] = Socket::default();
+        self.free.push(id);
     }
 }

@@ -1,7 +1,11 @@
 use std::time::Duration;
 
-/// At most one timer for each slot: a binary heap that knows where everybody is, so
-/// that a timer can be moved, and nothing stale is ever in it.
+/// At most one timer for each slot: a binary heap that knows the place of each slot, so that a timer
+/// can be moved, and nothing stale is ever in it.
+///
+/// A `BTreeSet` of times and slots would be shorter, and takes 1.7 to 4 times as long: setting a
+/// timer twice, removing it, and asking for the first takes 28 ns here and 111 ns there with one slot,
+/// 115 and 248 with 256, 321 and 734 with 60,000.
 #[derive(Debug)]
 pub(super) struct Timers {
     /// The earliest first; each is due no earlier than its parent, at half its index.

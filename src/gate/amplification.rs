@@ -37,11 +37,11 @@ impl AmplificationLimit {
     /// use rejoinder::gate::AmplificationLimit;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::{DropReason, Timestamp};
+    /// use rejoinder::{DropReason, Server, Timestamp};
     ///
     /// // Headers count: 28 + 4 bytes came, and 28 + 100 would leave.
     /// let long = |_: &str| Some("x".repeat(100));
-    /// let mut core = ServerCore::new(Text, long).gate(AmplificationLimit::new(3));
+    /// let mut core = Server::builder(Text).gate(AmplificationLimit::new(3)).core(long);
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
     /// inbox.push(b"more", Meta::new("192.0.2.1:7777".parse()?));
     /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
@@ -67,7 +67,7 @@ impl Gate for AmplificationLimit {
     }
 
     #[inline]
-    fn release(
+    fn allow_replies(
         &mut self,
         _: Timestamp,
         datagram: &Datagram<'_>,
@@ -93,13 +93,10 @@ mod tests {
 
     fn allows(peer: &str, request: usize, replies: ReplySize) -> bool {
         let bytes = vec![0; request];
-        let datagram = Datagram {
-            bytes: &bytes,
-            meta: Meta::new(peer.parse().unwrap()),
-        };
+        let datagram = Datagram::new(&bytes, Meta::new(peer.parse().unwrap()));
         let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         AmplificationLimit::default()
-            .release(now, &datagram, replies)
+            .allow_replies(now, &datagram, replies)
             .is_ok()
     }
 

@@ -190,7 +190,7 @@ where
         let exchange = Exchange {
             peer: context.peer,
             local: context.local,
-            id: reply.codec.request_id(reply.request),
+            id: context.request_id,
             key,
         };
         let now = context.now.monotonic;

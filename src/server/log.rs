@@ -57,7 +57,7 @@ mod imp {
             }
         }
 
-        pub(in crate::server) fn on_receive_error(&mut self, now: Timestamp, error: &io::Error) {
+        pub(in crate::server) fn receive_failed(&mut self, now: Timestamp, error: &io::Error) {
             let class = ErrorClass::classify_receive(error);
             if class != ErrorClass::Interrupted
                 && let Some(left_out) = self.budget(class).spend(now)
@@ -207,7 +207,7 @@ mod imp {
         }
 
         #[inline]
-        pub(in crate::server) fn on_receive_error(&mut self, _: Timestamp, _: &io::Error) {}
+        pub(in crate::server) fn receive_failed(&mut self, _: Timestamp, _: &io::Error) {}
 
         #[inline]
         pub(in crate::server) fn send_failed(&mut self, _: Timestamp, _: &io::Error, _: usize) {}

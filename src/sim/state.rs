@@ -76,11 +76,7 @@ impl State {
     }
 
     pub(super) fn end_of(&self, wait: Wait) -> Duration {
-        match wait {
-            Wait::No => self.elapsed,
-            Wait::For(time) | Wait::Spin(time) => self.elapsed.saturating_add(time),
-            Wait::Forever => Duration::MAX,
-        }
+        wait.deadline(self.elapsed)
     }
 
     pub(super) fn direction(&mut self, from: IpAddr, to: IpAddr) -> &mut Direction {
@@ -121,10 +117,10 @@ impl State {
         let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             match self.launch(from, datagram.peer, datagram.bytes, Kind::Datagram) {
-                Ok(()) => sent.datagrams += 1,
+                Ok(()) => sent.sent += 1,
                 Err(error) => {
                     sent.failed += 1;
-                    sent.error = Some(error);
+                    sent.last_error = Some(error);
                 }
             }
         }
@@ -204,7 +200,7 @@ impl State {
         };
         flight.bytes.extend_from_slice(bytes);
         let mut copies = 1 + usize::from(duplicated);
-        for fault in self.script.of(flight.number) {
+        for fault in self.script.faults_for(flight.number) {
             match fault {
                 Fault::Lose => fate = Some(fate.unwrap_or(PacketFate::Lost)),
                 Fault::Duplicate => copies = 2,

@@ -12,7 +12,7 @@ use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::Ctime;
 use rejoinder::udp::UdpOptions;
-use rejoinder::{ServerBuilder, Codec as _, Server, Timestamp, Writer};
+use rejoinder::{Codec as _, Server, ServerBuilder, Timestamp, Writer};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::udp::UdpFramed;
 

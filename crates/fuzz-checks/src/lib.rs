@@ -11,9 +11,9 @@ use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Tagged};
 use rejoinder::gate::{AmplificationLimit, RateLimit};
 use rejoinder::handler::MAX_REPLIES;
-use rejoinder::sans_io::ServerCore;
-use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
-use rejoinder::{Client, Codec, DropReason, Timestamp, Writer};
+use rejoinder::sans_io::{ClientCore, SocketId};
+use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
+use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
 pub fn ctime(data: &[u8]) {
@@ -120,6 +120,10 @@ fn any_rules_answer(data: &[u8]) {
     };
     let answer = robot.answer(request);
     assert_eq!(answer.to_string(), robot.answer(request).to_string());
+    // A `$` also matches before the line end of a request.
+    if request.ends_with('\n') && rules.iter().any(|(pattern, ..)| pattern.contains('$')) {
+        return;
+    }
     // A match at the beginning is the leftmost there is.
     let first = rules.iter().zip(1..).find(|((pattern, _, anywhere), _)| {
         let regex = regex::Regex::new(pattern).expect("the robot has compiled it");
@@ -179,24 +183,25 @@ pub fn server(data: &[u8]) {
         .v4_prefix(input.byte() % 33)
         .v6_prefix(input.byte() % 129)
         .exempt(IpAddr::from([10, 0, 0, 0]), 8)
-        .sources(8)
+        .max_prefixes(8)
         .key([input.byte(); 16])
         .build()
         .expect("the values are in range");
     let factor = usize::from(input.byte() % 8);
-    let mut core = ServerCore::new(Ctime::utc(), |text: &str| match text.chars().next() {
-        Some('0') => None,
-        Some('2') => Some([Some("one".to_owned()), Some("two".to_owned())]),
-        _ => Some([Some(text.to_owned()), None]),
-    })
-    .local_addr(SocketAddr::from(([10, 0, 0, 1], 9_999)))
-    .max_age(Duration::from_secs(1))
-    .gate(|datagram: &Datagram<'_>| match datagram.bytes {
-        [b'#', ..] => Err("a comment"),
-        _ => Ok(()),
-    })
-    .gate(AmplificationLimit::new(factor))
-    .gate(limit);
+    let mut core = Server::builder(Ctime::utc())
+        .local_addr(SocketAddr::from(([10, 0, 0, 1], 9_999)))
+        .max_age(Duration::from_secs(1))
+        .gate(|datagram: &Datagram<'_>| match datagram.bytes {
+            [b'#', ..] => Err("a comment"),
+            _ => Ok(()),
+        })
+        .gate(AmplificationLimit::new(factor))
+        .gate(limit)
+        .core(|text: &str| match text.chars().next() {
+            Some('0') => None,
+            Some('2') => Some([Some("one".to_owned()), Some("two".to_owned())]),
+            _ => Some([Some(text.to_owned()), None]),
+        });
     let mut inbox = Inbox::new(4, 64);
     let mut outbox = Outbox::new(MAX_REPLIES + 1, 96);
     let mut monotonic = Duration::ZERO;
@@ -250,99 +255,216 @@ where
     let peer = input.addr();
     let timeout = input.duration();
     let window = 1 + usize::from(input.byte() % 4);
-    let mut monotonic = input.duration();
-    let at = |monotonic| Timestamp::new(monotonic, SystemTime::UNIX_EPOCH);
-    let mut core = Client::builder(codec.clone())
+    let monotonic = input.duration();
+    let core = Client::builder(codec.clone())
         .timeout(timeout)
         .window(window)
         .fail_when_unreachable(input.byte().is_multiple_of(2))
-        .core(peer);
-    // What is in flight, and when it must have ended; and what was sent last, to answer it.
-    let mut deadlines = BTreeMap::new();
-    let mut latest = Vec::new();
-    let mut dice = 0_u64;
+        .core(peer)
+        .expect("the settings are in range");
+    let mut driven = Driven {
+        codec,
+        core,
+        peer,
+        timeout,
+        window,
+        monotonic,
+        deadlines: BTreeMap::new(),
+        latest: Vec::new(),
+        sockets: Vec::new(),
+        drawn: 0,
+        inbox: Inbox::new(1, 512),
+        outbox: Outbox::new(4, 512),
+    };
     while !input.0.is_empty() {
-        match input.byte() % 6 {
-            0 => {
-                let mut random = || {
-                    dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                    Ok::<_, io::Error>(dice)
-                };
-                let had_room = core.has_room();
-                let submitted = core.submit(at(monotonic), "你好吗？", &mut random);
-                assert_eq!(submitted.is_ok(), had_room);
-                if let Ok(ticket) = submitted {
-                    deadlines.insert(ticket, monotonic.saturating_add(timeout));
+        driven.act(&mut input);
+    }
+    driven.end();
+}
+
+/// A client's core, and what must be true of it.
+struct Driven<'a, C> {
+    codec: &'a C,
+    core: ClientCore<C>,
+    peer: SocketAddr,
+    timeout: Duration,
+    window: usize,
+    monotonic: Duration,
+    /// When each request without a result must have ended.
+    deadlines: BTreeMap<Ticket, Duration>,
+    /// What was sent last, to answer it.
+    latest: Vec<u8>,
+    /// From which sockets something was sent.
+    sockets: Vec<SocketId>,
+    drawn: u64,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+impl<C> Driven<'_, C>
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    fn now(&self) -> Timestamp {
+        Timestamp::new(self.monotonic, SystemTime::UNIX_EPOCH)
+    }
+
+    fn act(&mut self, input: &mut Input<'_>) {
+        let action = input.byte() % 8;
+        let any = usize::from(input.byte());
+        let chosen = any.checked_rem(self.sockets.len()).unwrap_or(0);
+        let socket = self.sockets.get(chosen).copied();
+        let mut failure = None;
+        match (action, socket) {
+            (0, _) => self.submit(),
+            (1, Some(socket)) => self.receive(socket, input),
+            (2, Some(socket)) => {
+                let pause = self
+                    .core
+                    .on_receive_error(self.now(), socket, &input.error());
+                assert!(pause <= Duration::from_millis(100));
+            }
+            (3, _) => failure = Some((input.error(), any.is_multiple_of(4))),
+            (4, _) => self.monotonic = self.monotonic.saturating_add(input.duration()),
+            (5, _) => {
+                let index = any.checked_rem(self.deadlines.len()).unwrap_or(0);
+                let ticket = self.deadlines.keys().nth(index).copied();
+                if let Some(ticket) = ticket {
+                    assert!(self.core.cancel(self.now(), ticket));
+                    assert!(!self.core.cancel(self.now(), ticket));
+                    assert!(!self.core.has_result(ticket));
+                    self.deadlines.remove(&ticket);
                 }
             }
-            1 => {
-                let from = if input.byte().is_multiple_of(4) {
-                    input.addr()
-                } else {
-                    peer
-                };
-                let mut meta = Meta::new(from);
-                meta.truncated = input.byte().is_multiple_of(8);
-                let slot = usize::from(input.byte() % 5);
-                let in_flight = core.in_flight();
-                let answer;
-                let bytes = if input.byte().is_multiple_of(2) {
-                    input.bytes()
-                } else {
-                    // What a server would answer to the request that was sent last.
-                    answer = answer_to(codec, &latest);
-                    &answer
-                };
-                core.receive(at(monotonic), slot, Datagram { bytes, meta });
-                if core.in_flight() < in_flight {
-                    assert_eq!(core.in_flight() + 1, in_flight);
-                    assert!(!meta.truncated && codec.decode_response(bytes).is_ok());
-                    assert_eq!(
-                        (meta.peer.ip().to_canonical(), meta.peer.port()),
-                        (peer.ip().to_canonical(), peer.port())
-                    );
-                }
-            }
-            2 => {
-                let error = io::ErrorKind::ConnectionRefused.into();
-                core.unreachable(at(monotonic), usize::from(input.byte() % 5), &error);
-            }
-            3 => core.refused(usize::from(input.byte() % 5), io::ErrorKind::Other.into()),
-            4 => monotonic = monotonic.saturating_add(input.duration()),
-            _ => {
-                while let Some((ticket, result)) = core.take() {
-                    let deadline = deadlines.remove(&ticket).expect("a request has one result");
-                    match result {
-                        Ok(_) => assert!(timeout > Duration::ZERO),
-                        Err(error) => assert!(!error.to_string().is_empty()),
-                    }
-                    assert!(deadline >= timeout);
-                }
-            }
+            _ => self.collect(),
         }
-        let mut sends = 0;
-        while let Some((_, outgoing)) = core.next_send(at(monotonic)) {
-            latest.clear();
-            latest.extend_from_slice(outgoing.bytes);
-            sends += 1;
-            assert!(sends <= window, "one send for each request at a time");
-        }
-        if core.in_flight() > 0 {
-            let timer = core.next_timer().expect("what is in flight has a deadline");
-            assert!(timer > monotonic || monotonic == Duration::MAX);
+        self.send(failure);
+        if self.core.in_flight() > 0 {
+            let timer = self.core.next_timer();
+            let timer = timer.expect("what is in flight has a deadline");
+            assert!(timer > self.monotonic || self.monotonic == Duration::MAX);
         }
     }
-    // By its deadline, everything has a result.
-    if let Some(&last) = deadlines.values().max()
-        && last < Duration::MAX
-    {
-        let now = at(last.max(monotonic));
-        while core.next_send(now).is_some() {}
-        assert_eq!(core.in_flight(), 0);
-        while let Some((ticket, _)) = core.take() {
-            deadlines.remove(&ticket).expect("a request has one result");
+
+    fn submit(&mut self) {
+        let drawn = &mut self.drawn;
+        let mut random = || {
+            *drawn = drawn.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            Ok::<_, io::Error>(*drawn)
+        };
+        let now = Timestamp::new(self.monotonic, SystemTime::UNIX_EPOCH);
+        let had_room = self.core.stats().room > 0;
+        match self.core.submit(now, "你好吗？", &mut random) {
+            Ok(ticket) => {
+                assert!(had_room);
+                let deadline = self.monotonic.saturating_add(self.timeout);
+                let earlier = self.deadlines.insert(ticket, deadline);
+                assert!(earlier.is_none(), "{ticket:?} names two requests");
+            }
+            Err(RequestError::WindowFull { cooling, .. }) => assert!(!had_room || cooling > 0),
+            Err(error) => panic!("{error}"),
         }
-        assert!(deadlines.is_empty());
+    }
+
+    /// Has a datagram come: junk or a response, of the peer or of somebody else.
+    fn receive(&mut self, socket: SocketId, input: &mut Input<'_>) {
+        let from = if input.byte().is_multiple_of(4) {
+            input.addr()
+        } else {
+            self.peer
+        };
+        let mut meta = Meta::new(from);
+        meta.truncated = input.byte().is_multiple_of(8);
+        let bytes = if input.byte().is_multiple_of(2) {
+            input.bytes().to_vec()
+        } else {
+            // What a server would answer to the request that was sent last.
+            answer_to(self.codec, &self.latest)
+        };
+        let in_flight = self.core.in_flight();
+        let ignored = self.core.stats().ignored;
+        self.inbox.push(&bytes, meta);
+        self.core.on_receive(self.now(), socket, &mut self.inbox);
+        let ended = in_flight - self.core.in_flight();
+        let ignored = self.core.stats().ignored - ignored;
+        assert_eq!((ignored, ended), if ended == 0 { (1, 0) } else { (0, 1) });
+        if ended > 0 {
+            assert!(!meta.truncated && self.codec.decode_response(&bytes).is_ok());
+            assert_eq!(
+                (meta.peer.ip().to_canonical(), meta.peer.port()),
+                (self.peer.ip().to_canonical(), self.peer.port())
+            );
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Some((ticket, result)) = self.core.poll_result() {
+            let deadline = self.deadlines.remove(&ticket);
+            match result {
+                Ok(_) => assert!(self.timeout > Duration::ZERO),
+                Err(error) => assert!(!error.to_string().is_empty()),
+            }
+            assert!(deadline.expect("a request has one result") >= self.timeout);
+        }
+    }
+
+    /// Sends what is due. The first time it fails, or the socket cannot be opened.
+    fn send(&mut self, mut failure: Option<(io::Error, bool)>) {
+        let mut sends = 0;
+        loop {
+            while self.core.poll_socket(self.now()).is_some() {}
+            let Some(socket) = self.core.poll_send(self.now(), &mut self.outbox) else {
+                return;
+            };
+            for outgoing in self.outbox.iter() {
+                assert_eq!(outgoing.peer, peer_of(self.peer));
+                self.latest.clear();
+                self.latest.extend_from_slice(outgoing.bytes);
+                sends += 1;
+            }
+            assert!(
+                sends <= 3 * self.window,
+                "a request is sent once, and once more where that failed"
+            );
+            if !self.sockets.contains(&socket) {
+                self.sockets.push(socket);
+            }
+            let mut report = SendReport::default();
+            match failure.take() {
+                Some((error, true)) => self.core.on_connect_error(self.now(), socket, &error),
+                Some((error, false)) => {
+                    report.record_failure(error);
+                    report.sent = self.outbox.len() - 1;
+                    self.core.on_sent(self.now(), &report);
+                }
+                None => {
+                    report.sent = self.outbox.len();
+                    self.core.on_sent(self.now(), &report);
+                }
+            }
+            self.outbox.clear();
+        }
+    }
+
+    /// By its deadline, everything has a result.
+    fn end(&mut self) {
+        if let Some(&last) = self.deadlines.values().max()
+            && last < Duration::MAX
+        {
+            self.monotonic = last.max(self.monotonic);
+            self.send(None);
+            assert_eq!(self.core.in_flight(), 0);
+            self.collect();
+            assert!(self.deadlines.is_empty());
+        }
+    }
+}
+
+/// As transports report it.
+fn peer_of(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }
 
@@ -397,6 +519,21 @@ impl<'a> Input<'a> {
             _ => SystemTime::UNIX_EPOCH.checked_sub(span),
         };
         time.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// One of each kind that a client tells apart.
+    fn error(&mut self) -> io::Error {
+        let kinds = [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::NetworkUnreachable,
+            io::ErrorKind::NotConnected,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::AddrNotAvailable,
+            io::ErrorKind::Interrupted,
+            io::ErrorKind::WouldBlock,
+            io::ErrorKind::Other,
+        ];
+        kinds[usize::from(self.byte()) % kinds.len()].into()
     }
 
     fn addr(&mut self) -> SocketAddr {

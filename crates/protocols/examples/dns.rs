@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rejoinder::Server;
-use rejoinder_protocols::dns::Served;
+use rejoinder::handler::Swap;
 use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_tools::program::Failure;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             None => Zone::example()?,
             Some(path) => read_zone(path).map_err(Failure::RunTime)?,
         };
-        let zones = Served::new(zone);
+        let zones = Swap::new(zone);
         let server = Server::builder(Dns)
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())

@@ -8,8 +8,6 @@ mod master_file;
 mod whoami;
 pub mod zone;
 
-use std::sync::{Arc, PoisonError, RwLock};
-
 use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
@@ -42,38 +40,5 @@ impl Handler<Dns> for Zone {
             rcode,
             records,
         })
-    }
-}
-
-/// A zone that can be replaced while it is served. Clones share it.
-#[derive(Clone, Debug)]
-pub struct Served(Arc<RwLock<Zone>>);
-
-impl Served {
-    /// Serves a zone.
-    #[must_use]
-    pub fn new(zone: Zone) -> Self {
-        Self(Arc::new(RwLock::new(zone)))
-    }
-
-    /// Serves another zone from now on.
-    pub fn replace(&self, mut zone: Zone) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *current, &mut zone);
-        drop(current);
-        // The old zone is dropped outside the lock.
-        drop(zone);
-    }
-}
-
-impl Handler<Dns> for Served {
-    fn handle(
-        &self,
-        query: Query<'_>,
-        context: &Context,
-        reply: &mut Reply<'_, Dns>,
-    ) -> Result<(), ReplyError> {
-        let zone = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        zone.handle(query, context, reply)
     }
 }

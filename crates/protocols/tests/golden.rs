@@ -19,7 +19,7 @@ use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::Raw;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Codec, DropReason, Handler, Timestamp, Writer};
+use rejoinder::{Codec, DropReason, Handler, Server, Timestamp, Writer};
 
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Edns, Query};
@@ -151,8 +151,10 @@ fn sntp_is_silent_to_everything_but_clients() {
 
 #[test]
 fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
-    let core = ServerCore::new(Sntp, |()| LOCAL_CLOCK);
-    let mut core = core.blocked_ports(rejoinder_protocols::sntp::blocked_ports());
+    let ports = rejoinder_protocols::sntp::blocked_ports();
+    let mut core = Server::builder(Sntp)
+        .blocked_ports(ports)
+        .core(|()| LOCAL_CLOCK);
     let mut request = [0; 48];
     request[0] = 4 << 3 | 3;
     let (mut inbox, mut outbox) = (Inbox::new(2, 48), Outbox::new(32, 48));
@@ -166,8 +168,9 @@ fn sntp_answers_a_daemon_that_asks_from_its_own_port() {
 
 #[test]
 fn dns_answers_a_resolver_that_asks_from_port_53() {
-    let mut core = ServerCore::new(Dns, zone())
-        .blocked_ports(rejoinder_protocols::dns::codec::blocked_ports());
+    let mut core = Server::builder(Dns)
+        .blocked_ports(rejoinder_protocols::dns::codec::blocked_ports())
+        .core(zone());
     let request = query("www.example.org", Rtype::A, None);
     let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
     inbox.push(&request, Meta::new(([192, 0, 2, 1], 53).into()));

@@ -24,7 +24,7 @@ use domain::base::{Header, Name};
 use domain::rdata::A;
 use rejoinder::codec::Raw;
 use rejoinder::sans_io::ServerCore;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Timestamp, Wait};
 
 use rejoinder_protocols::coap::codec::Coap;
@@ -490,7 +490,9 @@ impl NameServer {
         let name = Name::<Vec<u8>>::from_str("example.org").unwrap();
         while started.elapsed() < PATIENCE / 6 {
             let builder = Client::builder(Dns).timeout(Duration::from_millis(200));
-            let mut client = builder.with_connector(UdpOptions::new(), peer);
+            let mut client = builder
+                .with_connector(UdpConnector::default(), peer)
+                .unwrap();
             let query = question(name.as_slice(), Rtype::SOA);
             if client
                 .request(query)
@@ -555,7 +557,9 @@ fn dig_prints_the_same_from_knot_nsd_and_us() {
 fn asks_many_at_once(server: &NameServer) {
     let peer = SocketAddr::from(([127, 0, 0, 1], server.port));
     let builder = Client::builder(Dns).window(256).timeout(PATIENCE);
-    let mut client = builder.with_connector(UdpOptions::new(), peer);
+    let mut client = builder
+        .with_connector(UdpConnector::default(), peer)
+        .unwrap();
     let name = |text: &str| Name::<Vec<u8>>::from_str(text).unwrap();
     let there = [
         ("ns1", [192, 0, 2, 53]),
@@ -734,9 +738,10 @@ fn client_asks_a_coap_server_many_things_at_once() {
     let _server = Program::start(&mut command);
 
     let peer: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
-    let mut client: Client<UdpOptions, Coap> = Client::builder(Coap)
+    let mut client: Client<UdpConnector, Coap> = Client::builder(Coap)
         .timeout(PATIENCE)
-        .with_connector(UdpOptions::new(), peer);
+        .with_connector(UdpConnector::default(), peer)
+        .unwrap();
     let get = |path: &str| {
         let mut request = Packet::new();
         request.header.code = MessageClass::Request(RequestType::Get);

@@ -67,20 +67,13 @@ impl<T: Transport> Transport for Faulty<T> {
         let mut sent = SendReport::default();
         for datagram in outbox.iter() {
             if let Some(error) = next(&self.faults.send) {
-                sent.fail(error);
+                sent.record_failure(error);
                 continue;
             }
             let mut one = Outbox::new(1, datagram.bytes.len());
-            one.push_with::<rejoinder::transport::OutboxFull>(
-                datagram.peer,
-                datagram.local,
-                |space| {
-                    space.copy_from_slice(datagram.bytes);
-                    Ok(datagram.bytes.len())
-                },
-            )
-            .unwrap();
-            sent.datagrams += self.inner.send(&one).datagrams;
+            one.push(datagram.peer, datagram.egress, datagram.bytes)
+                .unwrap();
+            sent.sent += self.inner.send(&one).sent;
         }
         sent
     }

@@ -8,6 +8,11 @@ use rejoinder::sans_io::ServerCore;
 
 /// A core of its own for each test, around the one robot.
 pub fn core() -> ServerCore<Ctime, Arc<Robot>> {
+    ServerCore::new(Ctime::utc(), handler())
+}
+
+/// The one robot.
+pub fn handler() -> Arc<Robot> {
     static ROBOT: LazyLock<Arc<Robot>> = LazyLock::new(|| Arc::new(zurich()));
-    ServerCore::new(Ctime::utc(), Arc::clone(&ROBOT))
+    Arc::clone(&ROBOT)
 }

@@ -33,14 +33,17 @@ pub fn survive(net: &SimNet, seed: u64) -> Tally {
             .reordering(level(0.5, 2), ms(6_000))
             .latency(ms(5))
             .jitter(ms(40)),
-    );
+    )
+    .unwrap();
     let with_ids = "10.0.0.1:1000".parse().unwrap();
     let without = "10.0.0.1:2000".parse().unwrap();
     net.host(with_ids, ServerCore::new(Tagged(Text), answer))
         .unwrap();
     net.host(without, ServerCore::new(Text, answer)).unwrap();
-    let mut one = client(Tagged(Text)).with_connector(net.clone(), with_ids);
-    let mut other = client(Text).with_connector(net.clone(), without);
+    let mut one = client(Tagged(Text))
+        .with_connector(net.clone(), with_ids)
+        .unwrap();
+    let mut other = client(Text).with_connector(net.clone(), without).unwrap();
 
     let mut tally = Tally::default();
     // What is late in one round arrives in the middle of a later one.
@@ -48,7 +51,7 @@ pub fn survive(net: &SimNet, seed: u64) -> Tally {
         ask(net, &mut one, &format!("tagged {round}"), &mut tally);
         ask(net, &mut other, &format!("plain {round}"), &mut tally);
     }
-    net.set_link(Link::new().latency(ms(5)));
+    net.set_link(Link::new().latency(ms(5))).unwrap();
     let before = tally.timed_out;
     ask(net, &mut one, "tagged, fair", &mut tally);
     ask(net, &mut other, "plain, fair", &mut tally);

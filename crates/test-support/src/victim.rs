@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::gate::{Gate, RateLimit};
-use rejoinder::transport::{Outbox, OutboxFull};
+use rejoinder::transport::Outbox;
 use rejoinder::udp::UdpOptions;
 use rejoinder::{Server, Stats, Transport};
 
@@ -50,11 +50,11 @@ pub fn process() {
     let no_faults = Faults::default();
     if options.contains_key("faults") {
         let (transport, faults) = Faulty::new(udp.bind(bind).unwrap());
-        serve(builder.with_transport(transport), &faults);
+        serve(builder.with_transport(transport).unwrap(), &faults);
     } else if let Some(peer) = options.get("poke") {
         let mut transport = udp.bind(bind).unwrap();
         poke(&mut transport, peer);
-        serve(builder.with_transport(transport), &no_faults);
+        serve(builder.with_transport(transport).unwrap(), &no_faults);
     } else {
         serve(builder.udp_options(udp).bind(bind).unwrap(), &no_faults);
     }
@@ -96,12 +96,8 @@ fn poke(transport: &mut impl Transport, peer: &str) {
         peer => (peer.parse().unwrap(), None),
     };
     let mut outbox = Outbox::new(1, 1);
-    let write = |space: &mut [u8]| -> Result<usize, OutboxFull> {
-        space[0] = b'?';
-        Ok(1)
-    };
-    outbox.push_with(peer, local, write).unwrap();
-    assert_eq!(transport.send(&outbox).datagrams, 1);
+    outbox.push(peer, local, b"?").unwrap();
+    assert_eq!(transport.send(&outbox).sent, 1);
 }
 
 fn told(stats: &Stats) -> String {
@@ -151,7 +147,12 @@ impl Victim {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "victim_process", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "hostile::victim_process",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(OPTIONS, options.join(";"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -384,7 +385,7 @@ impl Victim {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix("RssAnon:"))
             .unwrap();
         line.trim()
             .strip_suffix(" kB")
@@ -466,13 +467,13 @@ const MARK: &str = "@victim ";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The inbox and the outbox of a server with its default limits: pages that are touched when
 /// datagrams are long or many.
-const BATCHES_BYTES: u64 = (64 + 32) * 65_508;
+const BATCHES_BYTES: u64 = 128 * 65_536 + 32 * 65_508;
 
 /// What allocators and stacks may take. A sanitizer keeps books of its own: where one is, set
 /// `REJOINDER_TESTS_SANITIZED`.
 fn slack_bytes() -> u64 {
     match env::var_os("REJOINDER_TESTS_SANITIZED") {
-        None => 1 << 20,
+        None => 2 << 20,
         Some(_) => 64 << 20,
     }
 }

@@ -12,7 +12,7 @@ use std::str;
 use std::time::{Duration, Instant};
 
 use rejoinder::codec::Ctime;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, RequestError};
 
 use self::input::{Input, Next};
@@ -143,7 +143,7 @@ struct Session {
     /// and `127.0.0.1`, and a server may listen at one of them only. There is at least one.
     peers: Vec<SocketAddr>,
     /// For the first of them, once it has answered.
-    client: Option<Client<UdpOptions, Ctime>>,
+    client: Option<Client<UdpConnector, Ctime>>,
     timeout: Duration,
     output: Output,
     unanswered: bool,
@@ -237,13 +237,16 @@ impl Session {
     }
 
     /// A client for the first address.
-    fn connect(&self, timeout: Duration) -> Result<Client<UdpOptions, Ctime>, RequestError> {
+    fn connect(&self, timeout: Duration) -> Result<Client<UdpConnector, Ctime>, RequestError> {
         let peer = self.peers[0];
         Client::builder(Ctime::local())
             .timeout(timeout)
             .fail_when_unreachable(true)
             .connect(peer)
-            .map_err(|source| RequestError::Connect { peer, source })
+            .map_err(|error| RequestError::Connect {
+                peer,
+                source: error.into(),
+            })
     }
 }
 

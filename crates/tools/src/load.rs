@@ -28,7 +28,7 @@ use chrono::Local;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::transport::Connect;
-use rejoinder::udp::UdpOptions;
+use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Codec, RequestError, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use terminal_size::{Width, terminal_size_of};
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             Some(in_flight) => peers * in_flight,
             None => (peers * in_flight).min(SOCKETS),
         };
-        let mut asker = Sockets::new(target, most, options.timeout, &numbers);
+        let mut asker = Sockets::new(target, most, options.timeout, &numbers)?;
         run::run(&mut asker, options.plan, &mut judge, &mut progress, &stop).map_err(failed)?
     };
     drop(progress);
@@ -201,7 +201,8 @@ fn probe_one(
         .fail_when_unreachable(true)
         .timeout(PROBE)
         .window(PROBES)
-        .connect(target)?;
+        .connect(target)
+        .map_err(io::Error::from)?;
     let mut asked = vec![0; PROBES];
     let mut next = 0;
     let mut repeated = true;
@@ -245,7 +246,7 @@ fn unanswered(message: &Message, error: &RequestError) -> Failure {
 
 fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
-    UdpOptions::new().entropy(&mut bytes)?;
+    UdpConnector::default().entropy(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 

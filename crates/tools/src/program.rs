@@ -37,6 +37,12 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<rejoinder::ConfigError> for Failure {
+    fn from(error: rejoinder::ConfigError) -> Self {
+        Self::RunTime(chain(&error))
+    }
+}
+
 impl From<Box<dyn Error>> for Failure {
     fn from(error: Box<dyn Error>) -> Self {
         Self::RunTime(chain(&*error))

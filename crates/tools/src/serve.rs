@@ -53,6 +53,12 @@ pub(crate) struct Options {
     /// A robot of other rules, from a file of TOML; SIGHUP has it read again
     #[arg(short, long, value_name = "FILE")]
     rules: Option<PathBuf>,
+    /// The most memory that the rules may take, in MiB
+    #[arg(
+        long, value_name = "MIB", value_parser = rules_memory, allow_negative_numbers = true,
+        default_value = "64"
+    )]
+    rules_memory: usize,
     /// Read the rules again whenever their file changes, is replaced, or is another link's target
     #[arg(long, requires = "rules")]
     watch: bool,
@@ -99,9 +105,11 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         warn(problem);
     }
 
-    let rules = options.rules.clone().map(RulesFile::new).map(Arc::new);
+    let memory = options.rules_memory << 20;
+    let rules = options.rules.clone();
+    let rules = rules.map(|path| Arc::new(RulesFile::new(path, memory)));
     let loaded = match &rules {
-        Some(rules) => Some((rules.to_string(), rules.load().map_err(Failure::RunTime)?)),
+        Some(rules) => Some((Arc::clone(rules), rules.load().map_err(Failure::RunTime)?)),
         None => None,
     };
     let workers = options.workers.unwrap_or(1);
@@ -129,10 +137,11 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     say(format_args!("start the client with: {client}"));
     say(format_args!("the time in responses is {}", zone::offset()));
     let (robot, count) = match loaded {
-        Some((rules, loaded)) => {
+        Some((rules, robot)) => {
             say(Escaped(&format!("answering by {rules}")));
-            loaded.report(None);
-            (loaded.robot, Some(loaded.rules))
+            rules.report(&robot, None);
+            let count = robot.rules();
+            (robot, Some(count))
         }
         None => (zurich(), None),
     };
@@ -161,12 +170,17 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     let counters = rules::Counters::new(count);
     let watched = options.rules.filter(|_| options.watch);
     let reload = match rules {
-        Some(rules) => Some(start_reload(rules, robot, Arc::clone(&counters), watched)?),
+        Some(rules) => Some(start_reload(
+            rules,
+            robot.clone(),
+            Arc::clone(&counters),
+            watched,
+        )?),
         None => None,
     };
     if let Some(metrics) = metrics {
         let outputs = [("stdout", transcript.clone()), ("stderr", Some(status))];
-        metrics.serve(service.handle(), counters, outputs)?;
+        metrics.serve(service.handle(), robot.clone(), counters, outputs)?;
     }
     manager::ready(&listening);
 
@@ -218,10 +232,10 @@ fn start_reload(
     watched: Option<PathBuf>,
 ) -> Result<Reload, Failure> {
     let load = move || {
-        let loaded = rules.load().inspect_err(|_| counters.failed())?;
-        let before = counters.replaced(loaded.rules);
-        loaded.report(Some(before));
-        robot.swap(loaded.robot);
+        let new = rules.load().inspect_err(|_| counters.failed())?;
+        let before = counters.replaced(new.rules());
+        rules.report(&new, Some(before));
+        robot.swap(new);
         Ok(format!("answering by {rules}"))
     };
     Reload::start(load, "answering by the rules of before", watched)
@@ -261,6 +275,10 @@ fn workers(text: &str) -> Result<usize, String> {
     number(text, 1, MAX_WORKERS)
 }
 
+fn rules_memory(text: &str) -> Result<usize, String> {
+    number(text, 1, MAX_RULES_MIB)
+}
+
 fn max_request(text: &str) -> Result<usize, String> {
     number(text, 1, MAX_REQUEST)
 }
@@ -296,6 +314,8 @@ fn rate_limit(answers: u32, exempt: &[Network]) -> Result<RateLimit, Failure> {
 const DEFAULT_LIMIT: u32 = 100;
 /// Far more than there are processors. Each takes some megabytes.
 const MAX_WORKERS: usize = 1_024;
+/// A terabyte.
+const MAX_RULES_MIB: usize = 1 << 20;
 /// A batch of the longest requests and responses, and a stack.
 const WORKER_BYTES: usize = 16 << 20;
 /// What fits into a UDP datagram over IPv4 (RFC 768, RFC 791).

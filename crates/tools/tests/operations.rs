@@ -22,7 +22,7 @@ use rejoinder::codec::Ctime;
 use rejoinder::gate::RateLimit;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Codec, DropReason, Stats, Timestamp};
+use rejoinder::{Codec, DropReason, Server, Stats, Timestamp};
 use rejoinder_test_support::process::{Ended, PATIENCE, Program, python, start_server, words};
 use rejoinder_tools::serve::rates::{Rates, line};
 use rejoinder_tools::serve::transcript::Transcribed;
@@ -77,7 +77,7 @@ fn ask(server: SocketAddr, text: &str) -> String {
 }
 
 fn says(answer: &str) -> String {
-    format!("fallback = '{answer}'\n")
+    format!("[[rule]]\npattern = 'x'\nanswer = '{answer}'\n")
 }
 
 fn run(command: &mut Command) -> Ended {
@@ -122,7 +122,7 @@ fn a_hangup_brings_new_rules_and_bad_ones_change_nothing() {
             b"fallback = '\xe5\xa5\xbd'\n# \xe5\xa5\xbd\xff",
             "line 2, column 4: not UTF-8",
         ),
-        (b" \n", "line 1, column 1: it is empty"),
+        (b" \n", "line 1, column 1: there is no rule"),
     ];
     for (content, problem) in cases {
         scratch.file("rules.toml", content);
@@ -361,7 +361,9 @@ fn counted(requests: &[(u64, &[u8], &str)]) -> Stats {
         .bytes_per_second(1 << 30)
         .build()
         .unwrap();
-    let mut core = ServerCore::new(Ctime::utc(), Transcribed::new(zurich(), None)).gate(limit);
+    let mut core = Server::builder(Ctime::utc())
+        .gate(limit)
+        .core(Transcribed::new(zurich(), None));
     let (mut inbox, mut outbox) = (Inbox::new(1, 1_000), Outbox::new(16, 1_000));
     for &(times, bytes, peer) in requests {
         for _ in 0..times {
@@ -431,7 +433,7 @@ fn rates_fit_a_narrow_terminal_in_normal_times_and_in_a_flood() {
 #[test]
 fn counters_beside_the_requests_are_told_when_they_move() {
     let before = Stats::default();
-    let mut after = before;
+    let mut after = before.clone();
     after.kernel_drops = 3;
     after.replies_failed = 20;
     after.receive_errors = 1;

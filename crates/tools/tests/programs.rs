@@ -1,6 +1,5 @@
 //! The two programs, as a user meets them: started as processes.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;

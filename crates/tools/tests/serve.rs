@@ -169,7 +169,7 @@ fn other_requests_have_answers_of_their_own_and_none_stops_the_next() {
     // One that connects and says nothing, and one that never ends.
     let silent = TcpStream::connect(&metrics).unwrap();
     let mut endless = TcpStream::connect(&metrics).unwrap();
-    let _ = endless.write_all(&[b'x'; 20_000]);
+    let _ = endless.write_all("x".repeat(20_000).as_bytes());
     ask(address, "x").unwrap();
     assert!(scraped(&metrics)["rejoinder_datagrams_received_total"] > 0.5);
     drop(silent);

@@ -126,7 +126,8 @@ fn on_a_bad_network_everything_is_counted_once_all_the_same() {
                     .duplication(0.5)
                     .latency(Duration::from_millis(20))
                     .jitter(Duration::from_millis(30)),
-            );
+            )
+            .unwrap();
             let (net, _) = network(net.clone(), 10);
             let mut heard = 0;
             let mut peer = peer(&net);

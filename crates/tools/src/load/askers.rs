@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use rejoinder::sans_io::ClientCore;
-use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, OutboxFull, SendReport};
-use rejoinder::udp::{UdpOptions, UdpTransport};
-use rejoinder::{Client, RequestError, Retry, Timestamp, Transport, Wait};
+use rejoinder::sans_io::{ClientCore, SocketId};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
+use rejoinder::udp::{UdpConnector, UdpTransport};
+use rejoinder::{Client, ConfigError, RequestError, Retry, Timestamp, Transport, Wait};
 
 use crate::load::numbers::{Numbered, Numbers};
 
@@ -56,7 +56,10 @@ pub(crate) trait Asker {
 /// for together and one batch serves all of them in turn.
 pub(crate) struct Peers {
     cores: Vec<ClientCore<Numbered>>,
-    sockets: Vec<UdpTransport>,
+    /// Each with the name that its core has for it, once that has sent.
+    sockets: Vec<(Option<SocketId>, UdpTransport)>,
+    connector: UdpConnector,
+    target: SocketAddr,
     /// By peer and slot.
     asked: Vec<Vec<Asked>>,
     /// Whose turn it is: each peer as often as it may ask.
@@ -76,7 +79,8 @@ impl Peers {
         in_flight: usize,
         timeout: Duration,
         numbers: &Numbers,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ConfigError> {
+        let connector = UdpConnector::default();
         let core = |_| {
             Client::builder(Numbered::new(true, numbers.fork()))
                 .timeout(timeout)
@@ -84,10 +88,14 @@ impl Peers {
                 .window(in_flight)
                 .core(target)
         };
-        let sockets = (0..peers).map(|_| UdpOptions::new().connect(target));
+        let cores: Result<_, ConfigError> = (0..peers).map(core).collect();
+        let socket = |_| Ok((None, connector.connect(target)?));
+        let sockets: io::Result<_> = (0..peers).map(socket).collect();
         Ok(Self {
-            cores: (0..peers).map(core).collect(),
-            sockets: sockets.collect::<Result<_, _>>()?,
+            cores: cores?,
+            sockets: sockets?,
+            connector,
+            target,
             asked: vec![Vec::new(); peers],
             places: (0..in_flight).flat_map(|_| 0..peers).collect(),
             in_flight: 0,
@@ -99,63 +107,38 @@ impl Peers {
     }
 
     fn send_due(&mut self, now: Timestamp, peer: usize) {
-        let (core, socket) = (&mut self.cores[peer], &mut self.sockets[peer]);
-        // Every slot that is in the outbox, in order: none is in it twice.
-        let mut slots = [0; OUTBOX];
-        loop {
-            let sent = if self.outbox.has_room_for(1)
-                && let Some((slot, datagram)) = core.next_send(now)
-            {
-                slots[self.outbox.len()] = slot;
-                let pushed: Result<(), OutboxFull> =
-                    self.outbox.push_with(datagram.peer, None, |space| {
-                        space[..datagram.bytes.len()].copy_from_slice(datagram.bytes);
-                        Ok(datagram.bytes.len())
-                    });
-                pushed.expect("the outbox has room");
-                continue;
-            } else if self.outbox.is_empty() {
-                return;
-            } else {
-                socket.send(&self.outbox)
-            };
-            if let Some(error) = sent.error {
-                if is_unreachable(&error) {
-                    core.unreachable(now, 0, &error);
-                }
-                for &slot in &slots[..self.outbox.len()] {
-                    if sent.datagrams == 0 {
-                        core.refused(slot, io::Error::new(error.kind(), error.to_string()));
-                    } else {
-                        core.refused_perhaps(slot);
-                    }
+        let (core, (name, socket)) = (&mut self.cores[peer], &mut self.sockets[peer]);
+        while let Some(id) = core.poll_send(now, &mut self.outbox) {
+            let is_replaced = name.replace(id).is_some_and(|before| before != id);
+            if is_replaced {
+                match self.connector.connect(self.target) {
+                    Ok(another) => *socket = another,
+                    Err(error) => core.on_connect_error(now, id, &error),
                 }
             }
+            core.on_sent(now, &socket.send(&self.outbox));
             self.outbox.clear();
         }
+        // One socket for each core: an old one is dropped when it is replaced.
+        while core.poll_socket(now).is_some() {}
     }
 
     /// Takes what has come for a peer, and tells its results.
     fn receive(&mut self, peer: usize, wait: Wait, tell: &mut impl FnMut(Outcome<'_>)) {
-        let (core, socket) = (&mut self.cores[peer], &mut self.sockets[peer]);
+        let (core, (name, socket)) = (&mut self.cores[peer], &mut self.sockets[peer]);
         let received = socket.recv(&mut self.inbox, wait);
         let now = socket.now();
-        if let Err(error) = received {
-            if is_unreachable(&error) {
-                core.unreachable(now, 0, &error);
-            } else if error.kind() != ErrorKind::Interrupted {
-                // It may pass. What does not must not make a loop without a pause.
-                thread::sleep(PAUSE);
+        if let Some(id) = *name {
+            if let Err(error) = received {
+                thread::sleep(core.on_receive_error(now, id, &error));
             }
-        }
-        while let Some(datagram) = self.inbox.pop() {
-            core.receive(now, 0, datagram);
+            core.on_receive(now, id, &mut self.inbox);
         }
         self.tell_results(peer, now.monotonic, tell);
     }
 
     fn tell_results(&mut self, peer: usize, at: Duration, tell: &mut impl FnMut(Outcome<'_>)) {
-        while let Some((ticket, answer)) = self.cores[peer].take() {
+        while let Some((ticket, answer)) = self.cores[peer].poll_result() {
             self.places.push_back(peer);
             self.in_flight -= 1;
             tell(Outcome {
@@ -177,7 +160,7 @@ impl Asker for Peers {
     }
 
     fn ignored(&self) -> u64 {
-        self.cores.iter().map(ClientCore::ignored).sum()
+        self.cores.iter().map(|core| core.stats().ignored).sum()
     }
 
     fn ask(&mut self, now: Timestamp, message: &str, asked: Asked) -> Result<bool, RequestError> {
@@ -211,9 +194,11 @@ impl Asker for Peers {
             self.receive(0, Wait::For(LONG), tell);
             return;
         }
-        let sockets: Vec<_> = self.sockets.iter().collect();
+        let sockets: Vec<_> = self.sockets.iter().map(|(_, socket)| socket).collect();
         self.ready.clear();
-        let waited = UdpOptions::new().wait_any(&sockets, waiting(wait), &mut self.ready);
+        let waited = self
+            .connector
+            .wait_any(&sockets, waiting(wait), &mut self.ready);
         if waited.is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
             thread::sleep(PAUSE);
         }
@@ -238,18 +223,18 @@ impl Sockets {
         in_flight: usize,
         timeout: Duration,
         numbers: &Numbers,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let client = Client::builder(Numbered::new(false, numbers.fork()))
             .timeout(timeout)
             .retry(Retry::never())
             .window(in_flight)
-            .quarantine(timeout.saturating_mul(2))
-            .with_connector(Punctual, target);
-        Self {
+            .cooldown(timeout.saturating_mul(2))
+            .with_connector(Punctual, target)?;
+        Ok(Self {
             client,
             asked: Vec::new(),
             most: in_flight,
-        }
+        })
     }
 }
 
@@ -307,7 +292,7 @@ impl Connect for Punctual {
     type Transport = PunctualSocket;
 
     fn connect(&self, peer: SocketAddr) -> io::Result<PunctualSocket> {
-        UdpOptions::new().connect(peer).map(PunctualSocket)
+        UdpConnector::default().connect(peer).map(PunctualSocket)
     }
 
     fn wait_any(
@@ -317,13 +302,13 @@ impl Connect for Punctual {
         ready: &mut Vec<usize>,
     ) -> io::Result<()> {
         let sockets: Vec<_> = transports.iter().map(|transport| &transport.0).collect();
-        UdpOptions::new().wait_any(&sockets, wait, ready)
+        UdpConnector::default().wait_any(&sockets, wait, ready)
     }
 }
 
 impl Transport for PunctualSocket {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
-        UdpOptions::new().wait_any(&[&self.0], wait, &mut Vec::with_capacity(1))?;
+        UdpConnector::default().wait_any(&[&self.0], wait, &mut Vec::with_capacity(1))?;
         self.0.recv(inbox, Wait::No)
     }
 
@@ -349,16 +334,6 @@ fn waiting(wait: Duration) -> Wait {
     } else {
         Wait::For(wait)
     }
-}
-
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-    )
 }
 
 /// Buffers to receive into: the system merges what comes together, so each can hold many datagrams.

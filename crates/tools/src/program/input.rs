@@ -151,7 +151,8 @@ fn decode(mut bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+/// The bytes of a regular file; see [`read_text`].
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }

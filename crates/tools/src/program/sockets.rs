@@ -22,7 +22,7 @@ pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
         .send_buffer_bytes(0);
     (0..count)
         .map(|index| match passed.take_udp_socket(index) {
-            Ok(Some(socket)) => Ok(options.adopt(socket)?),
+            Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),
             _ => Err(Failure::RunTime(format!(
                 "socket {} of {count} that the service manager passed is no UDP socket: a socket \
                  unit needs ListenDatagram=, systemd-socket-activate needs --datagram",
@@ -45,7 +45,7 @@ pub(crate) fn bind(text: &str, port: u16, workers: usize) -> Result<Vec<UdpTrans
     let transports = UdpOptions::new()
         .receive_buffer_bytes(RECEIVE_BUFFER_BYTES)
         .bind_group(&addresses[..], workers)
-        .map_err(|error| Failure::RunTime(why_not_bound(text, &addresses, &error)))?;
+        .map_err(|error| Failure::RunTime(why_not_bound(text, &addresses, &error.into())))?;
     if let Ok(granted) = transports[0].receive_buffer_bytes()
         // Linux counts its own bookkeeping, and doubles the number for it (socket(7)).
         && let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted }

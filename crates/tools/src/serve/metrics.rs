@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rejoinder::{ServerHandle, Stats};
 
 use super::rules::Counters;
+use super::transcript::Transcribed;
 use crate::program::Failure;
 use crate::program::address::{resolve, why_not_bound};
 use crate::program::output::Output;
@@ -24,6 +25,7 @@ pub(crate) struct Metrics(TcpListener);
 /// Where the numbers come from.
 struct Source {
     handle: ServerHandle,
+    robot: Transcribed,
     rules: Arc<Counters>,
     outputs: [(&'static str, Option<Output>); 2],
     started: u64,
@@ -48,12 +50,14 @@ impl Metrics {
     pub(crate) fn serve(
         self,
         handle: ServerHandle,
+        robot: Transcribed,
         rules: Arc<Counters>,
         outputs: [(&'static str, Option<Output>); 2],
     ) -> io::Result<()> {
         let started = SystemTime::now().duration_since(UNIX_EPOCH);
         let source = Source {
             handle,
+            robot,
             rules,
             outputs,
             started: started.map_or(0, |time| time.as_secs()),
@@ -197,6 +201,10 @@ impl Source {
             "{result=\"refused\"}",
             self.rules.failures(),
         );
+        let help =
+            "Requests whose search for a rule took too much work, since the rules were read.";
+        page.family("rules_exhausted_total", "counter", help);
+        page.value("rules_exhausted_total", "", self.robot.exhausted());
         page.family(
             "output_lines_left_out_total",
             "counter",

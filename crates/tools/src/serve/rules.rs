@@ -6,65 +6,54 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rejoinder::bot::Robot;
+use rejoinder::bot::{Robot, RuleError, RuleFile, RuleFileProblem};
 use rejoinder::escape::Escaped;
 
-use crate::program::input::read_text;
+use crate::program::input::read_file;
 use crate::program::{say, warn};
 
 /// A file of rules, which can be read as often as it is changed.
 #[derive(Debug)]
-pub(crate) struct RulesFile(PathBuf);
-
-/// A robot that was read, and what there is to say of its rules.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    pub(crate) robot: Robot,
-    pub(crate) rules: usize,
-    warnings: Vec<String>,
+pub(crate) struct RulesFile {
+    path: PathBuf,
+    /// The most memory that the rules may take, in bytes.
+    memory: usize,
 }
 
 impl RulesFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self(path)
+    pub(crate) fn new(path: PathBuf, memory: usize) -> Self {
+        Self { path, memory }
     }
 
     /// Reads the file and compiles its rules. An error is one line with the place.
-    pub(crate) fn load(&self) -> Result<Loaded, String> {
-        let text = read_text(&self.0).map_err(|problem| format!("{self}: {problem}"))?;
-        if text.trim().is_empty() {
-            // It is a file half written.
-            return Err(format!("{self}: line 1, column 1: it is empty"));
-        }
-        let robot = Robot::from_toml(&text).map_err(|error| format!("{self}: {error}"))?;
-        let rules = text
-            .lines()
-            .filter(|line| line.trim() == "[[rule]]")
-            .count();
-        Ok(Loaded {
-            rules,
-            warnings: Vec::new(),
-            robot,
-        })
+    pub(crate) fn load(&self) -> Result<Robot, String> {
+        let bytes = read_file(&self.path).map_err(|error| format!("{self}: {error}"))?;
+        RuleFile::parse(bytes)
+            .and_then(|file| file.memory_limit(self.memory).build())
+            .map_err(|error| match error.problem {
+                RuleFileProblem::Rule(RuleError::TooManyRules { .. }) => {
+                    format!("{self}: {error}; --rules-memory raises the limit")
+                }
+                _ => format!("{self}: {error}"),
+            })
     }
-}
 
-impl Loaded {
     /// Prints how many rules there are, and what is odd about them.
-    pub(crate) fn report(&self, before: Option<usize>) {
-        for warning in &self.warnings {
-            warn(Escaped(warning));
+    pub(crate) fn report(&self, robot: &Robot, before: Option<usize>) {
+        for warning in robot.warnings() {
+            warn(Escaped(&format!("{self}: {warning}")));
         }
+        let rules = robot.rules();
         match before {
-            None => say(format_args!("{} rules", self.rules)),
-            Some(before) => say(format_args!("{} rules, {before} before", self.rules)),
+            None => say(format_args!("{rules} rules")),
+            Some(before) => say(format_args!("{rules} rules, {before} before")),
         }
     }
 }
 
 impl fmt::Display for RulesFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
+        self.path.display().fmt(f)
     }
 }
 

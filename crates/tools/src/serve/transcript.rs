@@ -1,11 +1,11 @@
 //! The handler: a robot that can be replaced while it answers, and prints what the original prints.
 
-use std::mem;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rejoinder::bot::Robot;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
+use rejoinder::handler::Swap;
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
 use crate::program::output::Output;
@@ -16,9 +16,7 @@ pub struct Transcribed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked for reading while one request is answered, which thus meets one robot from its
-    /// beginning to its end.
-    robot: RwLock<Robot>,
+    robot: Swap<Robot>,
     /// `None` if nobody wants it.
     transcript: Option<Output>,
 }
@@ -31,18 +29,19 @@ impl Transcribed {
             transcript.write(WAITING.to_owned());
         }
         Self(Arc::new(Shared {
-            robot: RwLock::new(robot),
+            robot: Swap::new(robot),
             transcript,
         }))
     }
 
-    /// Lets another robot answer from now on. It waits for the requests that are being answered, and
-    /// no longer than that: the old robot is dropped outside the lock.
+    /// Lets another robot answer the requests that come from now on.
     pub fn swap(&self, robot: Robot) {
-        let mut current = self.0.robot.write().unwrap_or_else(PoisonError::into_inner);
-        let old = mem::replace(&mut *current, robot);
-        drop(current);
-        drop(old);
+        self.0.robot.replace(robot);
+    }
+
+    /// How many requests were too much work for the rules in use.
+    pub(crate) fn exhausted(&self) -> u64 {
+        self.0.robot.current().exhausted()
     }
 }
 
@@ -53,7 +52,7 @@ impl Handler<Ctime> for Transcribed {
         _: &Context,
         reply: &mut Reply<'_, Ctime>,
     ) -> Result<(), ReplyError> {
-        let robot = self.0.robot.read().unwrap_or_else(PoisonError::into_inner);
+        let robot = self.0.robot.current();
         let mut answer = robot.answer(request);
         match reply.send(&answer) {
             Err(ReplyError::TooLong(_)) => {

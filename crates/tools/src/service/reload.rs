@@ -140,7 +140,6 @@ fn identity(path: &Path) -> Option<Identity> {
 const WATCH_PERIOD: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 mod tests {
     use std::{env, fs, process};
 
