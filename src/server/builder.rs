@@ -449,7 +449,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;
