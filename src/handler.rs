@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::dedup::Dedup;
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{Meta, Outbox, PushError};
+use crate::transport::{Delivery, Egress, Meta, Outbox, PushError, egress, local_addr};
 
 /// What answers requests.
 ///
@@ -166,8 +166,14 @@ pub const MAX_REPLIES: usize = 16;
 pub struct Context {
     /// Who asked, as far as one can know: the sender of a datagram is easily forged.
     pub peer: SocketAddr,
-    /// The address that was asked, if the system tells; the answer leaves from there.
+    /// The address that was asked, if the OS reports it; the response leaves from there.
     pub local: Option<IpAddr>,
+    /// The port that was asked; 0 if that is unknown.
+    pub local_port: u16,
+    /// The index of the interface that the request came in by; 0 if that is unknown.
+    pub interface: u32,
+    /// Whether the request was sent to this machine or to a group, as far as is known.
+    pub delivery: Delivery,
     /// When the batch with this request was received.
     pub now: Timestamp,
     /// The id of the request, if the codec finds one in it: what
@@ -191,9 +197,32 @@ impl Context {
         Self {
             peer: meta.peer,
             local: meta.local,
+            local_port: meta.local_port,
+            interface: meta.interface,
+            delivery: meta.delivery,
             now,
             request_id: None,
         }
+    }
+
+    /// The address and the port that were asked, if both are known.
+    ///
+    /// ```
+    /// use rejoinder::transport::Meta;
+    /// use rejoinder::{Context, Timestamp};
+    ///
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("198.51.100.1".parse()?);
+    /// meta.local_port = 9999;
+    /// let context = Context::new(&meta, Timestamp::system());
+    /// assert_eq!(context.local_addr(), Some("198.51.100.1:9999".parse()?));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        local_addr(self.local, self.local_port, self.interface)
+    }
+
+    fn egress(&self) -> Egress {
+        egress(self.peer, self.local, self.interface, self.delivery)
     }
 
     /// The same context with the id of the request.
@@ -378,7 +407,7 @@ impl<'a, C: Codec> Reply<'a, C> {
             return Err(ReplyError::TooMany { limit: MAX_REPLIES });
         }
         self.outbox
-            .try_push_with(self.context.peer, self.context.local, |space| {
+            .try_push_with(self.context.peer, self.context.egress(), |space| {
                 let mut out = Writer::new(space);
                 write(&mut out)?;
                 out.finish().map_err(ReplyError::TooLong)

@@ -3,6 +3,7 @@
 mod builder;
 mod config;
 mod core;
+mod dropped;
 mod handle;
 mod last_error;
 mod log;

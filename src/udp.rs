@@ -3,6 +3,7 @@
 #[cfg(target_os = "linux")]
 mod batch_size;
 mod blocking;
+mod buffers;
 #[cfg(target_os = "linux")]
 mod cmsg;
 mod connector;
@@ -18,6 +19,7 @@ mod linux;
 mod options;
 #[cfg(target_os = "linux")]
 mod sockaddr;
+mod socket_options;
 #[cfg(target_os = "linux")]
 mod syscall;
 mod transport;
@@ -28,3 +30,6 @@ pub use self::features::UdpFeature;
 pub use self::features::UdpFeatures;
 pub use self::options::UdpOptions;
 pub use self::transport::UdpTransport;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

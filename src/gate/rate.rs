@@ -236,6 +236,10 @@ impl RateLimitBuilder {
 
     /// How many bits of an IPv6 address tell one network from another, 0 to 128. Default: 56, what
     /// many providers give a home (RFC 6177 §2 asks for more than one /64).
+    ///
+    /// Some prefixes hold hosts of many networks. An address of NAT64 (64:ff9b::/96) or Teredo
+    /// (2001::/32) counts as the IPv4 address in it; one of NAT64 with a prefix of its own
+    /// (64:ff9b:1::/48) and a link-local one (fe80::/10) count each for itself.
     pub fn v6_prefix(mut self, bits: u8) -> Self {
         self.v6_prefix_bits = bits;
         self

@@ -332,6 +332,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         if let Ok(addr) = transport.local_addr() {
             core.add_local_addr(addr);
         }
+        core.set_is_local_ip(T::is_local_ip);
         Ok(Server::new(vec![(transport, core)], config))
     }
 
@@ -368,8 +369,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         // Two workers that face each other must go quiet too.
         let own = transports.iter().filter_map(|one| one.local_addr().ok());
         self.local_addrs.extend(own);
-        let workers = transports.into_iter();
-        let workers = workers.map(|transport| (transport, self.clone().core(())));
+        let workers = transports.into_iter().map(|transport| {
+            let mut core = self.clone().core(());
+            core.set_is_local_ip(T::is_local_ip);
+            (transport, core)
+        });
         Ok(Server::new(workers.collect(), config))
     }
 }

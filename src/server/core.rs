@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use self::deferral::Deferred;
-use super::builder::ServerBuilder;
 use super::last_error::LastError;
 use super::log::Log;
 use super::source::SourceCheck;
@@ -79,10 +78,11 @@ pub struct ServerCore<C, H, G = ()> {
 }
 
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
-    /// A core with the defaults of [`ServerBuilder`]. [`ServerBuilder::core`] makes one with gates and
+    /// A core with the defaults of [`ServerBuilder`](crate::ServerBuilder).
+    /// [`ServerBuilder::core`](crate::ServerBuilder::core) makes one with gates and
     /// other settings.
     pub fn new(codec: C, handler: H) -> Self {
-        ServerBuilder::new(codec).core(handler)
+        Self::assemble(codec, handler, (), SourceCheck::default(), None)
     }
 }
 
@@ -151,6 +151,34 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// ```
     pub fn add_local_addr(&mut self, addr: SocketAddr) {
         self.sources.add_own(addr);
+    }
+
+    /// Sets how to find out whether an address is one of this machine's, as
+    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip) does. Default: it is not known, and a
+    /// server that is bound to all addresses takes every peer with its own port for itself.
+    ///
+    /// The core asks about peers that have one of the server's own ports, where the server is bound to
+    /// all addresses, and drops what comes from the machine itself: the server would answer itself
+    /// without end. It asks about each address once a second at most.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Server, Timestamp};
+    ///
+    /// let mut core = Server::builder(Text).core(|text: &str| Some(text.to_owned()));
+    /// core.add_local_addr("0.0.0.0:9999".parse()?);
+    /// core.set_is_local_ip(|addr| addr.ip().is_loopback());
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// for peer in ["192.0.2.1:9999", "127.0.0.1:9999"] {
+    ///     inbox.push(b"hello", Meta::new(peer.parse()?));
+    /// }
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn set_is_local_ip(&mut self, is_local: fn(SocketAddr) -> bool) {
+        self.sources.set_is_local(is_local);
     }
 
     /// Takes datagrams out of the inbox and queues the responses, until the inbox is empty or the

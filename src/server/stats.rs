@@ -3,6 +3,7 @@ use std::io;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
+use super::dropped::{Dropped, MAX_GATE_REASONS};
 use crate::drop_reason::DropReason;
 use crate::transport::{ErrorClass, ErrorCounts, SendReport};
 
@@ -71,7 +72,7 @@ pub struct Stats {
 impl Stats {
     /// How many reasons of [gates](DropReason::Gate) have a counter of their own. Further ones
     /// share `DropReason::Gate("other gates")`.
-    pub const MAX_GATE_REASONS: usize = 8;
+    pub const MAX_GATE_REASONS: usize = MAX_GATE_REASONS;
 
     /// Datagrams dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
@@ -301,62 +302,6 @@ pub(super) enum Fate {
     Dropped(DropReason),
 }
 
-/// A counter for each reason, in a space of fixed size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Dropped {
-    built_in: [u64; DropReason::BUILT_IN],
-    /// In the order in which the reasons appeared. A place is free while its count is zero.
-    gates: [(&'static str, u64); Stats::MAX_GATE_REASONS],
-    /// For the reasons beyond.
-    other_gates: u64,
-}
-
-impl Dropped {
-    fn get(&self, reason: DropReason) -> u64 {
-        self.iter()
-            .find(|&(known, _)| known == reason)
-            .map_or(0, |(_, datagrams)| datagrams)
-    }
-
-    fn add(&mut self, reason: DropReason, datagrams: u64) {
-        if datagrams > 0 {
-            *self.counter(reason) += datagrams;
-        }
-    }
-
-    fn counter(&mut self, reason: DropReason) -> &mut u64 {
-        if let DropReason::Gate(name) = reason {
-            if name == OTHER_GATES {
-                return &mut self.other_gates;
-            }
-            let place = |(known, datagrams): &(&str, u64)| *datagrams == 0 || *known == name;
-            return match self.gates.iter().position(place) {
-                Some(at) => {
-                    self.gates[at].0 = name;
-                    &mut self.gates[at].1
-                }
-                None => &mut self.other_gates,
-            };
-        }
-        let index = reason.index();
-        &mut self.built_in[index.expect("all reasons but those of gates are listed")]
-    }
-
-    /// Those of gates only if they happened.
-    fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        let built_in = DropReason::built_in().zip(self.built_in);
-        let gates = self
-            .gates
-            .into_iter()
-            .chain([(OTHER_GATES, self.other_gates)]);
-        built_in.chain(
-            gates
-                .filter(|&(_, datagrams)| datagrams > 0)
-                .map(|(name, datagrams)| (DropReason::Gate(name), datagrams)),
-        )
-    }
-}
-
 fn receive_counter(class: ErrorClass) -> &'static str {
     match class {
         ErrorClass::Interrupted => "receive_errors_interrupted",
@@ -378,8 +323,6 @@ fn send_counter(class: ErrorClass) -> &'static str {
         ErrorClass::Other => "send_errors_other",
     }
 }
-
-const OTHER_GATES: &str = "other gates";
 
 #[cfg(test)]
 mod tests {

@@ -63,6 +63,7 @@ where
     pub(super) fn run(mut self) -> Ended {
         let mut backoff = ReceiveBackoff::new();
         let mut drained = 0;
+        let mut drain_failures = 0;
         loop {
             let shutdown = self.shared.is_shutdown();
             let wait = match shutdown {
@@ -74,8 +75,9 @@ where
                 Ok(0) if shutdown => break,
                 Ok(received) => {
                     backoff.reset();
+                    drain_failures = 0;
                     if shutdown {
-                        drained += received;
+                        drained = received.saturating_add(drained);
                     }
                 }
                 Err(error) => {
@@ -88,8 +90,11 @@ where
                     if !shutdown {
                         self.publish();
                         thread::sleep(pause);
-                    } else if backoff.errors() >= MAX_DRAIN_FAILURES {
+                    } else if drain_failures == MAX_DRAIN_FAILURES {
+                        // Of any class: a transport may report interruptions without end.
                         break;
+                    } else {
+                        drain_failures += 1;
                     }
                 }
             }

@@ -27,7 +27,9 @@ pub(super) enum Kind {
 
 impl Flight {
     pub(super) fn meta(&self) -> Meta {
-        Meta::new(self.from).sent_to(self.to.ip())
+        let mut meta = Meta::new(self.from).sent_to(self.to.ip());
+        meta.local_port = self.to.port();
+        meta
     }
 
     pub(super) fn event(&self, ended: Duration, fate: PacketFate) -> TraceEvent {

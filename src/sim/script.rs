@@ -135,6 +135,7 @@ impl fmt::Debug for Script {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{fault:?} is no fault: one is {EXAMPLE}")]
+#[non_exhaustive]
 pub struct ScriptError {
     /// The part that is not understood.
     pub fault: String,

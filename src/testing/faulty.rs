@@ -161,7 +161,7 @@ impl<T: Transport> Transport for FaultyTransport<T> {
                 continue;
             }
             let mut one = Outbox::new(1, datagram.bytes.len());
-            one.push(datagram.peer, datagram.local, datagram.bytes)
+            one.push(datagram.peer, datagram.egress, datagram.bytes)
                 .expect("the outbox has room for this datagram");
             let sent = self.inner.send(&one);
             report.sent += sent.sent;

@@ -1,7 +1,7 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::datagram::Outgoing;
+use super::datagram::{Egress, Outgoing};
 use crate::codec::{TooLong, Writer};
 
 /// A batch of datagrams to be sent, next to each other in an arena that is allocated once.
@@ -43,7 +43,7 @@ pub(crate) struct Queued {
     pub(crate) start: usize,
     pub(crate) len: usize,
     pub(crate) peer: SocketAddr,
-    pub(crate) local: Option<IpAddr>,
+    pub(crate) egress: Egress,
 }
 
 impl Outbox {
@@ -138,10 +138,10 @@ impl Outbox {
     pub fn push(
         &mut self,
         peer: SocketAddr,
-        local: Option<IpAddr>,
+        egress: impl Into<Egress>,
         bytes: &[u8],
     ) -> Result<(), PushError> {
-        self.push_with(peer, local, |space| {
+        self.push_with(peer, egress, |space| {
             let mut out = Writer::new(space);
             out.put(bytes);
             out.finish()
@@ -176,10 +176,10 @@ impl Outbox {
     pub fn push_with(
         &mut self,
         peer: SocketAddr,
-        local: Option<IpAddr>,
+        egress: impl Into<Egress>,
         write: impl FnOnce(&mut [u8]) -> Result<usize, TooLong>,
     ) -> Result<(), PushError> {
-        self.try_push_with(peer, local, |space| Ok(write(space)?))
+        self.try_push_with(peer, egress, |space| Ok(write(space)?))
     }
 
     /// [`push_with`](Self::push_with) for a `write` with errors of its own.
@@ -187,7 +187,7 @@ impl Outbox {
     pub(crate) fn try_push_with<E: From<PushError>>(
         &mut self,
         peer: SocketAddr,
-        local: Option<IpAddr>,
+        egress: impl Into<Egress>,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<(), E> {
         if !self.has_room_for(1) {
@@ -206,7 +206,7 @@ impl Outbox {
             start,
             len,
             peer,
-            local,
+            egress: egress.into(),
         });
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Outbox {
         self.datagrams.iter().map(|queued| Outgoing {
             bytes: &self.arena[queued.start..queued.start + queued.len],
             peer: queued.peer,
-            local: queued.local,
+            egress: queued.egress,
         })
     }
 }

@@ -53,8 +53,14 @@ impl SendReport {
     /// assert_eq!((report.sent, report.failed), (0, 1));
     /// ```
     pub fn record_failure(&mut self, error: io::Error) {
-        self.failed += 1;
-        self.errors.add(ErrorClass::classify(&error), 1);
+        self.record_failures(error, 1);
+    }
+
+    /// Adds several datagrams that the OS refused for the same reason.
+    pub(crate) fn record_failures(&mut self, error: io::Error, datagrams: usize) {
+        self.failed += datagrams;
+        self.errors
+            .add(ErrorClass::classify(&error), datagrams as u64);
         self.last_error = Some(error);
     }
 

@@ -1,13 +1,11 @@
 //! How receiving waits.
 
 use std::hint;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-#[cfg(not(unix))]
-use rustix::event::PollFlags;
-use rustix::event::{self, PollFd, Timespec};
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 
 use crate::transport::Wait;
 
@@ -22,25 +20,39 @@ enum Mode {
     /// The receiving call waits, as long as the socket's own timeout says: one system call.
     #[cfg(unix)]
     Timeout(Timeout),
-    /// `poll` waits, and the socket is non-blocking: there is no way to receive from a blocking
-    /// one without waiting.
-    #[cfg(not(unix))]
-    Poll,
+    /// `poll` waits, and the receiving call does not.
+    Poll {
+        /// Whether the last call received several datagrams, so that there may be more.
+        more: bool,
+    },
 }
 
 impl Blocking {
+    /// For a socket of this process's own. It is in blocking mode, as it was opened.
     #[cfg(unix)]
-    pub(super) fn new(socket: &UdpSocket) -> io::Result<Self> {
-        socket.set_nonblocking(false)?;
+    pub(super) fn owned(_: &UdpSocket) -> io::Result<Self> {
         Ok(Self {
             mode: Mode::Timeout(Timeout::Unknown),
         })
     }
 
+    /// On this system there is no way to receive from a blocking socket, or to send to it, without
+    /// waiting.
     #[cfg(not(unix))]
-    pub(super) fn new(socket: &UdpSocket) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        Ok(Self { mode: Mode::Poll })
+    pub(super) fn owned(socket: &UdpSocket) -> io::Result<Self> {
+        Self::adopted(socket)
+    }
+
+    /// For a socket that other processes may have too: they share its blocking mode and its timeout
+    /// (`open(2)`: both belong to the open file description), and may change them at any time. So
+    /// nothing here depends on either, and on unix neither is changed.
+    pub(super) fn adopted(socket: &UdpSocket) -> io::Result<Self> {
+        if cfg!(not(unix)) {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self {
+            mode: Mode::Poll { more: false },
+        })
     }
 
     /// Calls `receive` and waits as `wait` says for it to return more than 0. Its argument is
@@ -63,16 +75,61 @@ impl Blocking {
             #[cfg(unix)]
             Mode::Timeout(current) => {
                 current.set(socket, timeout)?;
-                receive(true)
+                let received = receive(true)?;
+                if received == 0 {
+                    // It may have returned early, because a borrower of the descriptor changed its
+                    // mode or its timeout.
+                    *current = Timeout::Unknown;
+                    socket.set_nonblocking(false)?;
+                }
+                Ok(received)
             }
-            #[cfg(not(unix))]
-            Mode::Poll => {
-                poll(&mut [PollFd::new(socket, PollFlags::IN)], timeout)?;
-                receive(false)
+            Mode::Poll { more } => {
+                let mut received = 0;
+                if *more {
+                    received = receive(false)?;
+                }
+                if received == 0 {
+                    let mut polled = [PollFd::new(socket, PollFlags::IN | SHUT_DOWN)];
+                    poll(&mut polled, timeout)?;
+                    let ready = polled[0].revents();
+                    if !ready.is_empty() {
+                        received = receive(false)?;
+                    }
+                    if received == 0 && ready.intersects(SHUT_DOWN) {
+                        return Err(ErrorKind::NotConnected.into());
+                    }
+                    if received == 0 && ready.contains(PollFlags::ERR) {
+                        clear_error_queue(socket);
+                    }
+                }
+                *more = received > 1;
+                Ok(received)
             }
         }
     }
+
+    /// After `poll` reported an error on the socket and nothing to receive.
+    pub(super) fn on_error(&self, socket: &UdpSocket) {
+        if matches!(self.mode, Mode::Poll { .. }) {
+            clear_error_queue(socket);
+        }
+    }
 }
+
+/// Turns the queue of extended errors off, which also empties it (`IP_RECVERR`, ip(7)).
+///
+/// What waits there takes up the receive buffer, and lets `poll` return at once, without end. Another
+/// owner of the socket may have turned it on.
+#[cfg(target_os = "linux")]
+pub(super) fn clear_error_queue(socket: &UdpSocket) {
+    // A socket of IPv6 has both.
+    let _ = super::syscall::set_option(socket, (libc::IPPROTO_IP, libc::IP_RECVERR), 0);
+    let _ = super::syscall::set_option(socket, (libc::IPPROTO_IPV6, libc::IPV6_RECVERR), 0);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn clear_error_queue(_: &UdpSocket) {}
 
 fn spin(time: Duration, mut receive: impl FnMut(bool) -> io::Result<usize>) -> io::Result<usize> {
     let end = Instant::now().checked_add(time);
@@ -125,6 +182,11 @@ impl Timeout {
     }
 }
 
+/// The socket was shut down for receiving: only `poll` reports that, where the call does not wait.
+#[cfg(target_os = "linux")]
+const SHUT_DOWN: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const SHUT_DOWN: PollFlags = PollFlags::HUP;
 /// A timeout of so little is set exactly.
 #[cfg(unix)]
 const SHORT: Duration = Duration::from_millis(10);

@@ -4,6 +4,8 @@ use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
+use crate::transport::Delivery;
+
 /// Room for all that a datagram can come with: the drops, a segment size, the time, and on a
 /// dual-stack socket both kinds of packet information, which is 152 bytes; and for what an adopted
 /// socket was asked to tell before, such as the hop limit and the traffic class.
@@ -20,8 +22,11 @@ pub(super) struct Received {
     /// The length of each of several datagrams that came as one.
     pub(super) segment_bytes: Option<usize>,
     /// The address that it was sent to, or if nothing can leave from that (it is a multicast or
-    /// broadcast address), the one of the interface that it came in by, where the system tells.
+    /// broadcast address), the one of the interface that it came in by, where the kernel reports it.
     pub(super) local: Option<IpAddr>,
+    /// The index of the interface that it came in by, or 0.
+    pub(super) interface: u32,
+    pub(super) delivery: Delivery,
     /// How many messages the system has dropped since the socket was opened.
     pub(super) drops: Option<u32>,
     /// When it arrived, by the civil clock.
@@ -45,19 +50,35 @@ pub(super) fn decode(mut control: &[u8]) -> Received {
             }
             // struct timespec, which has the size of two machine words.
             (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS) => received.arrived = decode_timespec(data),
-            // struct in_pktinfo: the interface, the address to answer from, the address in the
-            // header.
+            // struct in_pktinfo: the interface, the address to reply from, the address in the header.
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-                let ip = data.get(4..8).and_then(|bytes| bytes.first_chunk::<4>());
-                received.local = ip.map(|&octets| Ipv4Addr::from(octets).into());
+                if let Some(data) = data.first_chunk::<12>() {
+                    let address = |at: usize| -> Option<Ipv4Addr> {
+                        Some(Ipv4Addr::from(*data.get(at..)?.first_chunk::<4>()?))
+                    };
+                    let (local, sent_to) = (address(4), address(8));
+                    received.local = local.map(Into::into);
+                    received.interface = u32::from_ne_bytes([data[0], data[1], data[2], data[3]]);
+                    received.delivery = match sent_to {
+                        Some(group) if group.is_multicast() => Delivery::Multicast,
+                        // One that nothing can leave from.
+                        _ if local != sent_to => Delivery::Broadcast,
+                        _ => Delivery::Unicast,
+                    };
+                }
             }
             // struct in6_pktinfo: the address in the header, the interface.
             (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-                let ip = data
-                    .first_chunk::<16>()
-                    .map(|&octets| Ipv6Addr::from(octets));
-                let ip = ip.map(|ip| ip.to_canonical());
-                received.local = received.local.or(ip.filter(|ip| !ip.is_multicast()));
+                if let Some((&octets, interface)) = data.split_first_chunk::<16>() {
+                    let ip = Ipv6Addr::from(octets).to_canonical();
+                    if ip.is_multicast() {
+                        received.delivery = Delivery::Multicast;
+                    } else {
+                        received.local = received.local.or(Some(ip));
+                    }
+                    let interface = interface.first_chunk().map(|one| u32::from_ne_bytes(*one));
+                    received.interface = interface.unwrap_or(received.interface);
+                }
             }
             _ => {}
         }
@@ -204,9 +225,21 @@ mod tests {
             let received = decode(&control.0[..used]);
             prop_assert_eq!(received.segment_bytes, usize::try_from(segment).ok());
             prop_assert_eq!(received.drops, drops);
-            let local = source.map(|(ip, _)| ip.to_canonical());
-            let told = local.filter(|ip| source.is_some_and(|s| s.0.is_ipv4()) || !ip.is_multicast());
-            prop_assert_eq!(received.local, told);
+            let interface = source.map_or(0, |(_, interface)| interface);
+            prop_assert_eq!(received.interface, interface);
+            match source.map(|(ip, _)| (ip, ip.to_canonical())) {
+                None => prop_assert_eq!(received.local, None),
+                // What is written names no address that it was sent to.
+                Some((IpAddr::V4(_), ip)) => prop_assert_eq!(received.local, Some(ip)),
+                Some((_, ip)) if ip.is_multicast() => {
+                    prop_assert_eq!(received.local, None);
+                    prop_assert_eq!(received.delivery, Delivery::Multicast);
+                }
+                Some((_, ip)) => {
+                    prop_assert_eq!(received.local, Some(ip));
+                    prop_assert_eq!(received.delivery, Delivery::Unicast);
+                }
+            }
         }
     }
 }

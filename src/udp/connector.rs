@@ -1,11 +1,11 @@
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::blocking::poll;
-use super::options::UdpOptions;
-use super::transport::UdpTransport;
+use super::options::{UdpOptions, open_for};
+use super::transport::{Owner, UdpTransport};
 use crate::transport::{Connect, Wait, canonical};
 
 /// Opens UDP sockets for a client, each connected to one peer on a free local port.
@@ -43,13 +43,9 @@ impl Connect for UdpConnector {
                 format!("{} is not the address of any peer", peer.ip()),
             ));
         }
-        let any: IpAddr = match peer {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = self.options.open(SocketAddr::new(any, 0))?;
+        let socket = open_for(peer)?;
         socket.connect(peer)?;
-        self.options.set_up(socket)
+        self.options.set_up(socket, Owner::Transport)
     }
 
     fn wait_any(
@@ -63,7 +59,15 @@ impl Connect for UdpConnector {
             .map(|transport| PollFd::new(*transport, PollFlags::IN))
             .collect();
         poll(&mut sockets, wait.timeout())?;
-        ready.extend((0..sockets.len()).filter(|&index| !sockets[index].revents().is_empty()));
+        for (index, (polled, transport)) in sockets.iter().zip(transports).enumerate() {
+            let events = polled.revents();
+            if events == PollFlags::ERR {
+                transport.on_error();
+            }
+            if !events.is_empty() {
+                ready.push(index);
+            }
+        }
         Ok(())
     }
 }

@@ -6,12 +6,14 @@ use std::net::UdpSocket;
 use super::family::Endpoint;
 use crate::transport::{Inbox, Meta, Outbox, Outgoing, SendReport, canonical};
 
-/// Receives one datagram; 0 if there is none.
+/// Receives one datagram; 0 if there is none. With `unsplit`, it may be several, and so is reported as
+/// truncated.
 pub(super) fn recv(
     socket: &UdpSocket,
     endpoint: &Endpoint,
     inbox: &mut Inbox,
     block: bool,
+    unsplit: bool,
 ) -> io::Result<usize> {
     // The whole buffer: where a datagram does not fit, some systems report no more than that.
     let Some(buffer) = inbox.spare().next() else {
@@ -21,6 +23,8 @@ pub(super) fn recv(
         Ok((len, peer)) => {
             let mut meta = Meta::new(canonical(peer));
             meta.local = endpoint.local;
+            meta.local_port = endpoint.port;
+            meta.truncated = unsplit;
             inbox.fill(len, meta);
             Ok(1)
         }
@@ -31,7 +35,7 @@ pub(super) fn recv(
     }
 }
 
-/// Sends every datagram of the outbox.
+/// Sends every datagram of the outbox, and waits for none.
 pub(super) fn send(socket: &UdpSocket, endpoint: &Endpoint, outbox: &Outbox) -> SendReport {
     let mut sent = SendReport::default();
     for datagram in outbox.iter() {
@@ -44,15 +48,15 @@ pub(super) fn send(socket: &UdpSocket, endpoint: &Endpoint, outbox: &Outbox) -> 
 }
 
 #[inline]
-fn send_one(socket: &UdpSocket, endpoint: &Endpoint, datagram: Outgoing<'_>) -> io::Result<()> {
+pub(super) fn send_one(
+    socket: &UdpSocket,
+    endpoint: &Endpoint,
+    datagram: Outgoing<'_>,
+) -> io::Result<()> {
     let to = endpoint.destination(datagram.peer)?;
     loop {
-        let sent = match to {
-            Some(to) => socket.send_to(datagram.bytes, to),
-            None => socket.send(datagram.bytes),
-        };
-        match sent {
-            Ok(_) => return Ok(()),
+        match sys::send_to(socket, datagram.bytes, to) {
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -64,7 +68,7 @@ mod sys {
     use std::io::{self, ErrorKind};
     use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-    use rustix::net::{self, RecvFlags};
+    use rustix::net::{self, RecvFlags, SendFlags};
 
     pub(super) fn recv_from(
         socket: &UdpSocket,
@@ -86,6 +90,19 @@ mod sys {
         }
     }
 
+    #[inline]
+    pub(super) fn send_to(
+        socket: &UdpSocket,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        match to {
+            Some(to) => net::sendto(socket, bytes, SendFlags::DONTWAIT, &to)?,
+            None => net::send(socket, bytes, SendFlags::DONTWAIT)?,
+        };
+        Ok(())
+    }
+
     /// Stands for a sender that has no IP address. Nothing can be sent there.
     const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 }
@@ -95,12 +112,25 @@ mod sys {
     use std::io;
     use std::net::{SocketAddr, UdpSocket};
 
-    /// The socket is non-blocking: there is no way to ask it for a single call.
+    // The socket is non-blocking: there is no way to ask for that in a single call.
+
     pub(super) fn recv_from(
         socket: &UdpSocket,
         buffer: &mut [u8],
         _: bool,
     ) -> io::Result<(usize, SocketAddr)> {
         socket.recv_from(buffer)
+    }
+
+    pub(super) fn send_to(
+        socket: &UdpSocket,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+    ) -> io::Result<()> {
+        match to {
+            Some(to) => socket.send_to(bytes, to)?,
+            None => socket.send(bytes)?,
+        };
+        Ok(())
     }
 }

@@ -1,7 +1,13 @@
 //! The forms that addresses take on a socket of IPv4 or IPv6.
 
 use std::io::{self, ErrorKind};
+#[cfg(target_os = "linux")]
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+#[cfg(not(target_os = "linux"))]
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+#[cfg(target_os = "linux")]
+use crate::transport::Egress;
 
 use crate::transport::{canonical, same_peer};
 
@@ -13,6 +19,7 @@ pub(super) struct Endpoint {
     peer: Option<SocketAddr>,
     /// The address that every datagram was sent to, if the socket is bound to a single one.
     pub(super) local: Option<IpAddr>,
+    pub(super) port: u16,
 }
 
 impl Endpoint {
@@ -21,7 +28,9 @@ impl Endpoint {
         Ok(Self {
             family: Family::of(local),
             peer: socket.peer_addr().ok().map(canonical),
-            local: Some(local.ip().to_canonical()).filter(|ip| !ip.is_unspecified()),
+            local: Some(local.ip().to_canonical())
+                .filter(|ip| !ip.is_unspecified() && !ip.is_multicast()),
+            port: local.port(),
         })
     }
 
@@ -32,12 +41,19 @@ impl Endpoint {
             family,
             peer: None,
             local: None,
+            port: 0,
         }
     }
 
-    #[cfg(target_os = "linux")]
-    pub(super) fn family(&self) -> Family {
-        self.family
+    /// As if a socket were connected to this peer.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) fn connected(family: Family, peer: SocketAddr) -> Self {
+        Self {
+            family,
+            peer: Some(peer),
+            local: None,
+            port: 0,
+        }
     }
 
     /// The address that a sending call names to reach `peer`: none on a connected socket, which
@@ -51,6 +67,54 @@ impl Endpoint {
                 ErrorKind::InvalidInput,
                 "the socket is connected to another peer",
             )),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Endpoint {
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Whether the address of the socket says too little about where a datagram was sent to, and
+    /// where the response leaves from.
+    pub(super) fn wants_packet_info(&self) -> bool {
+        match self.local {
+            None => true,
+            // It may exist on several links.
+            Some(IpAddr::V4(ip)) => ip.is_link_local(),
+            // The peer's address names the link.
+            Some(IpAddr::V6(_)) => false,
+        }
+    }
+
+    /// The form in which a socket of this family takes where to send from: an address, or an
+    /// unspecified one, and an interface, or 0; `None` if there is nothing to say, or if nothing to
+    /// `peer` can leave from there.
+    pub(super) fn source(&self, egress: Egress, peer: SocketAddr) -> Option<(IpAddr, u32)> {
+        let ip = egress
+            .ip
+            .filter(|ip| !ip.is_unspecified() && !ip.is_multicast());
+        let mapped = |ip: Ipv4Addr| match self.family {
+            Family::V4 => IpAddr::V4(ip),
+            Family::V6 => IpAddr::V6(ip.to_ipv6_mapped()),
+        };
+        match (canonical(peer), ip) {
+            (SocketAddr::V4(_), Some(IpAddr::V4(ip))) => Some((mapped(ip), egress.interface)),
+            (SocketAddr::V6(peer), Some(IpAddr::V6(ip))) if self.family == Family::V6 => {
+                let interface = match peer.scope_id() {
+                    0 => egress.interface,
+                    scope => scope,
+                };
+                // RFC 4007 §6: a link-local address is ambiguous without its zone.
+                let needs_interface = ip.is_unicast_link_local();
+                (interface != 0 || !needs_interface).then_some((ip.into(), interface))
+            }
+            (_, Some(_)) => None,
+            (_, None) if egress.interface == 0 => None,
+            (SocketAddr::V4(_), None) => Some((mapped(Ipv4Addr::UNSPECIFIED), egress.interface)),
+            (SocketAddr::V6(_), None) => Some((Ipv6Addr::UNSPECIFIED.into(), egress.interface)),
         }
     }
 }
@@ -78,26 +142,6 @@ impl Family {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
             _ => addr,
-        }
-    }
-
-    /// The form in which a socket of this family takes the address to send from, with the interface
-    /// that it belongs to, or 0; `None` if nothing to `peer` can leave from there.
-    #[cfg(target_os = "linux")]
-    pub(super) fn source(self, source: IpAddr, peer: SocketAddr) -> Option<(IpAddr, u32)> {
-        if source.is_unspecified() || source.is_multicast() {
-            return None;
-        }
-        match (self, source, canonical(peer)) {
-            (Self::V4, IpAddr::V4(_), SocketAddr::V4(_)) => Some((source, 0)),
-            (Self::V6, IpAddr::V4(v4), SocketAddr::V4(_)) => Some((v4.to_ipv6_mapped().into(), 0)),
-            (Self::V6, IpAddr::V6(v6), SocketAddr::V6(peer)) => {
-                let interface = peer.scope_id();
-                // RFC 4007 §6: a link-local address is ambiguous without its zone.
-                let needs_interface = v6.is_unicast_link_local();
-                (interface != 0 || !needs_interface).then_some((source, interface))
-            }
-            _ => None,
         }
     }
 }

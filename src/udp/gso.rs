@@ -2,7 +2,7 @@
 
 mod plan;
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use self::plan::GsoLimits;
 pub(super) use self::plan::{Plan, Train};
@@ -76,6 +76,11 @@ impl GsoSender {
                 sent.record_failure(error);
                 continue;
             };
+            if error.kind() == ErrorKind::WouldBlock {
+                // The send buffer has no room for any of them.
+                sent.record_failures(error, train.datagrams);
+                continue;
+            }
             // It may be the segmentation that cannot be done, or a single datagram.
             self.singles.make(&[], limits, false);
             let mut next = Some(train.first);

@@ -1,24 +1,35 @@
 //! Many datagrams per system call, on Linux.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::Range;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
+
+use rustix::net::sockopt;
+use socket2::{SockRef, Socket};
 
 use super::batch_size::BatchSize;
 use super::drops::DropCounter;
 use super::family::{Endpoint, Family};
 use super::features::{UdpFeature, UdpFeatures};
 use super::gso::{GsoSender, Plan, SendTrains, Train};
-use super::syscall::{self, Header, MAX_MESSAGES};
-use super::{cmsg, sockaddr};
-use crate::transport::{Inbox, Meta, Outbox, SendReport};
+use super::syscall::{self, Call, Calls, Header, MAX_MESSAGES};
+use super::{cmsg, fallback, sockaddr};
+use crate::transport::{Egress, Inbox, Meta, Outbox, SendReport};
 
 /// What is kept between the system calls of one socket.
 #[derive(Debug)]
 pub(super) struct BatchedSocket {
     features: UdpFeatures,
+    /// Whether `recvmsg` and `sendmsg` may be called.
+    recvmsg: bool,
+    sendmsg: bool,
+    /// How many messages at most may still wait that the kernel had merged when it became impossible
+    /// to find out where their datagrams end.
+    unsplit: usize,
     batch: BatchSize,
     /// As many as were needed so far, and no more than [`MAX_MESSAGES`]: a client may have hundreds
     /// of sockets, each for one datagram.
@@ -34,33 +45,46 @@ impl BatchedSocket {
         socket: &UdpSocket,
         endpoint: &Endpoint,
         wanted: UdpFeatures,
+        shared: bool,
     ) -> Option<Self> {
+        let system = system(socket);
+        if !wanted.has(UdpFeature::Gro) {
+            // An adopted socket may have it, and without it nothing would split what was merged.
+            set_gro(socket, false);
+        }
+        let many = UdpFeature::Recvmmsg;
+        // Without either call, nothing that comes with a datagram can be read.
+        let can_read = system.recvmsg || system.features.has(many) && wanted.has(many);
+        let set = |option| syscall::set_option(socket, option, 1).is_ok();
         let mut features = UdpFeatures::NONE;
-        let system = system_features(socket);
         for feature in UdpFeature::ALL {
-            let set = |option| syscall::set_option(socket, option, 1).is_ok();
-            if feature == UdpFeature::Gro && !wanted.has(feature) {
-                // An adopted socket may have it, and without it nothing would split what was merged.
-                // Where it cannot be turned off, it was never on.
-                let _ = syscall::set_option(socket, (libc::SOL_UDP, libc::UDP_GRO), 0);
-            }
+            let is_received = !matches!(feature, UdpFeature::Sendmmsg | UdpFeature::Gso);
             let has = wanted.has(feature)
+                && (!is_received || can_read)
                 && match feature {
-                    UdpFeature::Gro => set((libc::SOL_UDP, libc::UDP_GRO)),
+                    UdpFeature::Gro => set_gro(socket, true),
                     UdpFeature::DropCount => set((libc::SOL_SOCKET, libc::SO_RXQ_OVFL)),
                     UdpFeature::Timestamp => set((libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)),
                     UdpFeature::PacketInfo => {
-                        endpoint.local.is_none() && set_packet_info(socket, endpoint.family())
+                        endpoint.wants_packet_info() && set_packet_info(socket, endpoint.family())
                     }
-                    _ => system.has(feature),
+                    UdpFeature::Recvmmsg | UdpFeature::Sendmmsg | UdpFeature::Gso => {
+                        system.features.has(feature)
+                    }
                 };
             features = features.with(feature, has);
         }
         (features != UdpFeatures::NONE).then(|| Self {
             features,
+            recvmsg: system.recvmsg,
+            sendmsg: system.sendmsg,
+            unsplit: 0,
             batch: BatchSize::new(),
             headers: Vec::new(),
-            drops: DropCounter::default(),
+            drops: match sockopt::socket_cookie(socket) {
+                Ok(cookie) if shared => DropCounter::shared(cookie),
+                _ => DropCounter::default(),
+            },
             sender: GsoSender::new(),
         })
     }
@@ -81,6 +105,79 @@ impl BatchedSocket {
         inbox: &mut Inbox,
         block: bool,
     ) -> io::Result<usize> {
+        loop {
+            let calls = Calls {
+                one: self.recvmsg,
+                many: self.features.has(UdpFeature::Recvmmsg),
+            };
+            if calls == Calls::NONE {
+                return self.recv_single(socket, endpoint, inbox, block);
+            }
+            match self.recv_batch(socket, endpoint, inbox, block, calls) {
+                Err(error) if syscall::is_refusal(&error) && self.find_forbidden(socket, calls) => {
+                }
+                received => return received,
+            }
+        }
+    }
+
+    /// Finds out which calls of receiving a filter has come to forbid; `false` if none.
+    #[cold]
+    fn find_forbidden(&mut self, socket: &UdpSocket, calls: Calls) -> bool {
+        let left = Calls {
+            one: calls.one && !is_forbidden(Call::Recvmsg),
+            many: calls.many && !is_forbidden(Call::Recvmmsg),
+        };
+        self.recvmsg = left.one;
+        self.features = self.features.with(UdpFeature::Recvmmsg, left.many);
+        if left == Calls::NONE {
+            // Nothing that comes with a datagram can be read any more.
+            if self.features.has(UdpFeature::Gro) {
+                set_gro(socket, false);
+                let bytes = SockRef::from(socket).recv_buffer_size();
+                self.unsplit = bytes.map_or(0, |bytes| bytes / MIN_QUEUED_BYTES);
+            }
+            for feature in [
+                UdpFeature::Gro,
+                UdpFeature::PacketInfo,
+                UdpFeature::DropCount,
+                UdpFeature::Timestamp,
+            ] {
+                self.features = self.features.with(feature, false);
+            }
+        }
+        left != calls
+    }
+
+    /// Receives one datagram by the fallback.
+    #[cold]
+    fn recv_single(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        inbox: &mut Inbox,
+        block: bool,
+    ) -> io::Result<usize> {
+        if self.unsplit > 0 {
+            // What was merged before looks like one datagram. It is counted, and never read.
+            let received = fallback::recv(socket, endpoint, inbox, false, true)?;
+            if received > 0 {
+                self.unsplit -= 1;
+                return Ok(received);
+            }
+            self.unsplit = 0;
+        }
+        fallback::recv(socket, endpoint, inbox, block, false)
+    }
+
+    fn recv_batch(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        inbox: &mut Inbox,
+        block: bool,
+        calls: Calls,
+    ) -> io::Result<usize> {
         // What the kernel merged must not be cut, or its tail would be lost without a trace.
         let buffer_bytes = if self.features.has(UdpFeature::Gro) {
             usize::MAX
@@ -89,26 +186,20 @@ impl BatchedSocket {
         };
         let waiting = inbox.len();
         let asked = self.batch.next();
-        let received = loop {
-            let many = self.features.has(UdpFeature::Recvmmsg);
-            let received = syscall::receive(
-                socket,
-                inbox.spare().map(|buffer| {
-                    let len = buffer.len().min(buffer_bytes);
-                    &mut buffer[..len]
-                }),
-                Header::at_least(&mut self.headers, asked),
-                block,
-                many,
-            );
-            match received {
-                Ok(received) => break received,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && many => {
-                    self.features = self.features.with(UdpFeature::Recvmmsg, false);
-                }
-                Err(error) => return Err(error),
-            }
+        let received = syscall::receive(
+            socket,
+            inbox.spare().map(|buffer| {
+                let len = buffer.len().min(buffer_bytes);
+                &mut buffer[..len]
+            }),
+            Header::at_least(&mut self.headers, asked),
+            block,
+            calls,
+        );
+        let received = match received {
+            Ok(received) => received,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) => return Err(error),
         };
         // What arrives has a sender. A socket that was shut down for receiving returns nothing from
         // nowhere, without end.
@@ -128,6 +219,9 @@ impl BatchedSocket {
             let control = cmsg::decode(&header.control.0[..header.control_len]);
             let mut meta = Meta::new(peer);
             meta.local = endpoint.local.or(control.local);
+            meta.local_port = endpoint.port;
+            meta.interface = control.interface;
+            meta.delivery = control.delivery;
             if let (Some(now), Some(arrived)) = (now, control.arrived) {
                 meta.waited = age(arrived, now);
             }
@@ -156,16 +250,20 @@ impl BatchedSocket {
             endpoint,
             outbox,
             headers: &mut self.headers,
-            many: self.features.has(UdpFeature::Sendmmsg),
+            calls: Calls {
+                one: self.sendmsg,
+                many: self.features.has(UdpFeature::Sendmmsg),
+            },
             source: self.features.has(UdpFeature::PacketInfo),
         };
         let gso = self.features.has(UdpFeature::Gso);
         let (sent, gso) = self.sender.send(outbox, gso, &mut kernel);
-        let many = kernel.many;
+        let calls = kernel.calls;
+        self.sendmsg = calls.one;
         self.features = self
             .features
             .with(UdpFeature::Gso, gso)
-            .with(UdpFeature::Sendmmsg, many);
+            .with(UdpFeature::Sendmmsg, calls.many);
         sent
     }
 
@@ -175,9 +273,10 @@ impl BatchedSocket {
     pub(super) fn is_plain(&self, outbox: &Outbox) -> bool {
         let mut datagrams = outbox.iter();
         let first = datagrams.next();
-        let is_plain =
-            |local: Option<IpAddr>| local.is_none() || !self.features.has(UdpFeature::PacketInfo);
-        datagrams.len() == 0 && first.is_none_or(|first| is_plain(first.local))
+        let is_plain = |egress: Egress| {
+            egress == Egress::default() || !self.features.has(UdpFeature::PacketInfo)
+        };
+        datagrams.len() == 0 && first.is_none_or(|first| is_plain(first.egress))
     }
 }
 
@@ -186,14 +285,14 @@ struct Kernel<'a> {
     endpoint: &'a Endpoint,
     outbox: &'a Outbox,
     headers: &'a mut Vec<Header>,
-    many: bool,
+    calls: Calls,
     source: bool,
 }
 
 impl SendTrains for Kernel<'_> {
     fn send(&mut self, plan: &Plan, index: usize) -> io::Result<usize> {
         let (arena, queued) = self.outbox.parts();
-        let most = if self.many { MAX_MESSAGES } else { 1 };
+        let most = if self.calls.many { MAX_MESSAGES } else { 1 };
         let trains = &plan.trains[index..];
         let most = most.min(trains.len());
         let mut ready = 0;
@@ -205,23 +304,24 @@ impl SendTrains for Kernel<'_> {
                 Err(error) if ready == 0 => return Err(error),
                 Err(_) => break,
             };
-            let source = first.local.filter(|_| self.source);
-            header.control_len = cmsg::encode(
-                &mut header.control,
-                train.segment_bytes,
-                source.and_then(|source| self.endpoint.family().source(source, first.peer)),
-            );
+            let source = match self.source {
+                true => self.endpoint.source(first.egress, first.peer),
+                false => None,
+            };
+            header.control_len = cmsg::encode(&mut header.control, train.segment_bytes, source);
             ready += 1;
         }
-        let slices = |train: &Train| -> &[Range<usize>] { &plan.slices[train.slices.clone()] };
         loop {
+            if self.calls == Calls::NONE {
+                return self.send_single(&trains[0]);
+            }
+            let slices = |train: &Train| -> &[Range<usize>] { &plan.slices[train.slices.clone()] };
             let ready = self.headers[..ready].iter();
             let messages = ready.zip(trains.iter().map(slices));
-            match syscall::send(self.socket, arena, messages, self.many) {
+            let sent = syscall::send(self.socket, arena, messages, self.calls);
+            match sent {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) && self.many => {
-                    self.many = false;
-                }
+                Err(error) if syscall::is_refusal(&error) && self.find_forbidden() => {}
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 sent => return sent,
             }
@@ -229,17 +329,74 @@ impl SendTrains for Kernel<'_> {
     }
 }
 
-/// What does not depend on the socket, asked once.
-fn system_features(socket: &UdpSocket) -> UdpFeatures {
-    static FEATURES: OnceLock<UdpFeatures> = OnceLock::new();
-    *FEATURES.get_or_init(|| {
-        let (receive, send) = syscall::has_mmsg(socket);
+impl Kernel<'_> {
+    /// Finds out which calls of sending a filter has come to forbid; `false` if none.
+    #[cold]
+    fn find_forbidden(&mut self) -> bool {
+        let left = Calls {
+            one: self.calls.one && !is_forbidden(Call::Sendmsg),
+            many: self.calls.many && !is_forbidden(Call::Sendmmsg),
+        };
+        mem::replace(&mut self.calls, left) != left
+    }
+
+    /// Sends a train of one datagram by the fallback, which cannot segment.
+    #[cold]
+    fn send_single(&self, train: &Train) -> io::Result<usize> {
+        if train.segment_bytes.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        let datagram = self.outbox.iter().nth(train.first);
+        let datagram = datagram.expect("a train is made of what is queued");
+        fallback::send_one(self.socket, self.endpoint, datagram).map(|()| 1)
+    }
+}
+
+/// Whether a system call is forbidden; says so once in the life of the process.
+#[cold]
+fn is_forbidden(call: Call) -> bool {
+    static SAID: AtomicU8 = AtomicU8::new(0);
+    if syscall::is_allowed(call) {
+        return false;
+    }
+    let bit = 1 << call as u8;
+    if SAID.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        #[cfg(feature = "tracing")]
+        tracing::warn!(
+            ?call,
+            "a system call is forbidden, so datagrams are moved without it"
+        );
+    }
+    true
+}
+
+/// What does not depend on the socket.
+#[derive(Clone, Copy, Debug)]
+struct System {
+    features: UdpFeatures,
+    recvmsg: bool,
+    sendmsg: bool,
+}
+
+/// Looks it up once. What a filter forbids later shows when it is used.
+fn system(socket: &UdpSocket) -> System {
+    static SYSTEM: OnceLock<System> = OnceLock::new();
+    *SYSTEM.get_or_init(|| {
         let gso = syscall::option(socket, (libc::SOL_UDP, libc::UDP_SEGMENT)).is_ok();
-        UdpFeatures::NONE
-            .with(UdpFeature::Recvmmsg, receive)
-            .with(UdpFeature::Sendmmsg, send)
-            .with(UdpFeature::Gso, gso)
+        System {
+            features: UdpFeatures::NONE
+                .with(UdpFeature::Recvmmsg, !is_forbidden(Call::Recvmmsg))
+                .with(UdpFeature::Sendmmsg, !is_forbidden(Call::Sendmmsg))
+                .with(UdpFeature::Gso, gso),
+            recvmsg: !is_forbidden(Call::Recvmsg),
+            sendmsg: !is_forbidden(Call::Sendmsg),
+        }
     })
+}
+
+/// Turns merging on or off. Where it cannot be turned off, it was never on.
+fn set_gro(socket: &UdpSocket, on: bool) -> bool {
+    syscall::set_option(socket, (libc::SOL_UDP, libc::UDP_GRO), on.into()).is_ok()
 }
 
 /// How long a datagram waited, by the wall clock. What it cannot have waited is no age: the clock
@@ -265,6 +422,26 @@ fn set_packet_info(socket: &UdpSocket, family: Family) -> bool {
     }
 }
 
+/// Turns off what would hold datagrams back or cut them up (`UDP_CORK`, `UDP_SEGMENT`; udp(7)).
+pub(super) fn send_each_datagram_at_once(socket: &UdpSocket) {
+    for option in [libc::UDP_CORK, libc::UDP_SEGMENT] {
+        // An old kernel has no segments.
+        let _ = syscall::set_option(socket, (libc::SOL_UDP, option), 0);
+    }
+}
+
+/// Leaves out datagrams to groups that another socket of the machine has joined (`IP_MULTICAST_ALL`;
+/// ip(7)).
+pub(super) fn receive_own_groups_only(socket: &Socket) {
+    for option in [
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_ALL),
+    ] {
+        // A socket of IPv4 has one of them, and an old kernel too.
+        let _ = syscall::set_option(socket, option, 0);
+    }
+}
+
 /// Lets other sockets of the same user bind to the same address, if they ask for it too. The kernel
 /// spreads peers among them.
 pub(super) fn set_reuse_port(socket: &UdpSocket) -> io::Result<()> {
@@ -273,6 +450,9 @@ pub(super) fn set_reuse_port(socket: &UdpSocket) -> io::Result<()> {
 
 /// Stands for a sender that has no IP address. Nothing can be sent there.
 const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// What the kernel counts at least for a message in a receive buffer: its `sk_buff` alone has about that
+/// size.
+const MIN_QUEUED_BYTES: usize = 200;
 /// Nothing waits longer for a program that is alive.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
 
@@ -300,7 +480,7 @@ mod tests {
         let wanted = UdpFeatures::DEFAULT.with(UdpFeature::Timestamp, true);
         let endpoint = Endpoint::of(&socket).expect("the socket is open");
         let mut batched =
-            BatchedSocket::new(&socket, &endpoint, wanted).expect("Linux has features");
+            BatchedSocket::new(&socket, &endpoint, wanted, true).expect("Linux has features");
         let port = socket.local_addr().expect("it is bound").port();
         for addr in ["127.0.0.1", "::1"] {
             let addr: IpAddr = addr.parse().expect("it is an address");
@@ -320,7 +500,7 @@ mod tests {
         let (here, there) = UnixDatagram::pair().expect("the system has them");
         let socket = UdpSocket::from(OwnedFd::from(here));
         let endpoint = Endpoint::unknown(Family::V4);
-        let mut batched = BatchedSocket::new(&socket, &endpoint, UdpFeatures::DEFAULT)
+        let mut batched = BatchedSocket::new(&socket, &endpoint, UdpFeatures::DEFAULT, true)
             .expect("Linux has features");
         there.send(b"?").expect("it is near");
         there.send(b"!").expect("it is near");
@@ -358,7 +538,7 @@ mod tests {
         let gro = (libc::SOL_UDP, libc::UDP_GRO);
         syscall::set_option(&socket, gro, 1).expect("Linux has it");
         let endpoint = Endpoint::of(&socket).expect("the socket is open");
-        assert!(BatchedSocket::new(&socket, &endpoint, UdpFeatures::NONE).is_none());
+        assert!(BatchedSocket::new(&socket, &endpoint, UdpFeatures::NONE, true).is_none());
         assert_eq!(syscall::option(&socket, gro).expect("Linux tells"), 0);
     }
 }

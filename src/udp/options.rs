@@ -1,12 +1,15 @@
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::blocking::clear_error_queue;
+use super::buffers::{self, RECEIVE, SEND};
 use super::features::{UdpFeature, UdpFeatures};
 #[cfg(target_os = "linux")]
 use super::linux::set_reuse_port;
-use super::transport::UdpTransport;
+use super::socket_options::SocketOptions;
+use super::transport::{Owner, UdpTransport};
 use crate::config_error::ConfigError;
 
 /// How to open UDP sockets.
@@ -30,6 +33,7 @@ pub struct UdpOptions {
     send_buffer_bytes: usize,
     portable: bool,
     features: UdpFeatures,
+    socket: SocketOptions,
 }
 
 impl UdpOptions {
@@ -41,6 +45,7 @@ impl UdpOptions {
             send_buffer_bytes: BUFFER_BYTES,
             portable: false,
             features: UdpFeatures::DEFAULT,
+            socket: SocketOptions::default(),
         }
     }
 
@@ -97,6 +102,127 @@ impl UdpOptions {
         self
     }
 
+    /// The hop limit (TTL) of what is sent to single hosts, 1 to 255. Default: the OS's, mostly 64.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// // A service for one link: RFC 5082 has both sides send 255 and check it.
+    /// let transport = UdpOptions::new().hops(255).bind("127.0.0.1:0")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.socket.hops = Some(hops);
+        self
+    }
+
+    /// Joins a multicast group on an interface, named by its index; 0 leaves the choice to the kernel.
+    /// May be called several times. Default: no group.
+    ///
+    /// The socket must be bound to all addresses, `[::]` or `0.0.0.0`, or to the group. On Linux it
+    /// receives datagrams to the groups that it joined itself and to no others. To join a group of
+    /// IPv4 on an interface by its index needs Linux, macOS, FreeBSD or Windows.
+    ///
+    /// ```no_run
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// // All CoAP nodes (RFC 7252 §12.8), on the interface with the index 2.
+    /// let transport = UdpOptions::new()
+    ///     .multicast_group("224.0.1.187".parse()?, 2)
+    ///     .multicast_group("ff02::fd".parse()?, 2)
+    ///     .bind("[::]:5683")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn multicast_group(mut self, group: IpAddr, interface: u32) -> Self {
+        self.socket.groups.push((group, interface));
+        self
+    }
+
+    /// The hop limit of what is sent to groups, 0 to 255. Default: the OS's, which is 1: it does not
+    /// leave the link. With 0 it does not leave the machine.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new().multicast_hops(4).bind("0.0.0.0:0")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn multicast_hops(mut self, hops: u8) -> Self {
+        self.socket.multicast_hops = Some(hops);
+        self
+    }
+
+    /// Whether what is sent to a group reaches sockets on this machine too. Default: the OS's, which
+    /// is `true`.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new().multicast_loop(false).bind("0.0.0.0:0")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn multicast_loop(mut self, on: bool) -> Self {
+        self.socket.multicast_loop = Some(on);
+        self
+    }
+
+    /// The index of the interface by which what is sent to groups leaves. Default: 0, the kernel's
+    /// choice. For IPv4 it needs Linux.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new().multicast_interface(0).bind("0.0.0.0:0")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn multicast_interface(mut self, interface: u32) -> Self {
+        self.socket.multicast_interface = (interface != 0).then_some(interface);
+        self
+    }
+
+    /// Whether datagrams may be sent to broadcast addresses of IPv4 (`SO_BROADCAST`). Default: `false`,
+    /// and the OS refuses them.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpOptions;
+    ///
+    /// let transport = UdpOptions::new().broadcast(true).bind("0.0.0.0:0")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn broadcast(mut self, on: bool) -> Self {
+        self.socket.broadcast = on;
+        self
+    }
+
+    /// Whether datagrams leave at the size that the interface takes, whatever the kernel has learnt
+    /// about the path. Default: `false`, as the OS does it.
+    ///
+    /// Linux splits a datagram that is longer than the path's MTU into fragments, and learns that MTU
+    /// from ICMP messages, which can be forged: with a small MTU, an attacker makes a server send
+    /// fragments, and replaces the second one (RFC 8900 §3.7). DNS servers ignore the path's MTU for
+    /// that reason (`IP_PMTUDISC_OMIT`, ip(7)): then no message from outside makes fragments, and
+    /// IPv4's routers may still split what passes them. Over IPv6 they cannot, and what is too long
+    /// for a path is lost: limit replies to 1,232 bytes
+    /// (`ServerBuilder::max_reply_bytes`), which every path takes (RFC 8200 §5).
+    ///
+    /// It has an effect on Linux.
+    ///
+    /// ```
+    /// use rejoinder::codec::Raw;
+    /// use rejoinder::udp::UdpOptions;
+    /// use rejoinder::Server;
+    ///
+    /// let server = Server::builder(Raw)
+    ///     .udp_options(UdpOptions::new().ignore_path_mtu(true))
+    ///     .max_reply_bytes(1_232)
+    ///     .bind("127.0.0.1:0")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ignore_path_mtu(mut self, ignore: bool) -> Self {
+        self.socket.ignore_path_mtu = ignore;
+        self
+    }
+
     /// Moves one datagram per system call, as on any system, and uses nothing that only Linux has.
     ///
     /// ```
@@ -139,7 +265,9 @@ impl UdpOptions {
     /// [`ConfigError::Io`] for what the OS refuses.
     pub fn bind(&self, addr: impl ToSocketAddrs) -> Result<UdpTransport, ConfigError> {
         self.check()?;
-        Ok(bind_any(addr, |addr| self.set_up(self.open(addr)?))?)
+        Ok(bind_any(addr, |addr| {
+            self.set_up(self.open(addr)?, Owner::Transport)
+        })?)
     }
 
     /// Binds several sockets to one address, the first that can be had. The kernel spreads the
@@ -179,22 +307,30 @@ impl UdpOptions {
                 // Only now: before, it would have let the first one in beside a stranger's.
                 set_reuse_port(&first)?;
             }
-            let mut group = vec![self.set_up(first)?];
+            let mut group = vec![self.set_up(first, Owner::Transport)?];
             for _ in 1..sockets {
                 let socket = self.socket(addr)?.into();
                 set_reuse_port(&socket)?;
                 SockRef::from(&socket).bind(&addr.into())?;
-                group.push(self.set_up(socket)?);
+                group.push(self.set_up(socket, Owner::Transport)?);
             }
             Ok(group)
         });
         Ok(group?)
     }
 
-    /// Adopts a socket with whatever options it has; of these, only the features and the sizes of
-    /// the buffers apply. Its blocking mode and its read timeout are the transport's to change from
-    /// now on. If the kernel was asked to report more about each datagram than fits into 256 bytes
-    /// with what the features need, all seem [truncated](crate::transport::Meta::truncated).
+    /// Adopts a socket with whatever options it has. Of `self`, only the features and the sizes of
+    /// the buffers apply, and no buffer is made smaller.
+    ///
+    /// The socket may have other owners: the process that passed it, another transport. They may
+    /// change its blocking mode and its timeouts at any time, which has no effect here; on unix the
+    /// transport leaves both as they are. It waits with `poll`, which costs a system call more where
+    /// requests come one by one. Extended errors (`IP_RECVERR`), corking and a segment size for all
+    /// datagrams are turned off on Linux. Several transports with one socket share it: each datagram
+    /// reaches one of them, and each dropped one is counted by one of them.
+    ///
+    /// If the kernel was asked to report more about each datagram than fits into 256 bytes with what
+    /// the features need, all seem [truncated](crate::transport::Meta::truncated).
     ///
     /// # Errors
     ///
@@ -213,7 +349,7 @@ impl UdpOptions {
     /// ```
     pub fn adopt(&self, socket: UdpSocket) -> Result<UdpTransport, ConfigError> {
         self.check()?;
-        Ok(self.set_up(socket)?)
+        Ok(self.set_up(socket, Owner::Shared)?)
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
@@ -222,7 +358,7 @@ impl UdpOptions {
             ("send_buffer_bytes", self.send_buffer_bytes),
         ];
         match sizes.into_iter().find(|size| size.1 > MAX_BUFFER_BYTES) {
-            None => Ok(()),
+            None => self.socket.check(),
             Some((setting, bytes)) => Err(ConfigError::out_of_range(
                 setting,
                 bytes,
@@ -231,23 +367,24 @@ impl UdpOptions {
         }
     }
 
-    pub(super) fn set_up(&self, socket: UdpSocket) -> io::Result<UdpTransport> {
-        let sizes = SockRef::from(&socket);
-        ask_for(self.receive_buffer_bytes, |size| {
-            sizes.set_recv_buffer_size(size)
-        });
-        ask_for(self.send_buffer_bytes, |size| {
-            sizes.set_send_buffer_size(size)
-        });
+    pub(super) fn set_up(&self, socket: UdpSocket, owner: Owner) -> io::Result<UdpTransport> {
+        if let Owner::Shared = owner {
+            undo_what_others_set(&socket);
+        }
+        let adopted = owner == Owner::Shared;
+        buffers::enlarge(&socket, RECEIVE, self.receive_buffer_bytes, adopted)?;
+        buffers::enlarge(&socket, SEND, self.send_buffer_bytes, adopted)?;
+        self.socket.apply(&socket)?;
         let features = if self.portable {
             UdpFeatures::NONE
         } else {
             self.features
         };
-        UdpTransport::new(socket, features)
+        UdpTransport::new(socket, features, owner)
     }
 
-    pub(super) fn open(&self, addr: SocketAddr) -> io::Result<UdpSocket> {
+    /// A socket for a server.
+    fn open(&self, addr: SocketAddr) -> io::Result<UdpSocket> {
         let socket = self.socket(addr)?;
         socket.bind(&addr.into())?;
         Ok(socket.into())
@@ -255,11 +392,19 @@ impl UdpOptions {
 
     /// A socket that is not bound yet.
     fn socket(&self, addr: SocketAddr) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
-        if addr.is_ipv6() {
-            // Systems differ in the default.
-            socket.set_only_v6(self.only_v6)?;
+        let socket = new_socket(addr)?;
+        if let IpAddr::V6(ip) = addr.ip()
+            && (ip.is_unspecified() || ip.to_ipv4_mapped().is_some())
+        {
+            // Systems differ in the default, and not every one lets it be changed. On a single address
+            // of IPv6 it makes no difference.
+            let set = socket.set_only_v6(self.only_v6);
+            if set.is_err() && socket.only_v6().ok() != Some(self.only_v6) {
+                set?;
+            }
         }
+        #[cfg(target_os = "linux")]
+        super::linux::receive_own_groups_only(&socket);
         Ok(socket)
     }
 }
@@ -295,12 +440,26 @@ fn bind_any<T>(
     result
 }
 
-/// Asks for a buffer of `size` bytes, or as much of it as is granted.
-fn ask_for(mut size: usize, set: impl Fn(usize) -> io::Result<()>) {
-    // Linux grants what it may. Other systems refuse what is too much.
-    while size > 0 && set(size).is_err() {
-        size /= 2;
-    }
+/// A socket for a client, on a free port.
+pub(super) fn open_for(peer: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = new_socket(peer)?;
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    Ok(socket.into())
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))
+}
+
+/// Takes back what another owner may have set that would change what is sent and received.
+fn undo_what_others_set(socket: &UdpSocket) {
+    clear_error_queue(socket);
+    #[cfg(target_os = "linux")]
+    super::linux::send_each_datagram_at_once(socket);
 }
 
 /// Other systems have no such option, or give it another meaning.

@@ -60,17 +60,17 @@ impl Header {
 /// Receives one message into each of the buffers, at most as many as there are headers, and returns
 /// how many arrived. With `block`, it waits for the first, as the socket's mode and timeout say.
 ///
-/// With `many`, it is one system call; without, or with a single header, one message is received.
+/// At least one of the calls must be allowed; without `recvmmsg`, one message is received.
 pub(super) fn receive<'a>(
     socket: impl AsFd,
     buffers: impl Iterator<Item = &'a mut [u8]>,
     headers: &mut [Header],
     block: bool,
-    many: bool,
+    calls: Calls,
 ) -> io::Result<usize> {
     let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_MESSAGES];
     let mut raw = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_MESSAGES];
-    let most = if many { MAX_MESSAGES } else { 1 };
+    let most = if calls.many { MAX_MESSAGES } else { 1 };
     let mut count = 0;
     for ((buffer, header), (slice, raw)) in buffers
         .zip(headers.iter_mut())
@@ -92,11 +92,11 @@ pub(super) fn receive<'a>(
         count += 1;
     }
     let socket = socket.as_fd().as_raw_fd();
-    let dont_wait = if block { 0 } else { libc::MSG_DONTWAIT };
+    let dont_wait = if block { 0 } else { NO_WAIT };
     let first = raw.as_mut_ptr().cast::<libc::mmsghdr>();
     let received = match count {
         0 => 0,
-        1 => {
+        1 if calls.one => {
             // SAFETY: one header was initialised above. Its pointers lead to memory of the stated
             // lengths, borrowed mutably and without overlap until this function returns.
             let len = unsafe { libc::recvmsg(socket, &raw mut (*first).msg_hdr, dont_wait) };
@@ -130,19 +130,19 @@ pub(super) fn receive<'a>(
 
 /// Sends the first messages: each is the concatenation of its slices, which are ranges of the arena,
 /// and goes where its header says. Returns how many were sent, of at most [`MAX_MESSAGES`] with
-/// [`MAX_SLICES`] in all; an error is the first one's.
+/// [`MAX_SLICES`] in all; an error is the first one's. It never waits for room in the send buffer.
 ///
-/// With `many`, it is one system call; without, one message is sent.
+/// At least one of the calls must be allowed; without `sendmmsg`, one message is sent.
 pub(super) fn send<'a>(
     socket: impl AsFd,
     arena: &[u8],
     messages: impl Iterator<Item = (&'a Header, &'a [Range<usize>])>,
-    many: bool,
+    calls: Calls,
 ) -> io::Result<usize> {
     let mut slices = [const { MaybeUninit::<libc::iovec>::uninit() }; MAX_SLICES];
     let mut raw = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MAX_MESSAGES];
     let mut spare = &mut slices[..];
-    let most = if many { MAX_MESSAGES } else { 1 };
+    let most = if calls.many { MAX_MESSAGES } else { 1 };
     let mut count = 0;
     for ((header, ranges), raw) in messages.zip(&mut raw).take(most) {
         let Some((mine, others)) = spare.split_at_mut_checked(ranges.len()) else {
@@ -176,11 +176,11 @@ pub(super) fn send<'a>(
     let first = raw.as_mut_ptr().cast::<libc::mmsghdr>();
     match count {
         0 => Ok(0),
-        1 => {
+        1 if calls.one => {
             // SAFETY: one header was initialised above, and as many slices as it says. What they
             // point to is borrowed until this function returns, has the stated lengths, and is only
             // read.
-            let sent = unsafe { libc::sendmsg(socket, &raw const (*first).msg_hdr, 0) };
+            let sent = unsafe { libc::sendmsg(socket, &raw const (*first).msg_hdr, NO_WAIT) };
             if sent < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -190,28 +190,64 @@ pub(super) fn send<'a>(
             // SAFETY: `count` headers were initialised above, and as many slices as they say. What
             // they point to is borrowed until this function returns, has the stated lengths, and is
             // only read; the kernel writes `msg_len` of the headers, which are exclusively ours.
-            let sent = unsafe { libc::sendmmsg(socket, first, count as _, 0) };
+            let sent = unsafe { libc::sendmmsg(socket, first, count as _, NO_WAIT as _) };
             usize::try_from(sent).map_err(|_| io::Error::last_os_error())
         }
     }
 }
 
-/// Whether the kernel has `recvmmsg` and `sendmmsg` and lets this process call them: asked by moving
-/// no message at all.
-pub(super) fn has_mmsg(socket: impl AsFd) -> (bool, bool) {
-    let socket = socket.as_fd().as_raw_fd();
-    let refused = |result: i32| {
-        result < 0
-            && io::Error::last_os_error()
-                .raw_os_error()
-                .is_some_and(|code| REFUSALS.contains(&code))
+/// Whether the kernel has a system call and lets this process make it: asked with a descriptor that
+/// none has, which the kernel looks at last.
+pub(super) fn is_allowed(call: Call) -> bool {
+    // SAFETY: msghdr is a C struct of integers and raw pointers, for which zero is valid.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    let result = match call {
+        // SAFETY: the header is borrowed for the call, and has neither address, data nor control.
+        Call::Recvmsg => unsafe { libc::recvmsg(-1, &raw mut header, 0) },
+        // SAFETY: as above.
+        Call::Sendmsg => unsafe { libc::sendmsg(-1, &raw const header, 0) },
+        // SAFETY: with a length of 0 the array is not looked at.
+        Call::Recvmmsg => unsafe {
+            libc::recvmmsg(-1, ptr::null_mut(), 0, 0, ptr::null_mut()) as isize
+        },
+        // SAFETY: with a length of 0 the array is not looked at.
+        Call::Sendmmsg => unsafe { libc::sendmmsg(-1, ptr::null_mut(), 0, 0) as isize },
     };
-    // SAFETY: with a length of 0 the array is not looked at.
-    let receive = unsafe { libc::recvmmsg(socket, ptr::null_mut(), 0, 0, ptr::null_mut()) };
-    let receive = !refused(receive);
-    // SAFETY: with a length of 0 the array is not looked at.
-    let send = unsafe { libc::sendmmsg(socket, ptr::null_mut(), 0, 0) };
-    (receive, !refused(send))
+    result >= 0 || !is_refusal(&io::Error::last_os_error())
+}
+
+/// Whether an error may mean that the system call as such is refused: by an old kernel, or by a
+/// filter of system calls. A firewall refuses single datagrams with the same code.
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSYS | libc::EPERM | libc::EACCES)
+    )
+}
+
+/// A system call that moves messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Recvmsg,
+    Recvmmsg,
+    Sendmsg,
+    Sendmmsg,
+}
+
+/// Which calls of one direction may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Calls {
+    /// `recvmsg` or `sendmsg`.
+    pub(super) one: bool,
+    /// `recvmmsg` or `sendmmsg`.
+    pub(super) many: bool,
+}
+
+impl Calls {
+    pub(super) const NONE: Self = Self {
+        one: false,
+        many: false,
+    };
 }
 
 /// Sets an option whose value is a C `int`.
@@ -257,5 +293,50 @@ pub(super) fn option(socket: impl AsFd, (level, name): (i32, i32)) -> io::Result
 }
 
 const INT_BYTES: libc::socklen_t = 4;
-/// How an old kernel, or a filter of system calls, says no.
-const REFUSALS: [i32; 3] = [libc::ENOSYS, libc::EPERM, libc::EACCES];
+const NO_WAIT: i32 = libc::MSG_DONTWAIT;
+
+/// Makes these calls fail with an error in the calling thread, for the rest of its life, as a service
+/// manager's filter does (seccomp(2)).
+#[cfg(test)]
+pub(super) fn forbid(calls: &[Call], code: i32) {
+    let jump = |op: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: op as u16,
+        jt,
+        jf,
+        k,
+    };
+    let load_number = jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0);
+    let mut filter = vec![load_number];
+    for call in calls {
+        let number = match call {
+            Call::Recvmsg => libc::SYS_recvmsg,
+            Call::Recvmmsg => libc::SYS_recvmmsg,
+            Call::Sendmsg => libc::SYS_sendmsg,
+            Call::Sendmmsg => libc::SYS_sendmmsg,
+        };
+        let is_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        filter.push(jump(is_equal, number as u32, 0, 1));
+        let refuse = libc::SECCOMP_RET_ERRNO | code as u32;
+        filter.push(jump(libc::BPF_RET | libc::BPF_K, refuse, 0, 0));
+    }
+    filter.push(jump(
+        libc::BPF_RET | libc::BPF_K,
+        libc::SECCOMP_RET_ALLOW,
+        0,
+        0,
+    ));
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: these operations take integers, and the last one the address of a program whose
+    // instructions live until the call returns.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        assert_eq!(
+            libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program),
+            0
+        );
+    }
+}

@@ -1,18 +1,19 @@
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 #[cfg(unix)]
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 #[cfg(windows)]
 use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 
+use rustix::event::{PollFd, PollFlags};
 use socket2::SockRef;
 
-use super::blocking::Blocking;
-use super::fallback;
+use super::blocking::{Blocking, poll};
 use super::family::Endpoint;
 use super::features::UdpFeatures;
 #[cfg(target_os = "linux")]
 use super::linux::BatchedSocket;
+use super::{fallback, socket_options};
 use crate::transport::{Inbox, Outbox, SendReport, Transport, Wait};
 
 /// A UDP socket as a [`Transport`], over IPv4, IPv6 or both.
@@ -48,15 +49,49 @@ impl UdpTransport {
         not(target_os = "linux"),
         expect(unused_variables, reason = "there are no features")
     )]
-    pub(super) fn new(socket: UdpSocket, features: UdpFeatures) -> io::Result<Self> {
+    pub(super) fn new(socket: UdpSocket, features: UdpFeatures, owner: Owner) -> io::Result<Self> {
         let endpoint = Endpoint::of(&socket)?;
         Ok(Self {
-            blocking: Blocking::new(&socket)?,
+            blocking: match owner {
+                Owner::Transport => Blocking::owned(&socket)?,
+                Owner::Shared => Blocking::adopted(&socket)?,
+            },
             #[cfg(target_os = "linux")]
-            batched: BatchedSocket::new(&socket, &endpoint, features),
+            batched: BatchedSocket::new(&socket, &endpoint, features, owner == Owner::Shared),
             endpoint,
             socket,
         })
+    }
+
+    /// Joins a multicast group on an interface, as
+    /// [`UdpOptions::multicast_group`](super::UdpOptions::multicast_group) does from the start.
+    ///
+    /// ```no_run
+    /// use rejoinder::udp::UdpTransport;
+    ///
+    /// let transport = UdpTransport::bind("0.0.0.0:9999")?;
+    /// let group = "239.1.2.3".parse()?;
+    /// transport.join_multicast(group, 0)?;
+    /// transport.leave_multicast(group, 0)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
+        socket_options::join(&self.socket, group, interface)
+    }
+
+    /// Leaves a group that was joined on this interface.
+    pub fn leave_multicast(&self, group: IpAddr, interface: u32) -> io::Result<()> {
+        socket_options::leave(&self.socket, group, interface)
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// After `poll` reported an error and nothing to receive.
+    pub(super) fn on_error(&self) {
+        self.blocking.on_error(&self.socket);
     }
 
     /// What the socket uses of what the kernel offers. It can become less while the transport is in
@@ -101,6 +136,15 @@ impl UdpTransport {
     }
 }
 
+/// Who may change a socket's options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It was opened for this transport.
+    Transport,
+    /// It was adopted, and may have other owners.
+    Shared,
+}
+
 impl Transport for UdpTransport {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
         if !inbox.has_space() {
@@ -118,7 +162,7 @@ impl Transport for UdpTransport {
             let received = blocking.receive(socket, wait, receive);
             return received.map_err(gone_for_good);
         }
-        let receive = |block| fallback::recv(socket, endpoint, inbox, block);
+        let receive = |block| fallback::recv(socket, endpoint, inbox, block, false);
         blocking
             .receive(socket, wait, receive)
             .map_err(gone_for_good)
@@ -136,6 +180,25 @@ impl Transport for UdpTransport {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        poll(
+            &mut [PollFd::new(&self.socket, PollFlags::OUT)],
+            wait.timeout(),
+        )
+    }
+
+    /// Asks the kernel, by binding a socket to it: an address of this machine can be bound to, one of
+    /// another cannot. Where a socket may be bound to any address (`net.ipv4.ip_nonlocal_bind`), or
+    /// none can be opened, it cannot tell.
+    fn is_local_ip(addr: SocketAddr) -> bool {
+        let mut addr = addr;
+        addr.set_port(0);
+        match UdpSocket::bind(addr) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+        }
     }
 
     /// As reported with the last datagram received, on Linux. What several datagrams were merged into

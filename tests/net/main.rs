@@ -8,6 +8,8 @@ mod fast_path;
 mod faults;
 #[cfg(target_os = "linux")]
 mod hostile;
+#[cfg(target_os = "linux")]
+mod namespaces;
 mod server_udp;
 mod udp;
 #[cfg(target_os = "linux")]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rejoinder::bot::zurich;
 use rejoinder::codec::{Ctime, Raw, Tagged, Text};
-use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
+use rejoinder::transport::{ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{
     Codec, DropReason, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats, Transport,
@@ -543,6 +543,8 @@ enum Event {
     /// So many at once, as far as the inbox has space.
     Batch(usize),
     Error(ErrorKind),
+    /// As many datagrams are promised, and none is there.
+    Promise(usize),
     /// Somebody asks the server to end earlier than that.
     Stop,
 }
@@ -578,6 +580,7 @@ impl Transport for Scripted {
                 Ok(received)
             }
             Some(Event::Error(kind)) => Err(kind.into()),
+            Some(Event::Promise(datagrams)) => Ok(datagrams),
             Some(Event::Stop) | None => {
                 self.handle.get().unwrap().shutdown();
                 self.stopped = true;
@@ -845,6 +848,27 @@ fn a_transport_that_only_fails_cannot_keep_a_server_that_was_stopped() {
     let (result, stats, _) = serve(events);
     assert!(result.is_ok());
     assert!(stats.receive_errors < 100, "{stats}");
+}
+
+#[test]
+fn a_transport_that_is_interrupted_for_ever_cannot_keep_a_server_that_was_stopped() {
+    let mut events = vec![Event::Stop];
+    events.extend((0..1_000).map(|_| Event::Error(ErrorKind::Interrupted)));
+    let (result, stats, _) = serve(events);
+    assert!(result.is_ok());
+    let interruptions = stats.receive_errors_of(ErrorClass::Interrupted);
+    assert!((1..100).contains(&interruptions), "{interruptions}");
+}
+
+#[test]
+fn a_transport_that_returns_at_once_cannot_keep_a_server_that_was_stopped() {
+    for promised in [1_000, usize::MAX] {
+        let mut events = vec![Event::Stop];
+        events.extend((0..1_000).map(|_| Event::Promise(promised)));
+        let (result, stats, _) = serve(events);
+        assert_eq!(result.unwrap(), Stats::default());
+        assert_eq!(stats, Stats::default());
+    }
 }
 
 #[test]

@@ -161,10 +161,7 @@ impl<C: Codec> Asking<C> {
 }
 
 fn from(peer: SocketAddr, bytes: &[u8]) -> Datagram<'_> {
-    Datagram {
-        bytes,
-        meta: Meta::new(peer),
-    }
+    Datagram::new(bytes, Meta::new(peer))
 }
 
 // The core.

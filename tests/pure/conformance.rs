@@ -257,7 +257,7 @@ impl Transport for Wrong {
         let mut sent = SendReport::default();
         for datagram in datagrams {
             let mut one = Outbox::new(1, 65_507);
-            one.push(datagram.peer, datagram.local, datagram.bytes)
+            one.push(datagram.peer, datagram.egress, datagram.bytes)
                 .unwrap();
             let result = self.inner.send(&one);
             sent.sent += result.sent;

@@ -168,7 +168,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
     let mut outbox = Outbox::new(MAX_REPLIES, 64);
     core.handle(now(), &mut inbox, &mut outbox);
     let reply = outbox.iter().next().unwrap();
-    assert_eq!((reply.peer, reply.local), (peer(7_777), Some(local)));
+    assert_eq!((reply.peer, reply.egress), (peer(7_777), local.into()));
 }
 
 #[test]

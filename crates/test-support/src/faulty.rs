@@ -71,7 +71,7 @@ impl<T: Transport> Transport for Faulty<T> {
                 continue;
             }
             let mut one = Outbox::new(1, datagram.bytes.len());
-            one.push(datagram.peer, datagram.local, datagram.bytes)
+            one.push(datagram.peer, datagram.egress, datagram.bytes)
                 .unwrap();
             sent.sent += self.inner.send(&one).sent;
         }

@@ -385,7 +385,7 @@ impl Victim {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix("RssAnon:"))
             .unwrap();
         line.trim()
             .strip_suffix(" kB")
@@ -467,13 +467,13 @@ const MARK: &str = "@victim ";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The inbox and the outbox of a server with its default limits: pages that are touched when
 /// datagrams are long or many.
-const BATCHES_BYTES: u64 = (64 + 32) * 65_508;
+const BATCHES_BYTES: u64 = 128 * 65_536 + 32 * 65_508;
 
 /// What allocators and stacks may take. A sanitizer keeps books of its own: where one is, set
 /// `REJOINDER_TESTS_SANITIZED`.
 fn slack_bytes() -> u64 {
     match env::var_os("REJOINDER_TESTS_SANITIZED") {
-        None => 1 << 20,
+        None => 2 << 20,
         Some(_) => 64 << 20,
     }
 }

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config_error::ConfigError;
 
@@ -17,11 +17,37 @@ impl Prefixes {
         if self.exempt.iter().any(|one| one.contains(ip, addr)) {
             return None;
         }
-        let mask = match ip {
-            IpAddr::V4(_) => self.v4_mask,
-            IpAddr::V6(_) => self.v6_mask,
-        };
-        Some(addr & mask)
+        Some(match ip {
+            IpAddr::V4(_) => addr & self.v4_mask,
+            IpAddr::V6(ip) => match shared_by(ip) {
+                Shared::ByNoMore => addr & self.v6_mask,
+                Shared::ByAll => addr,
+                Shared::ByHostsOf(v4) => mapped(v4.into()) & self.v4_mask,
+            },
+        })
+    }
+}
+
+/// Who shares the first 64 bits of an address: hosts of one network, as a rule.
+enum Shared {
+    ByNoMore,
+    /// All hosts of a link, or of a network behind a translator.
+    ByAll,
+    /// All hosts of IPv4 behind a translator or a relay; the address names this one.
+    ByHostsOf(Ipv4Addr),
+}
+
+fn shared_by(ip: Ipv6Addr) -> Shared {
+    let v4 = |bits: u32| Shared::ByHostsOf(Ipv4Addr::from_bits(bits));
+    match ip.segments() {
+        // NAT64 (RFC 6052 §2.1).
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(u32::from(high) << 16 | u32::from(low)),
+        // NAT64 with a prefix of one's own (RFC 8215): where the address of IPv4 stands is not known.
+        [0x64, 0xff9b, 1, ..] => Shared::ByAll,
+        // Teredo, whose client's address is inverted (RFC 4380 §4).
+        [0x2001, 0, _, _, _, _, high, low] => v4(!(u32::from(high) << 16 | u32::from(low))),
+        _ if ip.is_unicast_link_local() => Shared::ByAll,
+        _ => Shared::ByNoMore,
     }
 }
 

@@ -96,6 +96,37 @@ fn a_network_has_one_budget_and_others_have_their_own() {
 }
 
 #[test]
+fn hosts_that_share_a_translator_a_relay_or_a_link_are_no_network() {
+    let mut limit = builder().answers_per_second(1).build().unwrap();
+    for (first, same, other) in [
+        // NAT64, and the same network without it.
+        (
+            "64:ff9b::192.0.2.1",
+            "64:ff9b::192.0.2.2",
+            "64:ff9b::192.0.3.1",
+        ),
+        (
+            "198.51.100.1",
+            "64:ff9b::198.51.100.9",
+            "64:ff9b::198.51.101.1",
+        ),
+        // NAT64 with a prefix of its own.
+        ("64:ff9b:1::1", "64:ff9b:1::1", "64:ff9b:1::2"),
+        // Teredo: 203.0.113.1, 203.0.113.2 and 203.0.112.1 behind one server.
+        (
+            "2001:0:4136:e378:8000:63bf:34ff:8efe",
+            "2001:0:4136:e378:8000:1111:34ff:8efd",
+            "2001:0:4136:e378:8000:63bf:34ff:8ffe",
+        ),
+        ("fe80::1", "fe80::1", "fe80::2"),
+    ] {
+        assert!(ask(&mut limit, 0, first), "{first}");
+        assert!(!ask(&mut limit, 0, same), "{same}");
+        assert!(ask(&mut limit, 0, other), "{other}");
+    }
+}
+
+#[test]
 fn prefixes_can_be_set_to_their_ends() {
     let mut all = builder()
         .answers_per_second(1)

@@ -124,7 +124,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         if meta.truncated {
             return Err(DropReason::Truncated.into());
         }
-        self.sources.check(meta)?;
+        self.sources.check(now.monotonic, meta)?;
         if is_stale {
             return Err(DropReason::Stale.into());
         }

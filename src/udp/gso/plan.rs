@@ -152,7 +152,7 @@ impl Plan {
     /// The group of a datagram: a new one, if need be.
     fn find(&mut self, queued: &[Queued], datagram: &Queued, index: u32) -> u32 {
         let mask = self.table.len() - 1;
-        let mut at = hash(datagram.peer, datagram.local) & mask;
+        let mut at = hash(datagram.peer, datagram.egress.ip) & mask;
         loop {
             let slot = &mut self.table[at];
             if slot.stamp != self.stamp {
@@ -245,7 +245,7 @@ impl Plan {
 
 #[inline]
 fn same_way(one: &Queued, other: &Queued) -> bool {
-    one.peer == other.peer && one.local == other.local
+    one.peer == other.peer && one.egress == other.egress
 }
 
 /// Spreads the addresses of a batch. Collisions that a peer provokes slow down one batch of bounded
@@ -301,7 +301,7 @@ mod tests {
                     start,
                     len,
                     peer: SocketAddr::new(ip, 7),
-                    local: local.map(|local| [127, 0, 0, local].into()),
+                    egress: local.map(|local| [127, 0, 0, local].into()).into(),
                 };
                 start += len;
                 queued
