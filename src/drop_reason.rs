@@ -16,6 +16,10 @@ use std::fmt;
 pub enum DropReason {
     /// It was longer than the limit for requests, so only a part of it arrived.
     Truncated,
+    /// The server is [behind](crate::ServerBuilder::behind) proxies, and it came from another address.
+    NotProxied,
+    /// It came from a proxy, without a valid header.
+    ProxyHeader,
     /// No host can have sent it: it came from port 0, or from a broadcast, multicast, unspecified or
     /// reserved address (in IPv4 all of 0.0.0.0/8 and of 224.0.0.0 and above), or from an address
     /// that is none of IP. A directed broadcast address (192.0.2.255, say) cannot be known here; the
@@ -89,8 +93,14 @@ impl fmt::Display for DropReason {
 }
 
 /// Every reason but those of gates, with the name of its counter and its text.
-const TABLE: [(DropReason, &str, &str); 15] = [
+const TABLE: [(DropReason, &str, &str); 17] = [
     (DropReason::Truncated, "dropped_truncated", "truncated"),
+    (DropReason::NotProxied, "dropped_not_proxied", "not proxied"),
+    (
+        DropReason::ProxyHeader,
+        "dropped_proxy_header",
+        "proxy header",
+    ),
     (
         DropReason::SourceInvalid,
         "dropped_source_invalid",

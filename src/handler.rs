@@ -1,6 +1,7 @@
 //! Handlers: what the answer to a request is.
 
 mod dedup;
+mod swap;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -11,9 +12,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 pub use self::dedup::Dedup;
+pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{Delivery, Egress, Meta, Outbox, PushError, egress, local_addr};
+use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egress, local_addr};
 
 /// What answers requests.
 ///
@@ -164,8 +166,11 @@ pub const MAX_REPLIES: usize = 16;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Context {
-    /// Who asked, as far as one can know: the sender of a datagram is easily forged.
+    /// Who asked, as far as one can know: the sender of a datagram is easily forged. Behind a
+    /// [proxy](crate::ServerBuilder::behind) it is the client that the proxy names.
     pub peer: SocketAddr,
+    /// The proxy that the request came by, where the server is behind one: the response goes there.
+    pub proxied: Option<Proxied>,
     /// The address that was asked, if the OS reports it; the response leaves from there.
     pub local: Option<IpAddr>,
     /// The port that was asked; 0 if that is unknown.
@@ -196,6 +201,7 @@ impl Context {
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
         Self {
             peer: meta.peer,
+            proxied: None,
             local: meta.local,
             local_port: meta.local_port,
             interface: meta.interface,
@@ -222,7 +228,16 @@ impl Context {
     }
 
     fn egress(&self) -> Egress {
-        egress(self.peer, self.local, self.interface, self.delivery)
+        egress(self.reply_to(), self.local, self.interface, self.delivery)
+    }
+
+    fn reply_to(&self) -> SocketAddr {
+        self.proxied.map_or(self.peer, |one| one.proxy)
+    }
+
+    pub(crate) fn with_proxied(mut self, proxied: Option<Proxied>) -> Self {
+        self.proxied = proxied;
+        self
     }
 
     /// The same context with the id of the request.
@@ -407,7 +422,7 @@ impl<'a, C: Codec> Reply<'a, C> {
             return Err(ReplyError::TooMany { limit: MAX_REPLIES });
         }
         self.outbox
-            .try_push_with(self.context.peer, self.context.egress(), |space| {
+            .try_push_with(self.context.reply_to(), self.context.egress(), |space| {
                 let mut out = Writer::new(space);
                 write(&mut out)?;
                 out.finish().map_err(ReplyError::TooLong)

@@ -104,6 +104,8 @@ pub mod escape;
 pub mod gate;
 pub mod guide;
 pub mod handler;
+mod prefix;
+pub mod proxy;
 pub mod sans_io;
 mod server;
 pub mod sim;

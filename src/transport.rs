@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
-pub use self::datagram::{Datagram, Delivery, Egress, MAX_DATAGRAM_BYTES, Meta, Outgoing};
+pub use self::datagram::{Datagram, Delivery, Egress, MAX_DATAGRAM_BYTES, Meta, Outgoing, Proxied};
 pub(crate) use self::datagram::{egress, local_addr};
 pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;

@@ -93,10 +93,7 @@ mod tests {
 
     fn allows(peer: &str, request: usize, replies: ReplySize) -> bool {
         let bytes = vec![0; request];
-        let datagram = Datagram {
-            bytes: &bytes,
-            meta: Meta::new(peer.parse().unwrap()),
-        };
+        let datagram = Datagram::new(&bytes, Meta::new(peer.parse().unwrap()));
         let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         AmplificationLimit::default()
             .allow_replies(now, &datagram, replies)

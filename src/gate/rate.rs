@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::prefix::{Prefix, Prefixes};
+use self::prefix::Prefixes;
 use self::table::Table;
 use super::{Gate, ReplySize};
 use crate::config_error::ConfigError;
 use crate::drop_reason::DropReason;
+use crate::prefix::{Prefix, mask};
 use crate::timestamp::Timestamp;
 use crate::transport::Datagram;
 
@@ -114,7 +115,7 @@ impl Gate for RateLimit {
             prefixes,
             table,
         } = &*self.shared;
-        let Some(prefix) = prefixes.of(datagram.meta.peer.ip()) else {
+        let Some(prefix) = prefixes.of_datagram(datagram) else {
             return Ok(());
         };
         let owes = table.free_at(prefix).saturating_sub(nanos(now.monotonic));
@@ -136,7 +137,7 @@ impl Gate for RateLimit {
             prefixes,
             table,
         } = &*self.shared;
-        if let Some(prefix) = prefixes.of(datagram.meta.peer.ip()) {
+        if let Some(prefix) = prefixes.of_datagram(datagram) {
             let cost = rates.cost(&replies, datagram);
             table.charge(prefix, nanos(now.monotonic), cost);
         }
@@ -237,9 +238,9 @@ impl RateLimitBuilder {
     /// How many bits of an IPv6 address tell one network from another, 0 to 128. Default: 56, what
     /// many providers give a home (RFC 6177 §2 asks for more than one /64).
     ///
-    /// Some prefixes hold hosts of many networks. An address of NAT64 (64:ff9b::/96) or Teredo
-    /// (2001::/32) counts as the IPv4 address in it; one of NAT64 with a prefix of its own
-    /// (64:ff9b:1::/48) and a link-local one (fe80::/10) count each for itself.
+    /// Some prefixes hold hosts of many networks. An address of NAT64 (`64:ff9b::/96`) or Teredo
+    /// (`2001::/32`) counts as the IPv4 address in it; one of NAT64 with a prefix of its own
+    /// (`64:ff9b:1::/48`) and a link-local one (`fe80::/10`) count each for itself.
     pub fn v6_prefix(mut self, bits: u8) -> Self {
         self.v6_prefix_bits = bits;
         self
@@ -282,12 +283,10 @@ impl RateLimitBuilder {
                 return Err(ConfigError::out_of_range(setting, 0, "more than 0"));
             }
         }
-        let v4_mask = prefix::mask("v4_prefix", self.v4_prefix_bits, 32)?;
-        let v6_mask = prefix::mask("v6_prefix", self.v6_prefix_bits, 128)?;
-        let exempt = self.exempt.iter().map(|&(network, bits)| {
-            let max = if network.is_ipv4() { 32 } else { 128 };
-            Ok(Prefix::new(network, prefix::mask("exempt", bits, max)?))
-        });
+        let v4_mask = mask("v4_prefix", self.v4_prefix_bits, 32)?;
+        let v6_mask = mask("v6_prefix", self.v6_prefix_bits, 128)?;
+        let exempt = self.exempt.iter();
+        let exempt = exempt.map(|&(network, bits)| Prefix::new("exempt", network, bits));
         let exempt = exempt.collect::<Result<_, ConfigError>>()?;
         Ok(RateLimit {
             shared: Arc::new(Shared {

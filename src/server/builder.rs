@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::Server;
 use super::config::WorkerConfig;
-use super::core::ServerCore;
+use super::core::{Behind, ServerCore};
 use super::source::SourceCheck;
 use crate::codec::Codec;
 use crate::config_error::ConfigError;
 use crate::gate::{Gate, REFLECTOR_PORTS};
+use crate::proxy::{MAX_HEADER_BYTES, Proxies};
 use crate::transport::Transport;
 #[cfg(feature = "udp")]
 use crate::udp::{UdpOptions, UdpTransport};
@@ -38,6 +39,7 @@ pub struct ServerBuilder<C, G = ()> {
     blocked_ports: Vec<u16>,
     local_addrs: Vec<SocketAddr>,
     max_age: Option<Duration>,
+    proxies: Option<Proxies>,
     #[cfg(feature = "udp")]
     udp: UdpOptions,
     #[cfg(feature = "udp")]
@@ -56,6 +58,7 @@ impl<C: Codec> ServerBuilder<C> {
             udp: UdpOptions::new(),
             local_addrs: Vec::new(),
             max_age: None,
+            proxies: None,
             config: WorkerConfig::DEFAULT,
             #[cfg(feature = "udp")]
             workers: 1,
@@ -87,6 +90,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             blocked_ports: self.blocked_ports,
             local_addrs: self.local_addrs,
             max_age: self.max_age,
+            proxies: self.proxies,
             #[cfg(feature = "udp")]
             udp: self.udp,
             config: self.config,
@@ -255,6 +259,28 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
+    /// Puts the server behind proxies that name the client in a PROXY header, see
+    /// [`proxy`](crate::proxy). Default: none, and a header is taken for a part of the request.
+    ///
+    /// A datagram that comes by none of them is dropped. The checks of the sender, gates,
+    /// [`Dedup`](crate::handler::Dedup) and the handler see the client; the response goes to the proxy.
+    /// [`max_request_bytes`](Self::max_request_bytes) does not count the header.
+    ///
+    /// ```
+    /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::proxy::{Proxies, ProxyMode};
+    ///
+    /// let proxies = Proxies::builder(ProxyMode::V2).trust("10.0.0.0".parse()?, 8).build()?;
+    /// let server = Server::builder(Text).behind(proxies).bind("127.0.0.1:0")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn behind(mut self, proxies: Proxies) -> Self {
+        self.proxies = Some(proxies);
+        self.config.header_bytes = MAX_HEADER_BYTES;
+        self
+    }
+
     /// Adds an address that the server is bound to: datagrams that claim to come from there are
     /// dropped as [`SourceOwn`](crate::DropReason::SourceOwn). [`bind`](Self::bind) and
     /// [`with_transport`](Self::with_transport) add the addresses of their sockets; a driver of a
@@ -399,7 +425,18 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         for addr in self.local_addrs {
             sources.add_own(addr);
         }
-        ServerCore::assemble(self.codec, handler, self.gate, sources, self.max_age)
+        let behind = self.proxies.map(|proxies| Behind {
+            proxies,
+            max_request_bytes: self.config.max_request_bytes,
+        });
+        ServerCore::assemble(
+            self.codec,
+            handler,
+            self.gate,
+            sources,
+            behind,
+            self.max_age,
+        )
     }
 }
 

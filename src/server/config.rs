@@ -7,6 +7,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) max_request_bytes: usize,
     pub(crate) max_reply_bytes: usize,
     pub(crate) busy_poll: bool,
+    /// What a datagram may have in front of the request.
+    pub(crate) header_bytes: usize,
 }
 
 impl WorkerConfig {
@@ -14,7 +16,13 @@ impl WorkerConfig {
         max_request_bytes: MAX_DATAGRAM_BYTES,
         max_reply_bytes: MAX_DATAGRAM_BYTES,
         busy_poll: false,
+        header_bytes: 0,
     };
+
+    /// The longest datagram that a worker has to receive whole.
+    pub(crate) fn max_received_bytes(&self) -> usize {
+        self.max_request_bytes + self.header_bytes
+    }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (setting, bytes) in [

@@ -1,5 +1,6 @@
 mod deferral;
 mod pipeline;
+mod proxied;
 
 use std::fmt;
 use std::io;
@@ -7,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 pub use self::deferral::Deferred;
+pub(super) use self::proxied::Behind;
 use super::last_error::LastError;
 use super::log::Log;
 use super::source::SourceCheck;
@@ -62,6 +64,7 @@ pub struct ServerCore<C, H, G = ()> {
     handler: H,
     gate: G,
     sources: SourceCheck,
+    behind: Option<Behind>,
     max_age: Option<Duration>,
     /// Whether responses carry ids, so that their order does not matter.
     unordered: bool,
@@ -82,7 +85,7 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
     /// [`ServerBuilder::core`](crate::ServerBuilder::core) makes one with gates and
     /// other settings.
     pub fn new(codec: C, handler: H) -> Self {
-        Self::assemble(codec, handler, (), SourceCheck::default(), None)
+        Self::assemble(codec, handler, (), SourceCheck::default(), None, None)
     }
 }
 
@@ -92,6 +95,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         handler: H,
         gate: G,
         sources: SourceCheck,
+        behind: Option<Behind>,
         max_age: Option<Duration>,
     ) -> Self {
         Self {
@@ -100,6 +104,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             handler,
             gate,
             sources,
+            behind,
             max_age,
             stats: Stats::default(),
             pending: 0,
@@ -126,6 +131,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             handler,
             gate: self.gate,
             sources: self.sources,
+            behind: self.behind,
             max_age: self.max_age,
             unordered: self.unordered,
             stats: self.stats,

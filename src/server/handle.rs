@@ -39,6 +39,29 @@ impl ServerHandle {
         self.shared.shut_down();
     }
 
+    /// Takes the server into service, or out of it: a health check of a load balancer should follow
+    /// [`is_ready`](Self::is_ready). Nothing else depends on it; the server answers on.
+    ///
+    /// ```
+    /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
+    ///
+    /// let handle = Server::bind("127.0.0.1:0", Text)?.handle();
+    /// assert!(handle.is_ready());
+    /// handle.set_ready(false); // a balancer takes it off its list; then shut it down
+    /// assert!(!handle.is_ready());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_ready(&self, ready: bool) {
+        self.shared.set_ready(ready);
+    }
+
+    /// Whether the server is in service: until [`set_ready`](Self::set_ready) says otherwise, or it is
+    /// shut down.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
     /// Whether every worker of the server has ended. It is `false` before the server serves.
     pub fn is_finished(&self) -> bool {
         self.shared.is_finished()

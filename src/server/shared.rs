@@ -11,6 +11,7 @@ use super::stats::Stats;
 /// What the workers of a server have in common with its handles.
 pub(crate) struct Shared {
     shutdown: AtomicBool,
+    out_of_service: AtomicBool,
     /// How many workers have not ended.
     running: AtomicUsize,
     workers: Box<[Published]>,
@@ -36,6 +37,7 @@ impl Shared {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             shutdown: AtomicBool::new(false),
+            out_of_service: AtomicBool::new(false),
             running: AtomicUsize::new(workers),
             workers: iter::repeat_with(Published::default)
                 .take(workers)
@@ -49,6 +51,14 @@ impl Shared {
 
     pub(crate) fn is_shutdown(&self) -> bool {
         self.shutdown.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.out_of_service.store(!ready, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.out_of_service.load(Ordering::Relaxed) && !self.is_shutdown()
     }
 
     /// Notes that one worker, or one that never began, is over.

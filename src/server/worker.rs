@@ -47,7 +47,7 @@ where
         Self {
             transport,
             core,
-            inbox: Inbox::new(BATCH, config.max_request_bytes),
+            inbox: Inbox::new(BATCH, config.max_received_bytes()),
             outbox: Outbox::new(MAX_REPLIES_PER_BATCH, config.max_reply_bytes),
             wait: if config.busy_poll {
                 Wait::Spin(SHUTDOWN_CHECK)

@@ -224,8 +224,66 @@ impl From<Option<IpAddr>> for Egress {
 pub struct Datagram<'a> {
     /// The payload; a part of it if [`Meta::truncated`] is set.
     pub bytes: &'a [u8],
-    /// Where it came from.
+    /// Where it came from. Behind a proxy, the peer is the client.
     pub meta: Meta,
+    /// The proxy that it came by, where the server is [behind](crate::ServerBuilder::behind) one.
+    pub proxied: Option<Proxied>,
+    /// The bytes of the proxy's header, if this datagram has one: see
+    /// [`Header`](crate::proxy::Header). They are not in `bytes`.
+    pub proxy_header: &'a [u8],
+}
+
+/// By which proxy a datagram came.
+///
+/// ```
+/// use rejoinder::codec::Text;
+/// use rejoinder::proxy::{Header, Proxies, ProxyMode};
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::{Context, Handler, Reply, ReplyError, Server, Timestamp};
+///
+/// /// Answers with the client's address and with the proxy's.
+/// struct Whence;
+///
+/// impl Handler<Text> for Whence {
+///     fn handle(
+///         &self,
+///         _: &str,
+///         context: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
+///         let proxy = context.proxied.map(|one| one.proxy);
+///         reply.send(&format_args!("{} by {proxy:?}", context.peer))
+///     }
+/// }
+///
+/// let proxies = Proxies::builder(ProxyMode::V2).trust("10.0.0.0".parse()?, 8).build()?;
+/// let mut core = Server::builder(Text).behind(proxies).core(Whence);
+/// let (mut inbox, mut outbox) = (Inbox::new(8, 1_024), Outbox::new(64, 512));
+/// let mut datagram = Header::encode_v2("192.0.2.1:7".parse()?, "198.51.100.1:9".parse()?);
+/// datagram.extend(b"hello");
+/// inbox.push(&datagram, Meta::new("10.0.0.9:5000".parse()?));
+/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+/// let response = outbox.iter().next().expect("a response");
+/// assert_eq!(response.peer, "10.0.0.9:5000".parse()?);
+/// assert_eq!(response.bytes, b"192.0.2.1:7 by Some(10.0.0.9:5000)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Proxied {
+    /// The proxy's address: the response goes there.
+    pub proxy: SocketAddr,
+    /// Whether the proxy asks for itself, to see whether the server is well.
+    pub is_health_check: bool,
+}
+
+impl Proxied {
+    pub(crate) const fn new(proxy: SocketAddr, is_health_check: bool) -> Self {
+        Self {
+            proxy,
+            is_health_check,
+        }
+    }
 }
 
 impl<'a> Datagram<'a> {
@@ -239,7 +297,12 @@ impl<'a> Datagram<'a> {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub const fn new(bytes: &'a [u8], meta: Meta) -> Self {
-        Self { bytes, meta }
+        Self {
+            bytes,
+            meta,
+            proxied: None,
+            proxy_header: &[],
+        }
     }
 }
 

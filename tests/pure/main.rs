@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod bad_network;
+mod behind;
 mod client;
 mod client_core;
 mod codec;
@@ -16,8 +17,11 @@ mod gates;
 mod logging;
 mod production;
 mod robot;
+mod robot_bounds;
+mod robot_patterns;
 #[cfg(feature = "rules")]
 mod rule_files;
 mod rules;
 mod server_core;
 mod sim;
+mod swap;

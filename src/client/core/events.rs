@@ -84,7 +84,7 @@ impl<C: Codec> ClientCore<C> {
     }
 
     fn accept(&mut self, now: Duration, socket: SocketId, datagram: Datagram<'_>) -> bool {
-        let Datagram { bytes, meta } = datagram;
+        let Datagram { bytes, meta, .. } = datagram;
         if meta.truncated || !same_peer(self.peer, meta.peer) {
             return false;
         }

@@ -18,10 +18,7 @@ fn builder() -> RateLimitBuilder {
 fn ask_for(limit: &mut RateLimit, millis: u64, peer: &str, bytes: usize) -> bool {
     let now = Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH);
     let peer: IpAddr = peer.parse().unwrap();
-    let datagram = Datagram {
-        bytes: b"?",
-        meta: Meta::new((peer, 50_000).into()),
-    };
+    let datagram = Datagram::new(b"?", Meta::new((peer, 50_000).into()));
     let admitted = limit.accept(now, &datagram).is_ok();
     if admitted {
         limit
@@ -76,10 +73,7 @@ fn one_long_answer_is_paid_for_in_full() {
 fn silence_costs_nothing() {
     let mut limit = builder().answers_per_second(1).build().unwrap();
     let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
-    let datagram = Datagram {
-        bytes: b"?",
-        meta: Meta::new("192.0.2.1:50000".parse().unwrap()),
-    };
+    let datagram = Datagram::new(b"?", Meta::new("192.0.2.1:50000".parse().unwrap()));
     assert!((0..1_000).all(|_| limit.accept(now, &datagram).is_ok()));
 }
 

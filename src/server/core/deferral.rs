@@ -88,6 +88,17 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             && let Some(datagram) = inbox.pop()
         {
             let is_stale = self.is_stale(received, now.monotonic, &datagram.meta);
+            let datagram = match &mut self.behind {
+                None => datagram,
+                Some(behind) => match behind.unwrap(received, &datagram) {
+                    Ok(unwrapped) => unwrapped,
+                    Err(reason) => {
+                        let fate = self.refuse(received, &datagram.meta, reason.into());
+                        self.stats.count(fate);
+                        continue;
+                    }
+                },
+            };
             let fate = self.fenced(received, &datagram.meta, |core| {
                 core.check(received, &datagram, is_stale)?;
                 core.codec
@@ -129,10 +140,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         // The response carries the time at which it is encoded.
         context.now = now;
         self.begin_batch(outbox);
-        let datagram = Datagram {
-            bytes: request,
-            meta,
-        };
+        let mut datagram = Datagram::new(request, meta);
+        datagram.proxied = context.proxied;
         let fate = self.answer_late(&datagram, &context, outbox, write);
         self.stats.settle(fate);
     }

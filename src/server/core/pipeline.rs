@@ -24,6 +24,17 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     where
         H: Handler<C>,
     {
+        let unwrapped;
+        let datagram = match &mut self.behind {
+            None => datagram,
+            Some(behind) => match behind.unwrap(now, datagram) {
+                Ok(inner) => {
+                    unwrapped = inner;
+                    &unwrapped
+                }
+                Err(reason) => return self.refuse(now, &datagram.meta, reason.into()),
+            },
+        };
         let queued = outbox.len();
         let fate = self.fenced(now, &datagram.meta, |core| {
             core.check(now, datagram, is_stale)?;
@@ -95,7 +106,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         }
     }
 
-    fn refuse(&mut self, now: Timestamp, meta: &Meta, refusal: Refusal<C::Error>) -> Fate {
+    pub(super) fn refuse(
+        &mut self,
+        now: Timestamp,
+        meta: &Meta,
+        refusal: Refusal<C::Error>,
+    ) -> Fate {
         let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
             Refusal::For(reason) => (*reason, None),
             Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
@@ -120,7 +136,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         datagram: &Datagram<'_>,
         is_stale: bool,
     ) -> Result<(), Refusal<C::Error>> {
-        let Datagram { bytes, meta } = datagram;
+        let Datagram { bytes, meta, .. } = datagram;
         if meta.truncated {
             return Err(DropReason::Truncated.into());
         }
@@ -137,7 +153,9 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     #[inline]
     pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
         let id = self.codec.request_id(datagram.bytes);
-        Context::new(&datagram.meta, now).with_request_id(id)
+        Context::new(&datagram.meta, now)
+            .with_request_id(id)
+            .with_proxied(datagram.proxied)
     }
 
     #[inline]

@@ -5,8 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use rejoinder::bot::Robot;
+use rejoinder::escape::Escaped;
 
-use crate::program::read_file;
+use crate::program::{read_file, say};
 
 /// A file of rules, which can be read as often as it is changed.
 pub(crate) struct RulesFile(PathBuf);
@@ -19,15 +20,11 @@ impl RulesFile {
     /// Reads the file and compiles its rules; or says in one line what is wrong, and where.
     pub(crate) fn load(&self) -> Result<Robot, String> {
         let bytes = read_file(&self.0).map_err(|error| format!("{self}: {error}"))?;
-        let text = str::from_utf8(&bytes).map_err(|error| {
-            let (line, column) = place(&bytes, error.valid_up_to());
-            format!("{self}: line {line}, column {column}: not UTF-8")
-        })?;
-        if text.trim().is_empty() {
-            // A robot without rules is one, but nobody means it: this is a file half written.
-            return Err(format!("{self}: line 1, column 1: it is empty"));
+        let robot = Robot::from_toml(&bytes).map_err(|error| format!("{self}: {error}"))?;
+        for warning in robot.warnings() {
+            say(Escaped(&format!("warning: {self}: {warning}")));
         }
-        Robot::from_toml(text).map_err(|error| format!("{self}: {error}"))
+        Ok(robot)
     }
 }
 
@@ -35,13 +32,4 @@ impl fmt::Display for RulesFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.display().fmt(f)
     }
-}
-
-/// The line and the column of a byte, both from 1; the column in characters.
-fn place(text: &[u8], at: usize) -> (usize, usize) {
-    let before = String::from_utf8_lossy(&text[..at]);
-    let line = before.rsplit('\n').next().unwrap_or_default();
-    // A byte order mark is no character.
-    let line = line.trim_start_matches('\u{feff}');
-    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }

@@ -2,12 +2,12 @@
 //! original prints.
 
 use std::io::{self, Write};
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rejoinder::bot::Robot;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
+use rejoinder::handler::Swap;
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
 use crate::program::complain;
@@ -18,9 +18,7 @@ pub struct Transcribed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked for reading while one request is answered, which thus meets one robot from its
-    /// beginning to its end.
-    robot: RwLock<Robot>,
+    robot: Swap<Robot>,
     /// `None` if nobody wants it, or nobody reads it any more.
     transcript: Option<Mutex<Option<io::Stdout>>>,
 }
@@ -30,21 +28,16 @@ impl Transcribed {
     #[must_use]
     pub fn new(robot: Robot, wanted: bool) -> Self {
         let transcribed = Self(Arc::new(Shared {
-            robot: RwLock::new(robot),
+            robot: Swap::new(robot),
             transcript: wanted.then(|| Mutex::new(Some(io::stdout()))),
         }));
         transcribed.print(WAITING);
         transcribed
     }
 
-    /// Lets another robot answer from now on. It waits for the requests that are being answered,
-    /// and no longer than that: what the old one takes to be put away is not waited for by anybody
-    /// else.
+    /// Lets another robot answer the requests that come from now on.
     pub fn swap(&self, robot: Robot) {
-        let mut current = self.0.robot.write().unwrap_or_else(PoisonError::into_inner);
-        let old = mem::replace(&mut *current, robot);
-        drop(current);
-        drop(old);
+        self.0.robot.replace(robot);
     }
 
     /// Nothing that happens to the transcript keeps an answer from leaving.
@@ -71,7 +64,7 @@ impl Handler<Ctime> for Transcribed {
         _: &Context,
         reply: &mut Reply<'_, Ctime>,
     ) -> Result<(), ReplyError> {
-        let robot = self.0.robot.read().unwrap_or_else(PoisonError::into_inner);
+        let robot = self.0.robot.current();
         let mut answer = robot.answer(request);
         match reply.send(&answer) {
             Err(ReplyError::TooLong(_)) => {
@@ -86,8 +79,6 @@ impl Handler<Ctime> for Transcribed {
                 Escaped(&answer.before_substitution().to_string()),
                 Escaped(&answer.to_string()),
             );
-            // Whoever reads the transcript may take his time, and must not hold up a swap.
-            drop(robot);
             self.print(&lines);
         }
         Ok(())
