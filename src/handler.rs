@@ -1,6 +1,7 @@
 //! Handlers: what the answer to a request is.
 
 mod dedup;
+mod swap;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -13,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::dedup::Dedup;
 #[cfg(feature = "tokio")]
 pub use self::dedup::DedupReply;
+pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
 use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egress, local_addr};

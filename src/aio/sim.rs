@@ -33,7 +33,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] // #[tokio::test(start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let net = SimNet::seeded(7);
-/// net.set_link(Link::new().latency(Duration::from_millis(20)));
+/// net.set_link(Link::new().latency(Duration::from_millis(20)))?;
 /// let endpoint = AsyncSim::new(net.bind("10.0.0.1:9999".parse()?)?);
 /// let server = Server::builder(Text).with_async_transport(endpoint)?;
 ///

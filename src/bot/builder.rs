@@ -1,13 +1,20 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use regex_syntax::hir::Hir;
 
+use super::budget::STEPS_PER_BYTE;
 use super::error::RuleError;
+use super::fast_match::Classes;
 use super::index::{Index, Needed};
 use super::pattern::{Pattern, PatternLimits};
 use super::reflection::Reflection;
 use super::robot::{CompiledRule, Robot};
-use super::rule::Rule;
+use super::rule::{Rule, RuleAnswer};
+use super::rule_pattern::RulePattern;
 use super::substitution::Substitutions;
-use super::template::{Piece, Template, TemplateError};
+use super::template::{Needs, Template, TemplateError};
+use super::warning::{RuleProblem, RuleWarning};
 
 impl Robot {
     /// A robot without rules, whose fallback is the empty text.
@@ -44,6 +51,7 @@ pub struct RobotBuilder {
     fallbacks: Vec<String>,
     reflections: Vec<(String, String)>,
     substitutions: Vec<(String, String)>,
+    memory_limit: Option<usize>,
 }
 
 impl RobotBuilder {
@@ -59,7 +67,7 @@ impl RobotBuilder {
     /// assert_eq!(robot.answer("Hi, robot").to_string(), "Hi to you, too.");
     /// # Ok::<(), rejoinder::bot::RuleError>(())
     /// ```
-    pub fn rule(self, pattern: impl Into<String>, template: impl Into<String>) -> Self {
+    pub fn rule(self, pattern: impl Into<RulePattern>, template: impl Into<String>) -> Self {
         self.rules([Rule::new(pattern, template)])
     }
 
@@ -94,7 +102,7 @@ impl RobotBuilder {
         self
     }
 
-    /// Replaces the words `from` by `to` in what a template takes over with a `~`: `{~1}`.
+    /// Replaces the words `from` by `to` in what a template captures with a `~`: `{~1}`.
     ///
     /// All reflections are made in one pass from left to right, so that two can swap: what one has
     /// put in, no other changes. Where several fit, the longest wins.
@@ -149,76 +157,164 @@ impl RobotBuilder {
         self
     }
 
+    /// How much memory the rules may take, in bytes: their automata, tables and texts, and the index that
+    /// finds them. Default: 64 MiB, which is enough for 10,000 simple rules. Any number is allowed; a robot
+    /// that needs more is an error of [`build`](Self::build).
+    ///
+    /// ```
+    /// use rejoinder::bot::{Robot, RuleError};
+    ///
+    /// let error = Robot::builder().rule("hi", "Hi.").memory_limit(100).build().unwrap_err();
+    /// assert!(matches!(error, RuleError::TooManyRules { rule: 1, limit: 100, .. }));
+    /// ```
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
     /// Compiles the rules.
     ///
-    /// The automaton of one pattern may take 10 MiB, those of all together 64 MiB.
+    /// The automaton of one pattern may take 10 MiB, and all rules together 64 MiB, or what
+    /// [`memory_limit`](Self::memory_limit) allows. What is wrong is an error with its place.
     ///
     /// ```
     /// let builder = rejoinder::bot::Robot::builder().rule("(?<a>.)", "{b}");
     /// assert!(builder.build().is_err());
     /// ```
     pub fn build(self) -> Result<Robot, RuleError> {
+        let limit = self.memory_limit.unwrap_or(DEFAULT_MEMORY_BYTES);
         let reflection = Reflection::new(&self.reflections)?;
+        let substitutions = Substitutions::new(&self.substitutions)?;
         let mut rules = Vec::with_capacity(self.rules.len());
         let mut needed = Vec::with_capacity(self.rules.len());
-        let mut bytes_left = MAX_RULES_BYTES;
+        let mut classes = Classes::default();
+        let mut bytes = 0;
+        let limits = PatternLimits {
+            automaton_bytes: MAX_RULE_BYTES,
+            table_bytes: (MAX_TABLES_BYTES / self.rules.len().max(1)).min(MAX_TABLE_BYTES),
+        };
         for (rule, number) in self.rules.iter().zip(1..) {
-            let limits = PatternLimits {
-                automaton_bytes: bytes_left.min(MAX_RULE_BYTES),
-                cache_bytes: (MAX_CACHES_BYTES / self.rules.len())
-                    .clamp(MIN_CACHE_BYTES, MAX_CACHE_BYTES),
-            };
-            let has_reflections = reflection.is_some();
-            let (compiled, hir) = CompiledRule::new(number, rule, limits, has_reflections)?;
-            bytes_left = bytes_left.saturating_sub(compiled.pattern.automaton_bytes());
+            let (mut compiled, hir) =
+                CompiledRule::new(number, rule, reflection.is_some(), limits, &mut classes)?;
+            for template in &mut compiled.templates {
+                template.substitute(substitutions.as_ref());
+            }
+            bytes += compiled.memory_bytes();
+            let taken = bytes + classes.memory_bytes();
+            if taken > limit {
+                return Err(RuleError::TooManyRules {
+                    rule: number,
+                    bytes: taken,
+                    limit,
+                });
+            }
             rules.push(compiled);
             if self.rules.len() >= MANY_RULES {
-                needed.push(Needed::by(&hir, rule.anywhere));
+                let hir = hir.as_ref();
+                needed.push(hir.map_or_else(Vec::new, |hir| Needed::by(hir, rule.anywhere)));
             }
         }
-        let mut robot = Robot {
-            rules,
-            index: (!needed.is_empty()).then(|| Index::new(&needed)).flatten(),
-            fallbacks: match self.fallbacks.as_slice() {
-                [] => vec![Template::literal("")],
-                answers => answers.iter().map(|text| Template::literal(text)).collect(),
-            },
-            reflection,
-            substitutions: Substitutions::new(&self.substitutions)?,
+        let index = (!needed.is_empty()).then(|| Index::new(&needed)).flatten();
+        bytes += classes.memory_bytes()
+            + index.as_ref().map_or(0, Index::memory_bytes)
+            + reflection.as_ref().map_or(0, Reflection::memory_bytes)
+            + substitutions
+                .as_ref()
+                .map_or(0, Substitutions::memory_bytes);
+        if bytes > limit {
+            return Err(RuleError::TooManyRules {
+                rule: rules.len(),
+                bytes,
+                limit,
+            });
+        }
+        let mut fallbacks: Vec<_> = match self.fallbacks.as_slice() {
+            [] => vec![Template::literal("")],
+            answers => answers.iter().map(|text| Template::literal(text)).collect(),
         };
-        if let Some(substitutions) = &robot.substitutions {
-            let templates = robot.rules.iter_mut().flat_map(|rule| &mut rule.templates);
-            for template in templates.chain(&mut robot.fallbacks) {
-                for piece in &mut template.pieces {
-                    if let Piece::Literal { plain, substituted } = piece {
-                        substituted.clear();
-                        substitutions
-                            .write(plain, substituted)
-                            .expect("a string takes everything");
-                    }
-                }
-            }
+        for fallback in &mut fallbacks {
+            fallback.substitute(substitutions.as_ref());
         }
-        Ok(robot)
+        let reflecting = reflection.as_ref().map_or(1, Reflection::growth);
+        let substituting = substitutions.as_ref().map_or(1, Substitutions::growth);
+        Ok(Robot {
+            warnings: warnings(&self.rules, &rules),
+            is_single_run: is_single_run(&rules),
+            rules,
+            index,
+            fallbacks,
+            reflection,
+            substitutions,
+            growth: reflecting.saturating_mul(substituting),
+            memory_bytes: bytes,
+            exhausted: Arc::default(),
+        })
     }
 }
 
+/// Whether there is one rule that takes few steps for each byte.
+fn is_single_run(rules: &[CompiledRule]) -> bool {
+    let cheap = |template: &Template| {
+        template.needs <= Needs::Start && template.steps_per_byte < STEPS_PER_BYTE
+    };
+    match rules {
+        [rule] => rule.pattern.run().is_some() && rule.templates.iter().all(cheap),
+        _ => false,
+    }
+}
+
+/// Rules that never answer.
+fn warnings(rules: &[Rule], compiled: &[CompiledRule]) -> Vec<RuleWarning> {
+    let mut warnings = Vec::new();
+    let mut warn = |rule, problem| {
+        warnings.push(RuleWarning {
+            rule,
+            line: None,
+            problem,
+        });
+    };
+    // A rule that matches anywhere answers all that the same one answers at the beginning.
+    let mut earlier = HashMap::new();
+    for (rule, compiled) in rules.iter().zip(compiled) {
+        let number = compiled.number;
+        let source = rule.pattern.0.as_str();
+        let key = |anywhere| (source, rule.pattern.0.is_text(), rule.flags, anywhere);
+        let same = earlier
+            .get(&key(true))
+            .or_else(|| earlier.get(&key(rule.anywhere)));
+        if let Some(earlier) = same {
+            warn(number, RuleProblem::Repeated { earlier: *earlier });
+        } else if compiled.matches_all && number < rules.len() {
+            warn(number, RuleProblem::MatchesAll);
+        } else if source.is_empty() {
+            warn(number, RuleProblem::Empty);
+        }
+        earlier.entry(key(rule.anywhere)).or_insert(number);
+    }
+    warnings
+}
+
 impl CompiledRule {
+    /// Together with the syntax tree of its pattern, if that is known.
     fn new(
         number: usize,
         rule: &Rule,
-        limits: PatternLimits,
         has_reflections: bool,
-    ) -> Result<(Self, Hir), RuleError> {
-        let (pattern, hir) =
-            Pattern::new(&rule.pattern, rule.anywhere, limits).map_err(|error| {
-                RuleError::Pattern {
-                    rule: number,
-                    offset: error.offset,
-                    problem: error.problem,
-                }
-            })?;
-        let templates = rule.templates.iter().zip(1..).map(|(text, template)| {
+        limits: PatternLimits,
+        classes: &mut Classes,
+    ) -> Result<(Self, Option<Hir>), RuleError> {
+        let source = &rule.pattern.0;
+        let pattern = Pattern::new(source, rule.flags, rule.anywhere, limits, classes);
+        let (pattern, hir) = pattern.map_err(|error| RuleError::Pattern {
+            rule: number,
+            offset: error.offset,
+            problem: error.problem,
+        })?;
+        let templates = rule.answers.iter().zip(1..).map(|(answer, template)| {
+            let text = match answer {
+                RuleAnswer::Template(text) => text,
+                RuleAnswer::Computed(compute) => return Ok(Template::computed(compute.clone())),
+            };
             Template::parse(text, &pattern, has_reflections).map_err(
                 |TemplateError { offset, problem }| RuleError::Template {
                     rule: number,
@@ -231,10 +327,19 @@ impl CompiledRule {
         let templates = templates.collect::<Result<_, _>>()?;
         let compiled = Self {
             number,
+            matches_all: hir.as_ref().is_some_and(|hir| {
+                let properties = hir.properties();
+                properties.minimum_len() == Some(0) && properties.look_set().is_empty()
+            }),
             pattern,
             templates,
         };
         Ok((compiled, hir))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let templates = self.templates.iter().map(Template::memory_bytes);
+        size_of::<Self>() + self.pattern.memory_bytes() + templates.sum::<usize>()
     }
 }
 
@@ -242,13 +347,9 @@ impl CompiledRule {
 const MANY_RULES: usize = 8;
 /// What the automaton of one rule may take: as much as the `regex` crate allows by default.
 const MAX_RULE_BYTES: usize = 10 << 20;
-/// What those of all rules may take together.
-const MAX_RULES_BYTES: usize = 64 << 20;
-/// What is kept of automata that are built while they run, by a thread, for all rules together ...
-const MAX_CACHES_BYTES: usize = 16 << 20;
-/// ... and for one ...
-const MAX_CACHE_BYTES: usize = 1 << 20;
-/// ... and, where there are very many, enough for a pattern of the usual size. A pattern for which it
-/// is not enough is searched by a slower automaton, in linear time too. Vectors that grow by doubling
-/// take up to twice as much, which is what the documentation tells.
-const MIN_CACHE_BYTES: usize = 32 << 10;
+/// What all rules may take together, if nothing else is asked for.
+const DEFAULT_MEMORY_BYTES: usize = 64 << 20;
+/// The tables of all rules together ...
+const MAX_TABLES_BYTES: usize = 32 << 20;
+/// ... and that of one, which has some 130 states then, if the pattern has many classes of bytes.
+const MAX_TABLE_BYTES: usize = 64 << 10;

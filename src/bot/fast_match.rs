@@ -1,6 +1,10 @@
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
+use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Hir, HirKind};
+
+use super::boundary::floor_char_boundary;
 
 /// A pattern of the form `literal[class]+literal`, with `*` for `+`, a group around the middle and
 /// without one or both of the literals: `你(\D+)吗？`, `I am (.*)`.
@@ -9,22 +13,33 @@ use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
 /// the bytes that can end the run does not, and takes less than half the time.
 #[derive(Clone)]
 pub(super) struct LiteralClassRun {
-    prefix: String,
+    prefix: Box<str>,
     /// Whether the run may not be empty.
     some: bool,
-    /// The characters that are not in the class, sorted.
-    outside: Box<[ClassUnicodeRange]>,
-    /// Whether a byte is the first of a character that is not in the class.
-    first_outside: [bool; 256],
+    outside: Arc<Outside>,
+    suffix: Box<str>,
+}
+
+/// The characters that are not in a class.
+struct Outside {
+    /// Sorted.
+    ranges: Box<[ClassUnicodeRange]>,
+    /// Whether a byte is the first of such a character.
+    first: [bool; 256],
     /// For each such byte, which of the ranges have characters that begin with it: few, where a
     /// search among all would take as long as the rest of the answer.
-    ranges_from: Box<[Range<usize>; 256]>,
-    suffix: String,
+    ranges_from: [Range<u16>; 256],
+}
+
+/// The classes of a robot's runs, each of which many rules may share.
+#[derive(Default)]
+pub(super) struct Classes {
+    known: BTreeMap<Vec<ClassUnicodeRange>, Arc<Outside>>,
 }
 
 impl LiteralClassRun {
     /// `None` if the pattern has another form.
-    pub(super) fn new(hir: &Hir) -> Option<Self> {
+    pub(super) fn new(hir: &Hir, classes: &mut Classes) -> Option<Self> {
         let (prefix, rest) = split_literal(parts(hir))?;
         let (middle, rest) = rest.split_first()?;
         let (suffix, []) = split_literal(rest)? else {
@@ -43,36 +58,21 @@ impl LiteralClassRun {
         if run.min > 1 || run.max.is_some() || !run.greedy {
             return None;
         }
-        let mut outside = class.clone();
-        outside.negate();
-        let mut first_outside = [false; 256];
-        let mut ranges_from = Box::new([const { 0..0 }; 256]);
-        for (index, range) in outside.ranges().iter().enumerate() {
-            let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
-            for first in first(range.start())..=first(range.end()) {
-                let start = if first_outside[first] {
-                    ranges_from[first].start
-                } else {
-                    index
-                };
-                first_outside[first] = true;
-                ranges_from[first] = start..index + 1;
-            }
-        }
-        // In between lie bytes that are first in no character, but occur further on in many.
-        first_outside[0x80..0xc0].fill(false);
         Some(Self {
-            prefix,
+            prefix: prefix.into(),
             some: run.min == 1,
-            outside: outside.ranges().into(),
-            first_outside,
-            ranges_from,
-            suffix,
+            outside: classes.outside(class)?,
+            suffix: suffix.into(),
         })
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.prefix.len() + self.suffix.len()
+    }
+
+    #[inline]
     pub(super) fn match_len(&self, text: &str) -> Option<usize> {
-        let rest = text.strip_prefix(self.prefix.as_str())?;
+        let rest = text.strip_prefix(&*self.prefix)?;
         let longest = self.longest(rest);
         let shortest = match rest.chars().next() {
             Some(first) if self.some => first.len_utf8(),
@@ -80,39 +80,104 @@ impl LiteralClassRun {
             _ => 0,
         };
         // The run is greedy: it ends at the last place where the suffix follows.
-        let end = rest.floor_char_boundary(longest + self.suffix.len());
+        let end = floor_char_boundary(rest, longest + self.suffix.len());
         let window = rest.get(shortest..end)?;
-        let after = if window.ends_with(self.suffix.as_str()) {
+        let after = if window.ends_with(&*self.suffix) {
             window.len()
         } else {
-            window.rfind(self.suffix.as_str())? + self.suffix.len()
+            window.rfind(&*self.suffix)? + self.suffix.len()
         };
         Some(self.prefix.len() + shortest + after)
     }
 
     /// The length of the run if nothing follows it.
+    #[inline]
     fn longest(&self, text: &str) -> usize {
+        let outside = &*self.outside;
         let mut len = 0;
-        while let Some(found) = text.as_bytes()[len..]
-            .iter()
-            .position(|byte| self.first_outside[usize::from(*byte)])
-        {
+        while let Some(found) = outside.position(&text.as_bytes()[len..]) {
             len += found;
             let first = text.as_bytes()[len];
             let next = text[len..].chars().next();
-            let Some(next) = next.filter(|c| !self.is_outside(first, *c)) else {
+            let Some(next) = next.filter(|c| !outside.contains(first, *c)) else {
                 return len;
             };
             len += next.len_utf8();
         }
         text.len()
     }
+}
+
+impl Outside {
+    /// `None` if there are more ranges than are counted.
+    fn of(class: &ClassUnicode) -> Option<Self> {
+        let mut outside = class.clone();
+        outside.negate();
+        let mut first = [false; 256];
+        let mut ranges_from = [const { 0..0 }; 256];
+        for (index, range) in outside.ranges().iter().enumerate() {
+            let index = u16::try_from(index).ok()?;
+            let first_byte = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
+            for byte in first_byte(range.start())..=first_byte(range.end()) {
+                let start = if first[byte] {
+                    ranges_from[byte].start
+                } else {
+                    index
+                };
+                first[byte] = true;
+                ranges_from[byte] = start..index + 1;
+            }
+        }
+        // In between lie bytes that are first in no character, but occur further on in many.
+        first[0x80..0xc0].fill(false);
+        Some(Self {
+            ranges: outside.ranges().into(),
+            first,
+            ranges_from,
+        })
+    }
+
+    /// The first of the bytes that can begin such a character.
+    #[inline]
+    fn position(&self, bytes: &[u8]) -> Option<usize> {
+        let is_first = |byte: &u8| self.first[usize::from(*byte)];
+        if bytes.len() < 16 {
+            return bytes.iter().position(is_first);
+        }
+        // Eight at a time, without a branch for each.
+        let (chunks, _) = bytes.as_chunks::<8>();
+        let without = chunks
+            .iter()
+            .take_while(|chunk| !chunk.iter().fold(false, |any, byte| any | is_first(byte)))
+            .count();
+        let rest = bytes[8 * without..].iter().position(is_first)?;
+        Some(8 * without + rest)
+    }
 
     /// Whether a character, which begins with this byte, is not in the class.
-    fn is_outside(&self, first: u8, c: char) -> bool {
-        let ranges = &self.outside[self.ranges_from[usize::from(first)].clone()];
+    fn contains(&self, first: u8, c: char) -> bool {
+        let Range { start, end } = self.ranges_from[usize::from(first)];
+        let ranges = &self.ranges[usize::from(start)..usize::from(end)];
         let at = ranges.partition_point(|range| range.end() < c);
         ranges.get(at).is_some_and(|range| range.start() <= c)
+    }
+}
+
+impl Classes {
+    fn outside(&mut self, class: &ClassUnicode) -> Option<Arc<Outside>> {
+        if let Some(known) = self.known.get(class.ranges()) {
+            return Some(Arc::clone(known));
+        }
+        let outside = Arc::new(Outside::of(class)?);
+        self.known
+            .insert(class.ranges().to_vec(), Arc::clone(&outside));
+        Some(outside)
+    }
+
+    /// What the classes take, each counted once.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let ranges = self.known.keys().map(Vec::len).sum::<usize>();
+        self.known.len() * size_of::<Outside>() + ranges * size_of::<ClassUnicodeRange>()
     }
 }
 

@@ -126,7 +126,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Its age is the time that it waited in the system's queue, if the transport knows
     /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
     /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
-    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
     ///
     /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
@@ -449,7 +449,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;

@@ -67,7 +67,6 @@ fn a_source_that_no_client_has_is_never_answered() {
         ("[ff02::fb]:50000", DropReason::SourceInvalid),
         ("0.0.0.0:50000", DropReason::SourceInvalid),
         ("0.1.2.3:50000", DropReason::SourceInvalid),
-        ("240.0.0.1:50000", DropReason::SourceInvalid),
         ("[::]:50000", DropReason::SourceInvalid),
         ("192.0.2.1:19", DropReason::SourceReflector),
         ("192.0.2.1:11211", DropReason::SourceReflector),

@@ -11,6 +11,7 @@ mod bad_network;
 mod behind;
 mod client;
 mod client_core;
+mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]
 mod conformance;
@@ -22,8 +23,11 @@ mod gates;
 mod logging;
 mod production;
 mod robot;
+mod robot_bounds;
+mod robot_patterns;
 #[cfg(feature = "rules")]
 mod rule_files;
 mod rules;
 mod server_core;
 mod sim;
+mod swap;

@@ -7,7 +7,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use rejoinder::bot::{Robot, Rule, RuleError, RuleFileProblem, zurich};
+use rejoinder::bot::{
+    Robot, Rule, RuleError, RuleFile, RuleFileProblem, RuleProblem, RuleWarning, zurich,
+};
 
 const ZURICH: &str = include_str!("../../rules/zurich.toml");
 const ELIZA: &str = include_str!("../../rules/eliza.toml");
@@ -175,7 +177,7 @@ proptest! {
             select(vec!["a(.*)", "你(?<x>\\D+)吗", "[^\"']", "I am (.*)\\.", "", "'|\"", "(?x)\n b # \\\\\n", "我|my"]),
             vec(select(vec!["", "{0}", "{{", "\"{~0}'\\", "你\n{0}\n", "'''", "\t\u{7f}{0}", "我{0}my"]), 1..4),
             option::of(any::<bool>()),
-        ), 0..12),
+        ), 1..12),
         fallbacks in vec(select(vec!["", "{", "\"\n'", "我"]), 0..4),
         reflections in btree_map(select(vec!["my", "I am", "我", "\"", "é\n"]), select(vec!["your", "", "你\\"]), 1..5),
         substitutions in btree_map(select(vec!["a", "我", "my", "\\", "你"]), select(vec!["b", "", "\"\"\""]), 0..4),
@@ -236,7 +238,8 @@ proptest! {
     fn any_text_is_a_rule_set_or_an_error_with_a_place_in_it(
         at in any::<prop::sample::Index>(), junk in any::<String>(), cut in any::<bool>(), file in select(vec![ZURICH, ELIZA]),
     ) {
-        let at = file.floor_char_boundary(at.index(file.len()));
+        let at = at.index(file.len());
+        let at = (0..=at).rev().find(|at| file.is_char_boundary(*at)).unwrap();
         let text = if cut { format!("{}{junk}", &file[..at]) } else { format!("{}{junk}{}", &file[..at], &file[at..]) };
         if let Err(error) = Robot::from_toml(&text) {
             let line = text.split('\n').nth(error.line - 1).expect("the line is in the text");
@@ -250,7 +253,7 @@ proptest! {
 /// parser has its own idea of the place.
 fn check_error(marked: &str, message: &str) {
     let (before, after) = marked.split_once('|').unwrap();
-    let error = Robot::from_toml(&format!("{before}{after}")).unwrap_err();
+    let error = Robot::from_toml(format!("{before}{after}")).unwrap_err();
     if message.is_empty() {
         return;
     }
@@ -411,25 +414,153 @@ fn an_error_is_of_the_format_or_of_a_rule() {
 }
 
 #[test]
-fn an_empty_file_is_a_robot_without_rules() {
+fn a_file_without_rules_is_refused() {
     for file in [
         "",
         "\n",
         "\u{feff}",
         "# nothing\r\n",
+        "fallback = 'Go on.'\n",
         "rule = []\n[reflect]\n[substitute]\n",
     ] {
-        let robot = Robot::from_toml(file).unwrap();
-        assert_eq!(
-            said(&robot, "你好"),
-            (String::new(), String::new(), None),
-            "{file:?}"
-        );
+        let error = Robot::from_toml(file).unwrap_err();
+        assert_eq!(error.problem, RuleFileProblem::NoRules, "{file:?}");
+        assert_eq!(error.to_string(), "line 1, column 1: there is no rule");
     }
 }
 
 #[test]
-fn the_listener_turns_round_what_it_is_told() {
+fn bytes_that_are_no_text_are_an_error_with_their_place() {
+    for (before, line, column) in [
+        (&b""[..], 1, 1),
+        (b"\xef\xbb\xbf", 1, 1),
+        (b"# \xe5\xa5\xbd", 1, 4),
+        ("[[rule]]\r\npattern = '你好".as_bytes(), 2, 14),
+    ] {
+        for bad in [&b"\xff"[..], b"\xe4\xbd", b"\xc3("] {
+            let error = Robot::from_toml([before, bad, b"'\n"].concat()).unwrap_err();
+            assert_eq!(error.problem, RuleFileProblem::NotUtf8);
+            assert_eq!((error.line, error.column), (line, column), "{before:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_may_be_as_any_editor_leaves_it() {
+    let text = "fallback = '-'\n[[rule]]\npattern = '''\na\n(.)'''\nanswer = '{1}'";
+    let requests = ["a\nb", "a\r\nb", "ab"];
+    let expected = requests.map(|request| said(&Robot::from_toml(text).unwrap(), request));
+    for mark in ["", "\u{feff}"] {
+        for end in ["", "\n"] {
+            let lf = format!("{mark}{text}{end}");
+            for file in [lf.replace('\n', "\r\n"), lf] {
+                let robot = Robot::from_toml(&file).unwrap();
+                let answers = requests.map(|request| said(&robot, request));
+                assert_eq!(answers, expected, "{file:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rules_that_never_answer_are_warned_of_with_their_line() {
+    let file = "\u{feff}[[rule]]\r\npattern = 'hi'\r\nanswer = '1'\r\n\r\n\
+                [[rule]]\r\nanswer = '2'\r\npattern = 'hi'\r\n\r\n\
+                [[rule]]\npattern = 'hi'\nanswer = '3'\nanywhere = true\n\
+                [[rule]]\npattern = 'hi'\nanswer = '4'\ncase_insensitive = true\n\
+                [[rule]]\npattern = ''\nanswer = '5'\n\
+                [[rule]]\npattern = 'hi'\nanswer = '6'\n\
+                [[rule]]\npattern = '(a?)'\nanswer = '7'\n\
+                [[rule]]\npattern = ''\nanswer = '8'\nanywhere = true\n";
+    let robot = Robot::from_toml(file).unwrap();
+    let warnings = robot.warnings().iter().map(RuleWarning::to_string);
+    let matches_all = "matches every request, so no rule behind it ever answers: its pattern matches \
+                       the empty text";
+    let expected = [
+        "line 7: rule 2 never answers: its pattern is the same as that of rule 1".to_owned(),
+        format!("line 18: rule 5 {matches_all}"),
+        "line 21: rule 6 never answers: its pattern is the same as that of rule 3".to_owned(),
+        format!("line 24: rule 7 {matches_all}"),
+        "line 27: rule 8 matches every request: its pattern is empty; a fallback does the same"
+            .to_owned(),
+    ];
+    assert_eq!(warnings.collect::<Vec<_>>(), expected);
+    assert_eq!(
+        robot.warnings()[0].problem,
+        RuleProblem::Repeated { earlier: 1 }
+    );
+    assert!(Robot::from_toml(ELIZA).unwrap().warnings().is_empty());
+    assert!(Robot::from_toml(ZURICH).unwrap().warnings().is_empty());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "builds large automata")]
+fn too_many_rules_are_refused_where_they_become_too_many() {
+    let mut rules = String::new();
+    for number in 0..40 {
+        writeln!(
+            rules,
+            "[[rule]]\npattern = '{number}\\w{{20}}'\nanswer = ''"
+        )
+        .unwrap();
+    }
+    let file = RuleFile::parse(&rules).unwrap();
+    assert_eq!(file.rules(), 40);
+    let error = file.memory_limit(4 << 20).build().unwrap_err();
+    let RuleFileProblem::Rule(RuleError::TooManyRules { rule, bytes, limit }) = error.problem
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((error.line, error.column), (3 * rule - 1, 11));
+    assert_eq!(limit, 4 << 20);
+    assert!((limit..2 * limit).contains(&bytes), "{bytes}");
+    let robot = RuleFile::parse(&rules)
+        .unwrap()
+        .memory_limit(1 << 30)
+        .build();
+    assert_eq!(robot.unwrap().rules(), 40);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "builds large automata")]
+fn a_rule_in_a_file_has_the_flags_of_a_rule_that_is_built() {
+    type Set = fn(Rule, bool) -> Rule;
+    let flags: [(&str, Set, &str); 7] = [
+        ("case_insensitive", Rule::case_insensitive, "K"),
+        ("multi_line", Rule::multi_line, "^b$"),
+        ("dot_matches_new_line", Rule::dot_matches_new_line, "a.b"),
+        ("crlf", Rule::crlf, "(?m)^b$"),
+        ("ignore_whitespace", Rule::ignore_whitespace, "a b"),
+        ("swap_greed", Rule::swap_greed, "a+"),
+        ("unicode", Rule::unicode, r"\w"),
+    ];
+    let requests = [
+        "k", "\u{212a}", "b\nc", "b\r\nc", "a\nb", "ab", "a b", "aaa", "é",
+    ];
+    for (name, set, pattern) in flags {
+        let mut answers = Vec::new();
+        for yes in [false, true] {
+            let file = format!(
+                "fallback = '-'\n[[rule]]\npattern = '{pattern}'\nanswer = '<{{0}}>'\n{name} = {yes}\n"
+            );
+            let from_file = Robot::from_toml(&file).unwrap();
+            let rule = set(Rule::new(pattern, "<{0}>"), yes);
+            let built = Robot::builder()
+                .fallback("-")
+                .rules([rule])
+                .build()
+                .unwrap();
+            for request in requests {
+                assert_eq!(said(&from_file, request), said(&built, request), "{file}");
+            }
+            answers.push(requests.map(|request| said(&built, request)));
+        }
+        assert_ne!(answers[0], answers[1], "{name} changes nothing");
+    }
+}
+
+#[test]
+fn the_listener_reflects_what_it_is_told() {
     for (request, answers) in [
         (
             "I am sad about my job.",

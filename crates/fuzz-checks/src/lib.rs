@@ -120,6 +120,10 @@ fn any_rules_answer(data: &[u8]) {
     };
     let answer = robot.answer(request);
     assert_eq!(answer.to_string(), robot.answer(request).to_string());
+    // A `$` also matches before the line end of a request.
+    if request.ends_with('\n') && rules.iter().any(|(pattern, ..)| pattern.contains('$')) {
+        return;
+    }
     // A match at the beginning is the leftmost there is.
     let first = rules.iter().zip(1..).find(|((pattern, _, anywhere), _)| {
         let regex = regex::Regex::new(pattern).expect("the robot has compiled it");

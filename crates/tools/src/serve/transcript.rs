@@ -1,66 +1,47 @@
-//! The handler: a robot that can be changed for another while it answers, and prints what the
-//! original prints.
+//! The handler: a robot that can be replaced while it answers, and prints what the original prints.
 
-use std::io::{self, Write};
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rejoinder::bot::Robot;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
+use rejoinder::handler::Swap;
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
-use crate::program::complain;
+use crate::program::output::Output;
 
-/// Clones are one and the same.
+/// Clones share the robot.
 #[derive(Clone, Debug)]
 pub struct Transcribed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// Locked for reading while one request is answered, which thus meets one robot from its
-    /// beginning to its end.
-    robot: RwLock<Robot>,
-    /// `None` if nobody wants it, or nobody reads it any more.
-    transcript: Option<Mutex<Option<io::Stdout>>>,
+    robot: Swap<Robot>,
+    /// `None` if nobody wants it.
+    transcript: Option<Output>,
 }
 
 impl Transcribed {
-    /// A handler with a robot, and with a transcript if it is wanted.
+    /// A handler with a robot, and with a transcript if there is an output for it.
     #[must_use]
-    pub fn new(robot: Robot, wanted: bool) -> Self {
-        let transcribed = Self(Arc::new(Shared {
-            robot: RwLock::new(robot),
-            transcript: wanted.then(|| Mutex::new(Some(io::stdout()))),
-        }));
-        transcribed.print(WAITING);
-        transcribed
-    }
-
-    /// Lets another robot answer from now on. It waits for the requests that are being answered,
-    /// and no longer than that: what the old one takes to be put away is not waited for by anybody
-    /// else.
-    pub fn swap(&self, robot: Robot) {
-        let mut current = self.0.robot.write().unwrap_or_else(PoisonError::into_inner);
-        let old = mem::replace(&mut *current, robot);
-        drop(current);
-        drop(old);
-    }
-
-    /// Nothing that happens to the transcript keeps an answer from leaving.
-    fn print(&self, lines: &str) {
-        let Some(transcript) = &self.0.transcript else {
-            return;
-        };
-        let mut transcript = transcript.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stdout) = &mut *transcript
-            && let Err(error) = stdout.write_all(lines.as_bytes())
-        {
-            *transcript = None;
-            complain(format_args!(
-                "the transcript ends here, the server does not: {error}"
-            ));
+    pub fn new(robot: Robot, transcript: Option<Output>) -> Self {
+        if let Some(transcript) = &transcript {
+            transcript.write(WAITING.to_owned());
         }
+        Self(Arc::new(Shared {
+            robot: Swap::new(robot),
+            transcript,
+        }))
+    }
+
+    /// Lets another robot answer the requests that come from now on.
+    pub fn swap(&self, robot: Robot) {
+        self.0.robot.replace(robot);
+    }
+
+    /// How many requests were too much work for the rules in use.
+    pub(crate) fn exhausted(&self) -> u64 {
+        self.0.robot.current().exhausted()
     }
 }
 
@@ -71,7 +52,7 @@ impl Handler<Ctime> for Transcribed {
         _: &Context,
         reply: &mut Reply<'_, Ctime>,
     ) -> Result<(), ReplyError> {
-        let robot = self.0.robot.read().unwrap_or_else(PoisonError::into_inner);
+        let robot = self.0.robot.current();
         let mut answer = robot.answer(request);
         match reply.send(&answer) {
             Err(ReplyError::TooLong(_)) => {
@@ -80,15 +61,12 @@ impl Handler<Ctime> for Transcribed {
             }
             result => result?,
         }
-        if self.0.transcript.is_some() {
-            let lines = format!(
+        if let Some(transcript) = &self.0.transcript {
+            transcript.write(format!(
                 "{}\n【服务器端】回复: {}\n{WAITING}",
                 Escaped(&answer.before_substitution().to_string()),
                 Escaped(&answer.to_string()),
-            );
-            // Whoever reads the transcript may take his time, and must not hold up a swap.
-            drop(robot);
-            self.print(&lines);
+            ));
         }
         Ok(())
     }
