@@ -115,6 +115,18 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
+    ///
+    /// ```
+    /// use rejoinder::Client;
+    /// use rejoinder::codec::Text;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::builder(Text).connect_async("localhost:9999").await?;
+    /// assert!(client.peer().ip().is_loopback());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect_async(
         self,
         peer: impl ToSocketAddrs,

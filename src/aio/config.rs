@@ -96,6 +96,13 @@ impl<C, G> ServerBuilder<C, G> {
 
     /// What a worker does with a request when [`max_in_flight`](Self::max_in_flight) requests are in
     /// flight. Default: [`WhenFull::Wait`].
+    ///
+    /// ```
+    /// use rejoinder::aio::WhenFull;
+    /// use rejoinder::codec::Text;
+    ///
+    /// let builder = rejoinder::Server::builder(Text).when_full(WhenFull::Drop);
+    /// ```
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.config.aio.when_full = when_full;
         self

@@ -12,6 +12,50 @@ use crate::udp::UdpConnector;
 /// Opens transports for an async client: a [`Connect`] whose transports are polled.
 ///
 /// [`UdpConnector`] and [`SimNet`] are.
+///
+/// ```
+/// use rejoinder::aio::AsyncConnect;
+/// use rejoinder::codec::{Tagged, Text};
+/// use rejoinder::sans_io::ServerCore;
+/// use rejoinder::sim::SimNet;
+/// use rejoinder::{Client, Timestamp};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use std::{io, net::SocketAddr};
+///
+/// /// Counts the sockets that a client opens.
+/// struct Counted<N>(N, Arc<AtomicUsize>);
+///
+/// impl<N: AsyncConnect> AsyncConnect for Counted<N> {
+///     type Transport = N::Transport;
+///
+///     fn connect(&self, peer: SocketAddr) -> io::Result<N::Transport> {
+///         self.1.fetch_add(1, Ordering::Relaxed);
+///         self.0.connect(peer)
+///     }
+///     fn now(&self) -> Timestamp {
+///         self.0.now()
+///     }
+///     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+///         self.0.entropy(bytes)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let net = SimNet::new();
+/// let server = "10.0.0.1:9999".parse()?;
+/// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.len().to_string())))?;
+/// let opened = Arc::new(AtomicUsize::new(0));
+/// let connector = Counted(net, Arc::clone(&opened));
+/// let client = Client::builder(Tagged(Text)).with_async_connector(connector, server)?;
+/// let (one, two) = tokio::join!(client.request("one"), client.request("three"));
+/// assert_eq!((one?.get(), two?.get()), ("3", "5"));
+/// // Ids tell the responses apart, so one socket does for all.
+/// assert_eq!(opened.load(Ordering::Relaxed), 1);
+/// # Ok(())
+/// # }
+/// ```
 pub trait AsyncConnect {
     /// What it opens.
     type Transport: AsyncTransport;

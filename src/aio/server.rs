@@ -375,6 +375,26 @@ impl<T: AsyncTransport, C: Codec, G: Gate> Server<T, C, G> {
 /// One worker of a [`Server`]: a transport and what serves it.
 ///
 /// [`Server::into_workers`] returns them.
+///
+/// ```
+/// use rejoinder::aio;
+/// use rejoinder::codec::Text;
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = aio::Server::bind("127.0.0.1:0", Text).await?;
+/// let handle = server.handle();
+/// let workers = server.into_workers().into_iter();
+/// let tasks: Vec<_> = workers
+///     .map(|worker| tokio::spawn(worker.serve(async |text: &str| text.to_uppercase())))
+///     .collect();
+/// handle.shutdown();
+/// for task in tasks {
+///     println!("{}", task.await??);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Worker<T, C, G = ()> {
     transport: T,

@@ -31,6 +31,65 @@ use crate::transport::{Inbox, Outbox, SendReport};
 ///
 /// As of [`Transport::recv`](crate::Transport::recv): an error says that one attempt failed, and only
 /// the kind [`io::ErrorKind::NotConnected`] ends the driver.
+///
+/// # A minimal implementation
+///
+/// ```
+/// use rejoinder::aio::AsyncTransport;
+/// use rejoinder::codec::Text;
+/// use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
+/// use rejoinder::{Server, Timestamp};
+/// use std::collections::VecDeque;
+/// use std::net::SocketAddr;
+/// use std::task::{Context, Poll};
+/// use std::{future, io};
+///
+/// /// What is in it arrives, and what is sent is printed.
+/// struct Queue(VecDeque<&'static str>);
+///
+/// impl AsyncTransport for Queue {
+///     fn poll_recv(&mut self, _: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>> {
+///         match self.try_recv(inbox) {
+///             Ok(0) => Poll::Pending, // nothing will come: there is nothing to register with
+///             received => Poll::Ready(received),
+///         }
+///     }
+///     fn try_recv(&mut self, inbox: &mut Inbox) -> io::Result<usize> {
+///         let Some(text) = self.0.pop_front() else { return Ok(0) };
+///         inbox.push(text.as_bytes(), Meta::new(([192, 0, 2, 1], 7777).into()));
+///         Ok(1)
+///     }
+///     fn poll_send(&mut self, _: &mut Context<'_>, outbox: &Outbox, report: &mut SendReport) -> Poll<()> {
+///         for datagram in outbox.iter() {
+///             println!("to {}: {}", datagram.peer, datagram.bytes.escape_ascii());
+///             report.sent += 1;
+///         }
+///         Poll::Ready(())
+///     }
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         Ok(([192, 0, 2, 2], 9999).into())
+///     }
+///     fn kernel_drops(&self) -> u64 {
+///         0
+///     }
+///     fn now(&self) -> Timestamp {
+///         Timestamp::system()
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder(Text).with_async_transport(Queue(["one", "two"].into()))?;
+/// let at_once = future::ready(());
+/// let stats = server.serve_until(async |text: &str| text.to_uppercase(), at_once).await?;
+/// assert_eq!(stats.replies_sent, 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Tempting, and wrong: calling the OS first and registering the waker when it has nothing. What arrives in
+/// between wakes nobody. tokio's `try_io` asks for the readiness before the call, and forgets it only if it
+/// was not reported again.
 pub trait AsyncTransport {
     /// Receives one batch into an empty inbox. Ready with the number of datagrams, at least one.
     fn poll_recv(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>>;

@@ -257,6 +257,17 @@ where
 }
 
 /// What an async handler in a [`Dedup`] answers: the handler's answer, the same once more, or nothing.
+///
+/// ```
+/// use rejoinder::aio::AsyncHandler;
+/// use rejoinder::codec::Text;
+/// use rejoinder::handler::{Dedup, DedupReply};
+///
+/// fn only_once(_: &impl AsyncHandler<Text, Reply = DedupReply<String, String>>) {}
+///
+/// let shop = async |text: &str| format!("bought a {text}");
+/// only_once(&Dedup::new(shop, |text: &&str| Some((*text).to_owned())));
+/// ```
 #[cfg(feature = "tokio")]
 pub struct DedupReply<R, K: Eq + Hash>(Replies<R, K>);
 

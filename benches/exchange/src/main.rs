@@ -4,6 +4,8 @@
 //! ```text
 //! cargo run --release --manifest-path benches/exchange/Cargo.toml -- [options]
 //!
+//! cargo run --release --manifest-path benches/exchange/Cargo.toml -- sleep-beside
+//!
 //!   --rounds N      rounds, every load on every server in each (9)
 //!   --millis N      how long each measurement takes (150)
 //!   --loads A,B     only loads whose names contain one of these
@@ -97,6 +99,7 @@ fn main() -> Result<()> {
                 let time = Duration::from_millis(arguments.value()?.parse()?);
                 return waiting::ask(addr, is_async, time);
             }
+            Value(word) if word == "sleep-beside" => return waiting::sleep_beside(),
             Short('h') | Long("help") => {
                 print!("{HELP}");
                 return Ok(());

@@ -25,14 +25,19 @@ pub fn measure_servers(options: &Options, report: &mut Report) -> Result<()> {
         ("2,000 in flight, 8 plain peers", 2_000),
         ("10,000 in flight, our client, segmenting", 10_000),
     ] {
+        let mut askers = Vec::new();
+        for server in &servers {
+            let mut asker: Box<dyn Asker> = if in_flight == 2_000 {
+                Box::new(Plain::new(server.addr, in_flight)?)
+            } else {
+                Box::new(Segmenting::new(server.addr, in_flight)?)
+            };
+            // Until all are in flight.
+            asker.run(Duration::from_millis(300))?;
+            askers.push(asker);
+        }
         for round in 0..options.rounds {
-            for server in &servers {
-                let mut asker: Box<dyn Asker> = if in_flight == 2_000 {
-                    Box::new(Plain::new(server.addr, in_flight)?)
-                } else {
-                    Box::new(Segmenting::new(server.addr, in_flight)?)
-                };
-                // Until all are in flight.
+            for (server, asker) in servers.iter().zip(&mut askers) {
                 asker.run(Duration::from_millis(30))?;
                 let cpu = server.cpu()?;
                 let answers = asker.run(3 * options.time)?;
@@ -132,6 +137,61 @@ async fn ask_async(addr: SocketAddr, time: Duration) -> Result<u64> {
     Ok(answers)
 }
 
+/// How late a sleep of 1 ms ends in a task beside a server that is asked without a pause, on a runtime of
+/// one thread.
+pub fn sleep_beside() -> Result<()> {
+    sys::pin(&[OTHER_CORE])?;
+    for event_interval in [61, 8] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .event_interval(event_interval)
+            .enable_all()
+            .build()?;
+        let mut late = runtime.block_on(async {
+            let server = aio::Server::bind("127.0.0.1:0", Tagged(Text)).await?;
+            let (addr, handle) = (server.local_addr()?, server.handle());
+            let serving = tokio::spawn(server.serve(async |text: &str| text.to_owned()));
+            let asking = std::thread::spawn(move || {
+                sys::pin(&[CORE]).expect("the core is there");
+                let mut asker = Echoed(Segmenting::new(addr, 2_000).expect("a port is free"));
+                asker
+                    .run(Duration::from_secs(4))
+                    .map_err(|error| error.to_string())
+            });
+            let mut late = Vec::new();
+            while !asking.is_finished() {
+                let begun = Instant::now();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                late.push(begun.elapsed());
+            }
+            let answers = asking.join().expect("it does not panic")?;
+            handle.shutdown();
+            serving.await??;
+            writeln!(io::stdout(), "{answers} answers in 4 s")?;
+            Ok::<_, Box<dyn std::error::Error>>(late)
+        })?;
+        late.sort_unstable();
+        let at = |part: f64| late[((late.len() - 1) as f64 * part) as usize];
+        writeln!(
+            io::stdout(),
+            "event_interval {event_interval}: 1 ms of sleep takes {:?} (median), {:?} (p99), {:?} (most)",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        )?;
+    }
+    Ok(())
+}
+
+/// Answers that are the questions.
+struct Echoed(Segmenting);
+
+impl Asker for Echoed {
+    fn run(&mut self, time: Duration) -> Result<u64> {
+        self.0.answer = b"wait";
+        self.0.run(time)
+    }
+}
+
 trait Asker {
     /// Asks for so long, and returns how many answers there were.
     fn run(&mut self, time: Duration) -> Result<u64>;
@@ -211,6 +271,7 @@ struct Segmenting {
     most: usize,
     in_flight: usize,
     next: u64,
+    answer: &'static [u8],
 }
 
 impl Segmenting {
@@ -223,6 +284,7 @@ impl Segmenting {
             most: in_flight,
             in_flight: 0,
             next: 0,
+            answer: b"always the same",
         })
     }
 }
@@ -235,7 +297,7 @@ impl Asker for Segmenting {
                 last = Instant::now();
             }
             while let Some(datagram) = self.inbox.pop() {
-                if !datagram.bytes.ends_with(b"always the same") {
+                if !datagram.bytes.ends_with(self.answer) {
                     return Err("a wrong answer".into());
                 }
                 answers += 1;
@@ -266,4 +328,4 @@ fn question(number: u64) -> [u8; 13] {
 
 const IN_FLIGHT: usize = 256;
 /// If nothing comes for so long, what was in flight is lost.
-const LOST: Duration = Duration::from_millis(50);
+const LOST: Duration = Duration::from_secs(1);
