@@ -59,7 +59,10 @@ async fn a_concurrency_limit_makes_requests_wait_and_load_shed_fails_them() {
     let counted = service_fn(move |text: String| {
         let (seen, at_work) = (Arc::clone(&seen), Arc::clone(&at_work));
         async move {
-            seen.fetch_max(at_work.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            seen.fetch_max(
+                at_work.fetch_add(1, Ordering::Relaxed) + 1,
+                Ordering::Relaxed,
+            );
             let answer = slowly(text).await;
             at_work.fetch_sub(1, Ordering::Relaxed);
             answer
