@@ -58,6 +58,8 @@ mod handler;
 mod server;
 mod sim;
 mod sync;
+#[cfg(feature = "tower")]
+mod tower;
 mod transport;
 mod udp;
 mod wakes;
@@ -69,5 +71,7 @@ pub use self::connect::AsyncConnect;
 pub use self::handler::{AsyncHandler, SharedHandler};
 pub use self::server::{Server, Worker};
 pub use self::sim::AsyncSim;
+#[cfg(feature = "tower")]
+pub use self::tower::ServiceHandler;
 pub use self::transport::AsyncTransport;
 pub use self::udp::AsyncUdp;

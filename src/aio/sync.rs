@@ -7,3 +7,9 @@ use std::sync::{MutexGuard, PoisonError};
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Runs a unit test, where locks and atomics work.
+#[cfg(test)]
+pub(super) fn model(test: impl FnOnce()) {
+    test();
+}

@@ -103,6 +103,7 @@ impl Iterator for Bits {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use super::super::sync::model;
     use super::*;
 
     #[derive(Default)]
@@ -116,6 +117,10 @@ mod tests {
 
     #[test]
     fn every_slot_is_found_once_and_the_task_is_woken_once() {
+        model(find_every_slot);
+    }
+
+    fn find_every_slot() {
         let wakes = Wakes::new(10_000);
         let count = Arc::new(Count::default());
         wakes.register(&Waker::from(Arc::clone(&count)));
