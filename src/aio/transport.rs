@@ -82,7 +82,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// let server = Server::builder(Text).with_async_transport(Queue(["one", "two"].into()))?;
 /// let at_once = future::ready(());
 /// let stats = server.serve_until(async |text: &str| text.to_uppercase(), at_once).await?;
-/// assert_eq!(stats.replies_sent, 2);
+/// assert_eq!(stats.responses_sent, 2);
 /// # Ok(())
 /// # }
 /// ```

@@ -6,9 +6,9 @@ use std::time::Duration;
 use rejoinder::aio::{self, SharedHandler};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::udp::UdpOptions;
-use rejoinder::{Client, DropReason, ServeError, Server, Wait};
+use rejoinder::{Client, Codec, DropReason, RequestError, Retry, ServeError, Server, Wait};
 use tokio::task::{self, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -112,4 +112,67 @@ async fn names_are_resolved_and_errors_are_reported() {
     assert!(server.local_addr().unwrap().ip().is_loopback());
     let taken = aio::Server::bind(server.local_addr().unwrap(), Text).await;
     assert!(taken.is_err());
+}
+
+/// The kernel reports such an error as nothing but `EPOLLERR`.
+#[tokio::test]
+async fn a_closed_port_is_noticed_while_nothing_can_be_received() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr();
+    let client = Client::builder(Tagged(Text)).fail_when_unreachable(true);
+    // No retransmission can be what notices it.
+    let client = client.retry(Retry::new().initial(Duration::from_secs(60)));
+    let client = client.timeout(Duration::from_secs(120));
+    let client = client.connect_async(closed.unwrap()).await.unwrap();
+    let asked = timeout(Duration::from_secs(30), client.request("anybody?")).await;
+    let error = asked.expect("it is noticed").unwrap_err();
+    assert!(
+        matches!(error, RequestError::NobodyListening { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_asked_from_several_threads_with_ids_and_without() {
+    async fn check<C>(codec: C)
+    where
+        C: for<'a> Codec<
+                Request<'a> = &'a str,
+                Response<'a> = &'a str,
+                Answer<'a> = &'a dyn std::fmt::Display,
+            > + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let server = aio::Server::bind("127.0.0.1:0", codec.clone()).await;
+        let server = server.unwrap();
+        let (addr, handle) = (server.local_addr().unwrap(), server.handle());
+        let serving = task::spawn(server.serve_sync(|text: &str| Some(text.to_uppercase())));
+        // Fewer than there are callers, so that they wait for room.
+        let client = Client::builder(codec).window(16).connect_async(addr).await;
+        let client = client.unwrap();
+        let mut asking = JoinSet::new();
+        for number in 0..64_u32 {
+            let client = client.clone();
+            asking.spawn(async move {
+                for turn in 0..20 {
+                    let asked = format!("caller {number}, turn {turn}");
+                    let response = client.request(&asked).await.unwrap();
+                    assert_eq!(response.get(), asked.to_uppercase());
+                    if number % 8 == 0 {
+                        // One that gives up at once.
+                        let _ = timeout(Duration::ZERO, client.request("never mind")).await;
+                    }
+                }
+            });
+        }
+        while let Some(asked) = asking.join_next().await {
+            asked.unwrap();
+        }
+        assert_eq!(client.stats().in_flight, 0);
+        handle.shutdown();
+        assert!(serving.await.unwrap().unwrap().is_conserved());
+    }
+    check(Tagged(Text)).await;
+    check(Text).await;
 }
