@@ -40,6 +40,7 @@ pub struct Settings {
 
 impl Chat {
     /// A handler with these settings.
+    #[must_use]
     pub fn new(settings: Settings) -> Self {
         let config = Agent::config_builder().timeout_global(Some(settings.deadline));
         Self {

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The rules still answer in time where the model does not.
     let server: aio::Server<_, _> = Server::builder(Ctime::local())
         .handler_timeout(settings.deadline + Duration::from_secs(1))
-        .max_reply_bytes(1_232)
+        .max_response_bytes(1_232)
         .bind_async(&listen)
         .await?;
     println!("serving at {}; Ctrl-C ends it", server.local_addr()?);
