@@ -476,6 +476,12 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// }
 /// ServerCore::new(Numbers, |number: u32| number + 1);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot become the replies of the codec `{C}`",
+    label = "no `IntoReply<{C}>`",
+    note = "return `()`, an `Option`, an array, a `Result`, or an answer of the codec: text for `Text`, bytes for `Raw`",
+    note = "an async closure is a handler for `aio::Server`, with the feature `tokio`"
+)]
 pub trait IntoReply<C: Codec> {
     /// Sends the replies.
     ///
