@@ -25,8 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .duplication(0.1)
             .latency(Duration::from_millis(20))
             .jitter(Duration::from_millis(30)),
-    )
-    .unwrap();
+    )?;
 
     let server: SocketAddr = "10.0.0.1:7000".parse()?;
     let echo = |text: &str| text.to_owned();

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 pub use self::dedup::Dedup;
+#[cfg(feature = "tokio")]
+pub use self::dedup::DedupReply;
 pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;

@@ -8,6 +8,8 @@ mod ports;
 mod rng;
 mod script;
 mod state;
+#[cfg(feature = "tokio")]
+mod tasks;
 mod trace;
 
 use std::any::Any;
@@ -337,7 +339,10 @@ impl SimNet {
     /// ```
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         // Whoever forges does not listen for errors.
-        let _ = lock(&self.state).launch(from, to, bytes, Kind::Datagram);
+        let mut state = lock(&self.state);
+        let _ = state.launch(from, to, bytes, Kind::Datagram);
+        #[cfg(feature = "tokio")]
+        state.wake_all();
     }
 
     /// Makes every direction between two machines such a link, but for those with a

@@ -44,7 +44,7 @@ pub struct ServerBuilder<C, G = ()> {
     udp: UdpOptions,
     #[cfg(feature = "udp")]
     workers: usize,
-    config: WorkerConfig,
+    pub(crate) config: WorkerConfig,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -327,13 +327,22 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         C: Clone,
         G: Clone,
     {
+        let group = self.bind_group(addr)?;
+        self.with_transports(group)
+    }
+
+    /// The sockets of [`bind`](Self::bind).
+    #[cfg(feature = "udp")]
+    pub(crate) fn bind_group(
+        &self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
         self.config.check()?;
         let udp = match self.max_age {
             Some(_) => self.udp.clone().timestamps(true),
             None => self.udp.clone(),
         };
-        let group = udp.bind_group(addr, self.workers)?;
-        self.with_transports(group)
+        udp.bind_group(addr, self.workers)
     }
 
     /// A server on a transport that is open already, with one worker.
@@ -440,7 +449,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;

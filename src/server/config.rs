@@ -9,6 +9,8 @@ pub(crate) struct WorkerConfig {
     pub(crate) busy_poll: bool,
     /// What a datagram may have in front of the request.
     pub(crate) header_bytes: usize,
+    #[cfg(feature = "tokio")]
+    pub(crate) aio: crate::aio::AioConfig,
 }
 
 impl WorkerConfig {
@@ -17,6 +19,8 @@ impl WorkerConfig {
         max_reply_bytes: MAX_DATAGRAM_BYTES,
         busy_poll: false,
         header_bytes: 0,
+        #[cfg(feature = "tokio")]
+        aio: crate::aio::AioConfig::DEFAULT,
     };
 
     /// The longest datagram that a worker has to receive whole.
@@ -34,6 +38,8 @@ impl WorkerConfig {
                 return Err(ConfigError::out_of_range(setting, bytes, range));
             }
         }
+        #[cfg(feature = "tokio")]
+        self.aio.check()?;
         Ok(())
     }
 }

@@ -135,10 +135,10 @@ where
 const SHUTDOWN_CHECK: Duration = Duration::from_millis(250);
 /// Buffers for receiving. With 64 peers that have two requests each in flight, twice as many as 64 let
 /// most of the responses leave in pairs; 256 are no better.
-const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 /// How many responses leave at once: more would not be faster.
-const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
+pub(crate) const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
 /// How many datagrams each worker still answers after a shutdown was asked for.
-const MAX_DRAINED: usize = 65_536;
+pub(crate) const MAX_DRAINED: usize = 65_536;
 /// How many times in a row receiving may fail before a worker that was asked to end gives up.
-const MAX_DRAIN_FAILURES: u32 = 16;
+pub(crate) const MAX_DRAIN_FAILURES: u32 = 16;

@@ -41,6 +41,8 @@ pub(super) struct State {
     /// Buffers for datagrams to come.
     spare: Vec<Vec<u8>>,
     pub(super) trace: Trace,
+    #[cfg(feature = "tokio")]
+    pub(super) tasks: super::tasks::Tasks,
 }
 
 impl State {
@@ -63,6 +65,8 @@ impl State {
             ports: HashMap::new(),
             spare: Vec::new(),
             trace: Trace::default(),
+            #[cfg(feature = "tokio")]
+            tasks: super::tasks::Tasks::default(),
         }
     }
 

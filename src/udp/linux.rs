@@ -30,6 +30,8 @@ pub(super) struct BatchedSocket {
     /// to find out where their datagrams end.
     unsplit: usize,
     batch: BatchSize,
+    looks_around: bool,
+    is_empty: bool,
     /// As many as were needed so far, and no more than [`MAX_MESSAGES`](syscall::MAX_MESSAGES): a client may have hundreds
     /// of sockets, each for one datagram.
     headers: Vec<Header>,
@@ -79,6 +81,8 @@ impl BatchedSocket {
             sendmsg: system.sendmsg,
             unsplit: 0,
             batch: BatchSize::new(),
+            looks_around: false,
+            is_empty: false,
             headers: Vec::new(),
             drops: match sockopt::socket_cookie(socket) {
                 Ok(cookie) if shared => DropCounter::shared(cookie),
@@ -184,7 +188,11 @@ impl BatchedSocket {
             inbox.max_datagram_bytes() + 1
         };
         let waiting = inbox.len();
-        let asked = self.batch.next();
+        let asked = match self.looks_around {
+            true => self.batch.next().max(2),
+            false => self.batch.next(),
+        };
+        self.is_empty = false;
         let received = syscall::receive(
             socket,
             inbox.spare().map(|buffer| {
@@ -234,7 +242,21 @@ impl BatchedSocket {
                 self.drops.seen(drops);
             }
         }
+        self.is_empty = calls.many && received < asked && inbox.has_space();
         Ok(inbox.len() - waiting)
+    }
+
+    /// Asks for a second datagram in every call from now on, so that a call shows whether the queue is
+    /// empty.
+    #[cfg(feature = "tokio")]
+    pub(super) fn look_around(&mut self) {
+        self.looks_around = true;
+    }
+
+    /// Whether the latest call that received anything found the end of the queue.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     /// Sends a batch.
@@ -244,6 +266,36 @@ impl BatchedSocket {
         endpoint: &Endpoint,
         outbox: &Outbox,
     ) -> SendReport {
+        let mut sent = SendReport::default();
+        self.send_by(socket, endpoint, outbox, |sender, gso, kernel| {
+            (sent, *gso) = sender.send(outbox, *gso, kernel);
+        });
+        sent
+    }
+
+    /// Sends until the send buffer is full. Returns whether every datagram was tried.
+    #[cfg(feature = "tokio")]
+    pub(super) fn try_send(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        outbox: &Outbox,
+        sent: &mut SendReport,
+    ) -> bool {
+        let mut is_done = false;
+        self.send_by(socket, endpoint, outbox, |sender, gso, kernel| {
+            is_done = sender.try_send(outbox, gso, kernel, sent);
+        });
+        is_done
+    }
+
+    fn send_by(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        outbox: &Outbox,
+        send: impl FnOnce(&mut GsoSender, &mut bool, &mut KernelSender<'_>),
+    ) {
         let mut kernel = KernelSender {
             socket,
             endpoint,
@@ -255,15 +307,14 @@ impl BatchedSocket {
             },
             source: self.features.has(UdpFeature::PacketInfo),
         };
-        let gso = self.features.has(UdpFeature::Gso);
-        let (sent, gso) = self.sender.send(outbox, gso, &mut kernel);
+        let mut gso = self.features.has(UdpFeature::Gso);
+        send(&mut self.sender, &mut gso, &mut kernel);
         let calls = kernel.calls;
         self.sendmsg = calls.one;
         self.features = self
             .features
             .with(UdpFeature::Gso, gso)
             .with(UdpFeature::Sendmmsg, calls.many);
-        sent
     }
 
     /// Whether the fallback sends this outbox as well: a single datagram is not to pay for what only

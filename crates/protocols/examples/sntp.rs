@@ -8,32 +8,35 @@
 //! What it tells is the machine's own clock, and it says so in its stratum: it is for networks that
 //! need to agree more than to be right.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
 use rejoinder::Server;
 use rejoinder_protocols::sntp::blocked_ports;
 use rejoinder_protocols::sntp::codec::{LOCAL_CLOCK, Sntp};
-use rejoinder_tools::service;
+use rejoinder_tools::service::{self, Common, Service};
 
-const HELP: &str = "\
-The machine's time by SNTP (RFC 4330, RFC 5905).
-
-Usage: sntp [ADDRESS] [--quiet]
-
-  ADDRESS        where to listen, HOST:PORT; port 0 is any free port. Default: 127.0.0.1:12312
-  -q, --quiet    print nothing
-  -h, --help     this text
-
-Ctrl-C ends it.
-";
+/// The machine's time by SNTP (RFC 4330, RFC 5905)
+#[derive(clap::Parser)]
+#[command(name = "sntp")]
+struct Options {
+    /// Where to listen: HOST:PORT, or only one of them; port 0 is any free port. Default: 127.0.0.1:12312, or
+    /// the socket that a service manager has opened
+    address: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
 
 fn main() -> ExitCode {
-    service::main(HELP, &["ADDRESS"], |arguments| {
+    service::main(|options: Options| {
         let server = Server::builder(Sntp)
             .blocked_ports(blocked_ports())
             .max_request_bytes(1500)
             .max_reply_bytes(48);
-        let service = arguments.service("ADDRESS", "127.0.0.1:12312", server, |()| LOCAL_CLOCK)?;
-        Ok(vec![service])
+        let address = options.address.as_deref();
+        let service = Service::open(address, DEFAULT, false, server, |()| LOCAL_CLOCK)?;
+        Ok((options.common, vec![service], None))
     })
 }
+
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 12312);

@@ -4,6 +4,7 @@
 //! FORMERR it is silent: what is no query deserves no packet to an address that may be forged.
 
 pub mod codec;
+mod master_file;
 mod whoami;
 pub mod zone;
 

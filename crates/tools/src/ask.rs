@@ -1,10 +1,4 @@
-//! Asks 小Zurich, or any server of the ctime protocol:
-//!
-//! ```text
-//! rejoinder ask
-//! rejoinder ask 你好吗？ 你觉得我是最帅最帅的吗？
-//! rejoinder ask --json 你好吗？
-//! ```
+//! `rejoinder ask`: sends messages to 小Zurich, or to any server of the ctime protocol.
 
 mod editor;
 mod input;
@@ -17,81 +11,104 @@ use std::process::{self, ExitCode};
 use std::str;
 use std::time::{Duration, Instant};
 
-use crate::program::{DEFAULT, Failure, chain, command, reachable, resolve, value};
-use input::{Input, Next};
-use lexopt::prelude::*;
-use output::{Answer, Output, Problem, Shape};
 use rejoinder::codec::Ctime;
 use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, RequestError};
 
-const HELP: &str = "\
-Sends each MESSAGE to a server of the ctime protocol and prints the response.
+use self::input::{Input, Next};
+use self::output::{Answer, Output, Problem, Shape};
+use crate::program::address::{DEFAULT, command, looks_like_an_address, reachable, resolve};
+use crate::program::{Failure, chain, warn, zone};
 
-Usage: rejoinder ask [OPTION]... [--] [MESSAGE]...
+/// Send messages to a server of the ctime protocol and print the responses
+///
+/// Without a MESSAGE, every line of standard input is one. On a terminal, lines can be edited, the arrow
+/// keys bring earlier ones back, what is pasted at once is one message, and an empty line or Ctrl-C ends.
+/// In a pipe, empty lines are skipped.
+///
+/// With --json, an object has `message`, `server`, and either `text`, `time`, `clock_ahead_s` and
+/// `round_trip_us`, or `error` with `kind` (a word that stays the same) and `message`.
+///
+/// The exit code is 0 if every message was answered, 1 if one was not, 2 for bad arguments.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+pub(crate) struct Options {
+    /// What to say; after --, it may begin with a dash
+    #[arg(value_name = "MESSAGE")]
+    messages: Vec<OsString>,
+    /// Whom to ask: HOST:PORT, or only one of them. Default: 127.0.0.1:8888
+    #[arg(short, long, value_name = "ADDRESS")]
+    server: Option<String>,
+    /// How long to wait for each response, more than 0, at most 86400
+    ///
+    /// If the server's name has several addresses, it is the time for all of them.
+    #[arg(
+        short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
+        default_value = "5"
+    )]
+    timeout: Duration,
+    /// Print the text alone, without the frame's header
+    #[arg(long)]
+    text: bool,
+    /// Print the server's time in ISO 8601, by how much it is ahead of the time here (zones included),
+    /// and the text
+    #[arg(long)]
+    time: bool,
+    /// Print the round-trip time first; it includes what was sent again
+    #[arg(long)]
+    rtt: bool,
+    /// Print an object for each message, with all of that, on a line
+    #[arg(long)]
+    json: bool,
+}
 
-Without a MESSAGE, every line of standard input is one, up to an empty line or the end. On a
-terminal, lines can be edited, the arrow keys bring earlier ones back, what is pasted at once is
-one message, and Ctrl-C ends.
-
-Arguments:
-  MESSAGE    what to say; after --, it may begin with a dash
-
-Options:
-  -s, --server ADDRESS     whom to ask: HOST:PORT, or only one of them.
-                           Default: 127.0.0.1:8888
-  -t, --timeout SECONDS    how long to wait for each response, more than 0, at most 86400.
-                           Default: 5
-      --text               print the text alone, without the frame's header
-      --time               print the server's time in ISO 8601, by how much it is ahead of the
-                           time here (zones included), and the text
-      --rtt                print the round-trip time first; it includes what was sent again
-      --json               print an object for each message, with all of that, on a line
-  -h, --help               this text
-
-With --json, an object has `message`, `server`, and either `text`, `time`, `clock_ahead_s` and
-`round_trip_us`, or `error` with `kind` (a word that stays the same) and `message`.
-
-The exit code is 0 if every message was answered, 1 if one was not, 2 for bad arguments.
-";
-
-pub(crate) fn run(mut args: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let mut server = DEFAULT.to_string();
-    let mut timeout = Duration::from_secs(5);
-    let mut output = Output::default();
-    let mut messages = Vec::new();
-    while let Some(arg) = args.next()? {
-        match arg {
-            Short('h') | Long("help") => return Ok(crate::program::help(HELP)),
-            Short('s') | Long("server") => server = args.value()?.string()?,
-            Short('t') | Long("timeout") => timeout = value("--timeout", &mut args, seconds)?,
-            // The text is in both.
-            Long("text") if output.shape == Shape::TimeAndText => {}
-            Long("text") => output.shape = Shape::Text,
-            Long("time") => output.shape = Shape::TimeAndText,
-            Long("rtt") => output.round_trip = true,
-            Long("json") => output.json = true,
-            Value(message) => messages.push(message),
-            _ => return Err(arg.unexpected().into()),
-        }
+pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let output = Output {
+        json: options.json,
+        // The text is in both.
+        shape: match options {
+            Options { time: true, .. } => Shape::TimeAndText,
+            Options { text: true, .. } => Shape::Text,
+            _ => Shape::Frame,
+        },
+        round_trip: options.rtt,
+    };
+    if (options.time || options.json)
+        && let Some(problem) = zone::problem()
+    {
+        warn(problem);
+    }
+    let server = options
+        .server
+        .clone()
+        .unwrap_or_else(|| DEFAULT.to_string());
+    if options.server.is_none()
+        && let Some(message) = options
+            .messages
+            .first()
+            .and_then(|message| message.to_str())
+        && looks_like_an_address(message)
+    {
+        warn(format_args!(
+            "`{message}` is sent as a message to {DEFAULT}; --server {message} asks that server"
+        ));
     }
 
     // A script reads one kind of line only.
-    let told = |kind, failure| match failure {
+    let reported = |kind, failure| match failure {
         Failure::RunTime(message) if output.json => {
             output.problem(None, None, &Problem { kind, message })?;
             Ok(ExitCode::FAILURE)
         }
         failure => Err(failure),
     };
-    match resolve(&server) {
+    match resolve(&server, DEFAULT.port()) {
         Ok(peers) if peers.iter().any(|peer| peer.port() == 0) => Err(Failure::Usage(format!(
             "nobody can be asked at port 0, as in `{server}`"
         ))),
-        Ok(peers) => {
-            talk(&peers, timeout, output, &messages).or_else(|failure| told("io", failure))
-        }
-        Err(failure) => told("no_address", failure),
+        Ok(peers) => talk(&peers, options.timeout, output, &options.messages)
+            .or_else(|failure| reported("io", failure)),
+        Err(failure) => reported("no_address", failure),
     }
 }
 
@@ -101,14 +118,10 @@ fn talk(
     output: Output,
     messages: &[OsString],
 ) -> Result<ExitCode, Failure> {
-    let clients = peers.iter().map(|&peer| {
-        Client::builder(Ctime::local())
-            .timeout(timeout)
-            .fail_when_unreachable(true)
-            .connect(reachable(peer))
-    });
     let mut session = Session {
-        clients: clients.collect::<Result<_, _>>()?,
+        peers: peers.iter().copied().map(reachable).collect(),
+        client: None,
+        timeout,
         output,
         unanswered: false,
     };
@@ -118,7 +131,7 @@ fn talk(
         session.ask_all(messages)
     };
     match result {
-        // Whoever read the answers has read enough.
+        // The reader of the answers has read enough.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         other => other?,
     }
@@ -126,9 +139,12 @@ fn talk(
 }
 
 struct Session {
-    /// One for each address of the server's name: `localhost` is often both `::1` and `127.0.0.1`,
-    /// and a server may listen at one of them only.
-    clients: Vec<Client<UdpConnector, Ctime>>,
+    /// The addresses of the server's name, first the one to ask first: `localhost` is often both `::1`
+    /// and `127.0.0.1`, and a server may listen at one of them only. There is at least one.
+    peers: Vec<SocketAddr>,
+    /// For the first of them, once it has answered.
+    client: Option<Client<UdpConnector, Ctime>>,
+    timeout: Duration,
     output: Output,
     unanswered: bool,
 }
@@ -145,7 +161,14 @@ impl Session {
         let mut input = Input::new()?;
         loop {
             match input.next()? {
-                Next::Message(message) => self.ask(&message)?,
+                Next::Message(message) => self.ask(message.as_bytes())?,
+                Next::Bad(line, message) => {
+                    let kind = match line {
+                        Some(_) => "message_not_utf8",
+                        None => "message_too_long",
+                    };
+                    self.fail(line.as_deref(), &Problem { kind, message })?;
+                }
                 Next::End => return Ok(()),
                 Next::Interrupted => die_of_interrupt(),
             }
@@ -156,12 +179,13 @@ impl Session {
     fn ask(&mut self, message: &[u8]) -> io::Result<()> {
         match self.answer(message) {
             Ok(answer) => self.output.answer(message, &answer),
-            Err(problem) => {
-                self.unanswered = true;
-                let asked = self.clients[0].peer();
-                self.output.problem(Some(message), Some(asked), &problem)
-            }
+            Err(problem) => self.fail(Some(message), &problem),
         }
+    }
+
+    fn fail(&mut self, message: Option<&[u8]>, problem: &Problem) -> io::Result<()> {
+        self.unanswered = true;
+        self.output.problem(message, Some(self.peers[0]), problem)
     }
 
     fn answer(&mut self, message: &[u8]) -> Result<Answer, Problem> {
@@ -169,27 +193,72 @@ impl Session {
             kind: "message_not_utf8",
             message: format!("the message is not UTF-8: {error}"),
         })?;
-        let mut others = self.clients.len();
-        loop {
-            others -= 1;
-            let server = self.clients[0].peer();
-            let asked = Instant::now();
-            let error = match self.clients[0].request(message) {
-                Ok(frame) => return Ok(Answer::new(server, &frame, asked.elapsed())),
+        let deadline = Instant::now() + self.timeout;
+        for others in (0..self.peers.len()).rev() {
+            let error = match self.ask_first(message, deadline, others) {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let elsewhere = matches!(
-                error,
-                RequestError::NobodyListening { .. }
-                    | RequestError::Unreachable { .. }
-                    | RequestError::Connect { .. }
-            );
-            if !elsewhere || others == 0 {
+            self.client = None;
+            if others == 0 || !may_be_elsewhere(&error) || Instant::now() >= deadline {
                 return Err(problem(&error));
             }
-            self.clients.rotate_left(1);
+            self.peers.rotate_left(1);
         }
+        unreachable!("a name has at least one address")
     }
+
+    /// Asks the first address. One that has not answered yet shares the time with the `others`.
+    fn ask_first(
+        &mut self,
+        message: &str,
+        deadline: Instant,
+        others: usize,
+    ) -> Result<Answer, RequestError> {
+        let peer = self.peers[0];
+        let asked = Instant::now();
+        let mut first = match self.client.take() {
+            Some(client) => client,
+            None if others == 0 && self.peers.len() == 1 => self.connect(self.timeout)?,
+            None => {
+                let left = deadline.saturating_duration_since(asked);
+                let share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
+                self.connect(share.max(SHORTEST))?
+            }
+        };
+        let frame = first.request(message)?;
+        let answer = Answer::new(peer, &frame, asked.elapsed());
+        self.client = Some(match self.peers.len() {
+            1 => first,
+            // All the time is its own from now on.
+            _ => self.connect(self.timeout)?,
+        });
+        Ok(answer)
+    }
+
+    /// A client for the first address.
+    fn connect(&self, timeout: Duration) -> Result<Client<UdpConnector, Ctime>, RequestError> {
+        let peer = self.peers[0];
+        Client::builder(Ctime::local())
+            .timeout(timeout)
+            .fail_when_unreachable(true)
+            .connect(peer)
+            .map_err(|error| RequestError::Connect {
+                peer,
+                source: error.into(),
+            })
+    }
+}
+
+/// Whether the server may well listen at another address of its name.
+fn may_be_elsewhere(error: &RequestError) -> bool {
+    matches!(
+        error,
+        RequestError::NobodyListening { .. }
+            | RequestError::Unreachable { .. }
+            | RequestError::Connect { .. }
+            | RequestError::TimedOut { .. }
+    )
 }
 
 fn problem(error: &RequestError) -> Problem {
@@ -230,3 +299,6 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
         .filter(|timeout| (Duration::from_nanos(1)..=Duration::from_secs(86_400)).contains(timeout))
         .ok_or("not a number of seconds above 0 and up to 86400")
 }
+
+/// The least time for one of several addresses.
+const SHORTEST: Duration = Duration::from_millis(1);

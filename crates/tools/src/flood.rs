@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::program::{Failure, chain, in_output};
-use lexopt::prelude::*;
+use crate::program::stream::Out;
+use crate::program::{Failure, chain};
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::gate::RateLimit;
@@ -30,32 +30,30 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How long it waits before the next question: it stays within what the limit allows to one network.
 const PAUSE: Duration = Duration::from_millis(12);
 
-const HELP: &str = "\
-What a flood under the names of 1,000 addresses of this machine does to an honest client, without a
-rate limit and with one. It takes 15 seconds, and Linux.
+/// Show what a flood does to a server, with and without a rate limit
+///
+/// 1,000 addresses of this machine send as fast as they can, and an honest client asks in between. It
+/// takes 15 seconds, and Linux.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {}
 
-Usage: rejoinder flood
-";
-
-pub(crate) fn run(mut args: lexopt::Parser) -> Result<ExitCode, Failure> {
-    if let Some(argument) = args.next()? {
-        return match argument {
-            Short('h') | Long("help") => Ok(crate::program::help(HELP)),
-            _ => Err(argument.unexpected().into()),
-        };
-    }
+pub(crate) fn run(_: &Options) -> Result<ExitCode, Failure> {
     for (limited, flooded) in [(false, false), (false, true), (true, true)] {
         let server = Server::builder(Ctime::local())
             .gate(limited.then(RateLimit::default))
             .bind("127.0.0.1:0")?;
         let addr = server.local_addr()?;
         let handle = server.handle();
-        let server = thread::spawn(move || server.serve(zurich()));
+        let server = thread::Builder::new().spawn(move || server.serve(zurich()))?;
 
         let stop = AtomicBool::new(false);
         let sent = AtomicU64::new(0);
         let honest = thread::scope(|scope| {
-            let flood = flooded.then(|| scope.spawn(|| flood(addr, &stop, &sent)));
+            let flood = if flooded {
+                Some(thread::Builder::new().spawn_scoped(scope, || flood(addr, &stop, &sent))?)
+            } else {
+                None
+            };
             let honest = ask(addr);
             stop.store(true, Ordering::Relaxed);
             if let Some(flood) = flood {
@@ -66,7 +64,7 @@ pub(crate) fn run(mut args: lexopt::Parser) -> Result<ExitCode, Failure> {
         handle.shutdown();
         let stats = server.join().expect("no panic ends a server");
         let stats = stats.map_err(|error| Failure::RunTime(chain(&error)))?;
-        match report([limited, flooded], &honest, sent.into_inner(), &stats).map_err(in_output) {
+        match report([limited, flooded], &honest, sent.into_inner(), &stats) {
             // Whoever read this has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             result => result?,
@@ -145,7 +143,7 @@ fn report(
     flood: u64,
     stats: &Stats,
 ) -> io::Result<()> {
-    let mut out = io::stdout();
+    let mut out = Out;
     let mut delays: Vec<_> = honest.delays.iter().flatten().collect();
     delays.sort();
     let at = |percent: usize| match delays.get(delays.len() * percent / 100) {

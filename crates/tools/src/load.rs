@@ -7,6 +7,7 @@
 
 mod answers;
 mod askers;
+mod html;
 mod numbers;
 mod options;
 mod plot;
@@ -17,85 +18,35 @@ mod summary;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::program::{Failure, chain, command, complain, print, reachable, resolve, say};
-use answers::{Judge, Message};
-use askers::{Peers, Sockets};
-use numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
-use options::Options;
-use plot::{Curve, float};
-use progress::Progress;
+use chrono::Local;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::transport::Connect;
 use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Codec, RequestError, Wait};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use summary::{Summary, grouped};
 use terminal_size::{Width, terminal_size_of};
 
-const HELP: &str = "\
-Asks a server of the ctime protocol as much as it can bear, or at a rate, checks every answer, and
-tells how long they took.
+use self::answers::{Judge, Message};
+use self::askers::{Peers, Sockets};
+use self::numbers::{Numbered, Numbers, PLACEHOLDER, number_in};
+pub(crate) use self::options::Arguments;
+use self::options::Options;
+use self::plot::{Curve, float};
+use self::progress::Progress;
+use self::summary::{Summary, grouped};
+use crate::program::address::{DEFAULT, command, reachable, resolve};
+use crate::program::{Failure, chain, complain, print, say};
 
-Usage: rejoinder load [TARGET] [OPTION]...
-
-Arguments:
-  TARGET    whom to ask: HOST:PORT, or only one of them. Default: 127.0.0.1:8888
-
-How much:
-  -d, --duration TIME      how long to measure: 10 or 10s, 250ms, 2m. Default: 10s
-  -w, --warmup TIME        for how long to ask before that, without measuring. Default: 1s
-  -p, --peers NUMBER       how many sockets to ask from. Default: 16
-  -n, --in-flight NUMBER   how many requests each of them has in flight at most. Default: 32;
-                           with --rate, 16384 by all together
-  -r, --rate NUMBER        how many requests to send per second, in all and evenly. Default: a
-                           closed loop, in which every answer is followed by another request
-  -t, --timeout TIME       after how long a request is lost. None is sent again. Default: 1s
-      --allow-remote       lets TARGET be another machine
-
-What:
-  -m, --message TEXT       what to ask; several take turns. Default: 你{n}吗？
-      --messages FILE      a message in each line; after a tab, the answer expected
-  -e, --expect TEXT        the text of the right answer, without the frame's time
-      --any-answer         every frame is right
-      --seed NUMBER        of the numbers; the same one asks the same. Default: a random one
-
-What for:
-      --max-p99 TIME       exit code 1 if more than 1 % of the right answers took longer
-      --max-loss PERCENT   exit code 1 if more of the requests were lost
-      --json               the numbers as a JSON object in one line, instead of lines and a plot
-      --svg FILE           writes a plot of the latency by percentile
-  -h, --help               this text
-
-{n} in a message is replaced by a number in 12 letters, another one each time; the answer tells by
-it whose it is. Where an answer does not repeat it, each request gets a socket of its own, as
-nothing else tells late answers from others. That is slower.
-
-A right answer is the one expected. Unless that is said, it is the first one to the same message.
-
-What a peer has in flight may travel in one piece, where the system segments datagrams (Linux), and
-is then cheap on both sides. Many clients with a question each are --peers 128 --in-flight 1.
-
-In a closed loop, a server that pauses is asked less, and so the times hide what others would have
-waited. With --rate, time counts from when a request was due, even if it left late (what Gil Tene
-calls coordinated omission is thus avoided).
-
-Another machine must be allowed, so that a slip of the finger floods no stranger.
-
-The exit code is 0 if all went well; 1 if a threshold was missed, an answer was wrong, none came, or
-the rate was not held; 2 for bad arguments. Ctrl-C ends a run early, and tells the numbers so far.
-";
-
-pub(crate) fn run(args: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let Some(options) = Options::parse(args)? else {
-        return Ok(crate::program::help(HELP));
-    };
-    let targets: Vec<SocketAddr> = resolve(&options.target)?
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let options = Options::new(arguments)?;
+    let targets: Vec<SocketAddr> = resolve(&options.target, DEFAULT.port())?
         .into_iter()
         .map(reachable)
         .collect();
@@ -109,18 +60,19 @@ pub(crate) fn run(args: lexopt::Parser) -> Result<ExitCode, Failure> {
             options.target
         )));
     }
-    // Whoever cannot write a plot had better know before than after.
-    let svg = match &options.svg {
-        Some(path) => Some(
-            File::create(path)
-                .map_err(|error| Failure::Usage(format!("--svg {}: {error}", path.display())))?,
-        ),
-        None => None,
+    // A file that cannot be written is an error before the run, not after it.
+    let create = |option: &str, path: &Option<PathBuf>| match path {
+        None => Ok(None),
+        Some(path) => File::create(path)
+            .map(Some)
+            .map_err(|error| Failure::Usage(format!("{option} {}: {error}", path.display()))),
     };
+    let svg = create("--svg", &options.svg)?;
+    let html = create("--html", &options.html)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The first asks for the end, the second is the end.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let numbers = Numbers::new(match options.seed {
@@ -156,30 +108,11 @@ pub(crate) fn run(args: lexopt::Parser) -> Result<ExitCode, Failure> {
         own_sockets: !repeated,
         tally: &tally,
     };
-    let curve = Curve::new(&tally.latency);
-    if let (Some(mut file), Some(curve)) = (svg, &curve) {
-        let title = format!("{target}: {}", summary.load());
-        let subtitle = format!(
-            "{} answers a second; sent {}, wrong {}, lost {}",
-            grouped(summary.answers_per_second()),
-            grouped(float(tally.sent)),
-            grouped(float(tally.wrong)),
-            grouped(float(tally.lost))
-        );
-        file.write_all(curve.svg(&title, &subtitle).as_bytes())
-            .map_err(|error| Failure::RunTime(format!("--svg: {error}")))?;
-    }
+    write_files(&summary, svg, html)?;
     let text = if options.json {
         summary.json()
     } else {
-        let columns = terminal_size_of(io::stdout()).map_or(80, |(Width(width), _)| width.into());
-        let plot = curve.map(|curve| format!("\n{}", curve.text(columns)));
-        format!(
-            "{target}, {:.1} s\n{}\n\n{summary}{}",
-            tally.time.as_secs_f64(),
-            summary.load(),
-            plot.unwrap_or_default()
-        )
+        as_text(&summary)
     };
     match print(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
@@ -196,6 +129,47 @@ pub(crate) fn run(args: lexopt::Parser) -> Result<ExitCode, Failure> {
         complain(line);
     }
     Ok(ExitCode::from(u8::from(!missed.is_empty())))
+}
+
+/// The plot and the page.
+fn write_files(
+    summary: &Summary<'_>,
+    svg: Option<File>,
+    html: Option<File>,
+) -> Result<(), Failure> {
+    let tally = summary.tally;
+    let failed = |option, error| Failure::RunTime(format!("{option}: {error}"));
+    if let (Some(mut file), Some(curve)) = (svg, Curve::new(&tally.latency)) {
+        let title = format!("{}: {}", summary.target, summary.load());
+        let subtitle = format!(
+            "{} answers a second; sent {}, wrong {}, lost {}",
+            grouped(summary.answers_per_second()),
+            grouped(float(tally.sent)),
+            grouped(float(tally.wrong)),
+            grouped(float(tally.lost))
+        );
+        file.write_all(curve.svg(&title, &subtitle).as_bytes())
+            .map_err(|error| failed("--svg", error))?;
+    }
+    if let Some(mut file) = html {
+        let time = Local::now().format("%Y-%m-%d %H:%M:%S %:z").to_string();
+        file.write_all(html::page(summary, &time).as_bytes())
+            .map_err(|error| failed("--html", error))?;
+    }
+    Ok(())
+}
+
+/// Lines and a plot, as wide as the terminal.
+fn as_text(summary: &Summary<'_>) -> String {
+    let columns = terminal_size_of(io::stdout()).map_or(80, |(Width(width), _)| width.into());
+    let plot = Curve::new(&summary.tally.latency).map(|curve| format!("\n{}", curve.text(columns)));
+    format!(
+        "{}, {:.1} s\n{}\n\n{summary}{}",
+        summary.target,
+        summary.tally.time.as_secs_f64(),
+        summary.load(),
+        plot.unwrap_or_default()
+    )
 }
 
 /// Asks each message once, at leisure: whether anybody answers, what, and whether the answers repeat

@@ -1,238 +1,275 @@
-//! What the servers of other people's protocols do the same way: arguments, Ctrl-C, totals.
+//! The frame around a server: signals, reloads, counters, a service manager, the end.
+//!
+//! Nobody in it waits for standard output or standard error: lines go through queues (see
+//! [`output`](crate::program::output)). The thread that heeds signals reads no file either: a reload has
+//! a thread of its own.
 
-use std::collections::HashMap;
-use std::error::Error;
+mod reload;
+
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
-use crate::program::{self, Failure, chain, end, read_file, say, why_not_bound};
-use lexopt::prelude::*;
 use rejoinder::gate::{Gate, RateLimit};
-use rejoinder::{Codec, Handler, ServeError, ServerBuilder, ServerHandle, Stats};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rejoinder::udp::UdpTransport;
+use rejoinder::{Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats};
 
-/// A whole program: `start` makes servers out of the arguments, and they run until Ctrl-C.
-///
-/// `options` are the options with a value. One called `ADDRESS` is the first argument instead.
-pub fn main(
-    help: &str,
-    options: &[&'static str],
-    start: impl FnOnce(Arguments) -> Result<Vec<Service>, Failure>,
-) -> ExitCode {
-    end(run(lexopt::Parser::from_env(), help, options, start))
+pub use self::reload::Reload;
+use crate::program::signals::{Asked, PERIOD, Signals};
+use crate::program::sockets::{addresses_of, bind, passed};
+use crate::program::{self, Failure, GRACE, chain, end, manager, say};
+use crate::serve::rates::Rates;
+
+/// The arguments that all services have.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Common {
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
-/// The same, with arguments that are given.
-pub(crate) fn run(
-    args: lexopt::Parser,
-    help: &str,
-    options: &[&'static str],
-    start: impl FnOnce(Arguments) -> Result<Vec<Service>, Failure>,
-) -> Result<ExitCode, Failure> {
-    let Some(arguments) = parse(args, options)? else {
-        return Ok(program::help(help));
-    };
-    let quiet = arguments.quiet;
-    // Signals first, so that none finds the program half started.
-    let ended = asked_to_end()?;
-    serve(start(arguments)?, &ended, quiet)
-}
-
-impl From<Box<dyn Error>> for Failure {
-    fn from(error: Box<dyn Error>) -> Self {
-        Self::RunTime(chain(&*error))
-    }
-}
-
-/// What the program was called with, and what it makes of it.
-#[derive(Debug)]
-pub struct Arguments {
-    values: HashMap<&'static str, String>,
-    quiet: bool,
-    /// Whether also who is on this machine gets a limited number of answers. Default: no. All others
-    /// do in any case, because the sender of a datagram is easily forged.
-    pub always_limited: bool,
-}
-
-impl Arguments {
-    /// The value of an option.
-    pub fn get(&self, option: &str) -> Option<&str> {
-        self.values.get(option).map(String::as_str)
-    }
-
-    /// What is in the file that an option names.
-    pub fn file<T>(
-        &self,
-        option: &str,
-        parse: impl FnOnce(&[u8]) -> Result<T, Box<dyn Error>>,
-    ) -> Result<Option<T>, Failure> {
-        let Some(path) = self.get(option) else {
-            return Ok(None);
-        };
-        let parsed = read_file(path.as_ref())
-            .map_err(Box::from)
-            .and_then(|bytes| parse(&bytes));
-        parsed
-            .map(Some)
-            .map_err(|error| Failure::RunTime(format!("--{option} {path}: {error}")))
-    }
-
-    /// A service at the address that an option names.
-    pub fn service<C, G, H>(
-        &self,
-        option: &str,
-        default: &str,
-        server: ServerBuilder<C, G>,
-        handler: H,
-    ) -> Result<Service, Failure>
-    where
-        C: Codec + Clone + Send + 'static,
-        G: Gate + Clone + Send + 'static,
-        H: Handler<C> + Send + Sync + 'static,
-    {
-        let text = self.get(option).unwrap_or(default);
-        let addrs: Vec<SocketAddr> = text
-            .to_socket_addrs()
-            .map_err(|error| {
-                Failure::Usage(format!("bad address `{text}`: {error}; write HOST:PORT"))
-            })?
-            .collect();
-        let is_local = addrs.iter().all(|addr| addr.ip().is_loopback());
-        let is_limited = self.always_limited || !is_local;
-        let server = server
-            .gate(is_limited.then(RateLimit::default))
-            .bind(&addrs[..])
-            .map_err(|error| Failure::RunTime(why_not_bound(text, &error.into())))?;
-        Ok(Service {
-            name: if option == "ADDRESS" { "" } else { option }.to_owned(),
-            addr: server.local_addr()?,
-            is_limited,
-            handle: server.handle(),
-            serve: Box::new(move || server.serve(handler)),
-        })
-    }
+/// One server, ready to run.
+pub struct Service {
+    name: &'static str,
+    addresses: Vec<SocketAddr>,
+    /// What to say of it at the start.
+    notes: Vec<String>,
+    handle: ServerHandle,
+    serve: Box<dyn FnOnce() -> Result<Stats, ServeError> + Send>,
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service")
             .field("name", &self.name)
-            .field("addr", &self.addr)
+            .field("addresses", &self.addresses)
             .finish_non_exhaustive()
     }
 }
 
-/// One server, ready to run.
-pub struct Service {
-    name: String,
-    /// Where it listens.
-    pub addr: SocketAddr,
-    is_limited: bool,
-    handle: ServerHandle,
-    serve: Box<dyn FnOnce() -> Result<Stats, ServeError> + Send>,
-}
-
-fn parse(
-    mut args: lexopt::Parser,
-    options: &[&'static str],
-) -> Result<Option<Arguments>, lexopt::Error> {
-    let mut values = HashMap::new();
-    let mut quiet = false;
-    while let Some(arg) = args.next()? {
-        let option = match arg {
-            Short('h') | Long("help") => return Ok(None),
-            Short('q') | Long("quiet") => {
-                quiet = true;
-                continue;
-            }
-            Long(name) => options.iter().find(|option| **option == name),
-            Value(ref value) if options.contains(&"ADDRESS") => {
-                let value = value.clone().string()?;
-                if values.insert("ADDRESS", value).is_some() {
-                    return Err(arg.unexpected());
-                }
-                continue;
-            }
-            _ => None,
-        };
-        match option {
-            Some(option) if *option != "ADDRESS" => {
-                values.insert(*option, args.value()?.string()?);
-            }
-            _ => return Err(arg.unexpected()),
+impl Service {
+    pub(crate) fn new<C, G, H>(
+        server: Server<UdpTransport, C, G>,
+        addresses: Vec<SocketAddr>,
+        handler: H,
+    ) -> Self
+    where
+        C: Codec + Send + 'static,
+        G: Gate + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        Self {
+            name: "",
+            addresses,
+            notes: Vec::new(),
+            handle: server.handle(),
+            serve: Box::new(move || server.serve(handler)),
         }
     }
-    Ok(Some(Arguments {
-        values,
-        quiet,
-        always_limited: false,
+
+    /// A service on the sockets that a service manager has opened, or else at an address, with
+    /// `port` where that has none. Peers on other machines get a limited number of answers, because
+    /// the sender of a datagram is easily forged; those on this machine too, if `always_limited`.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none, or cannot be had.
+    pub fn open<C, G, H>(
+        address: Option<&str>,
+        default: SocketAddr,
+        always_limited: bool,
+        builder: ServerBuilder<C, G>,
+        handler: H,
+    ) -> Result<Self, Failure>
+    where
+        C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        let transports = match (passed()?, address) {
+            (passed, None) if !passed.is_empty() => passed,
+            (passed, Some(address)) if !passed.is_empty() => {
+                return Err(Failure::Usage(both(address, passed.len())));
+            }
+            (_, address) => {
+                let address = address.map_or_else(|| default.to_string(), str::to_owned);
+                bind(&address, default.port(), 1)?
+            }
+        };
+        let addresses = addresses_of(&transports)?;
+        let is_limited = always_limited || !addresses.iter().all(|addr| addr.ip().is_loopback());
+        let server = builder
+            .gate(is_limited.then(RateLimit::default))
+            .with_transports(transports)?;
+        let mut service = Self::new(server, addresses, handler);
+        if is_limited {
+            // `RateLimit`'s default.
+            let note = "giving any one network 100 answers, and 64 KiB, a second at most";
+            service.notes.push(note.to_owned());
+        }
+        Ok(service)
+    }
+
+    /// The same under a name, which stands before its lines.
+    #[must_use]
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub(crate) fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
+    fn prefix(&self) -> String {
+        match self.name {
+            "" => String::new(),
+            name => format!("{name}: "),
+        }
+    }
+}
+
+/// An address and sockets of a service manager contradict each other.
+pub(crate) fn both(address: &str, count: usize) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!(
+        "cannot listen on {address}: the service manager has opened {count} socket{plural} for this \
+         server already; leave the address to it"
+    )
+}
+
+/// A whole program: `start` makes servers out of the arguments, and they run until a signal comes.
+///
+/// Signals are heeded before `start` is called, so that none finds the program half started.
+pub fn main<A: clap::Parser>(
+    start: impl FnOnce(A) -> Result<(Common, Vec<Service>, Option<Reload>), Failure>,
+) -> ExitCode {
+    end(crate::cli::parse().and_then(|parsed| match parsed {
+        crate::cli::Parsed::Shown(code) => Ok(code),
+        crate::cli::Parsed::Arguments(arguments) => {
+            let signals = Signals::register()?;
+            program::queue_status()?;
+            let (common, services, reload) = start(arguments)?;
+            program::status_is_wanted(!common.quiet);
+            announce(&services);
+            run(services, signals, reload.as_ref(), None, || None)
+        }
     }))
 }
 
-/// What a signal sets from now on.
-fn asked_to_end() -> Result<Arc<AtomicBool>, Failure> {
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+pub(crate) fn announce(services: &[Service]) {
+    let mut all = Vec::new();
+    for service in services {
+        let shown: Vec<_> = service
+            .addresses
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        let line = format!("{}listening on {}", service.prefix(), shown.join(" and "));
+        say(&line);
+        for note in &service.notes {
+            say(format_args!("{}{note}", service.prefix()));
+        }
+        all.push(line);
     }
-    Ok(ended)
+    manager::ready(&all.join("; "));
 }
 
-/// Runs servers side by side until a signal comes, or one of them has no socket any more.
-fn serve(
+/// Runs servers side by side until a signal comes, or one of them has no socket any more. `finish` is
+/// called when they have ended, and may add a line before their counters.
+pub(crate) fn run(
     services: Vec<Service>,
-    ended: &Arc<AtomicBool>,
-    quiet: bool,
+    mut signals: Signals,
+    reload: Option<&Reload>,
+    mut rates: Option<Rates>,
+    finish: impl FnOnce() -> Option<String>,
 ) -> Result<ExitCode, Failure> {
-    let tell = |line: String| {
-        if !quiet {
+    let (done, ended) = mpsc::channel();
+    let mut running = Vec::new();
+    for (index, service) in services.into_iter().enumerate() {
+        let prefix = service.prefix();
+        let Service { handle, serve, .. } = service;
+        let done = done.clone();
+        let thread = thread::Builder::new().name(format!("server {index}"));
+        let spawned = thread.spawn(move || {
+            // The receiver is gone only when the program ends.
+            let _ = done.send((index, serve()));
+        });
+        spawned.map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))?;
+        running.push((prefix, handle));
+    }
+    let stats = |running: &[(String, ServerHandle)]| {
+        running
+            .iter()
+            .map(|(_, handle)| handle.stats())
+            .sum::<Stats>()
+    };
+    let mut results: Vec<Option<Result<Stats, ServeError>>> = Vec::new();
+    results.resize_with(running.len(), || None);
+    loop {
+        let wait = rates.as_ref().map(|rates| rates.wait(Instant::now()));
+        match ended.recv_timeout(PERIOD.min(wait.unwrap_or(PERIOD))) {
+            Ok((index, result)) => {
+                results[index] = Some(result);
+                break;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(rates) = &mut rates
+            && let Some(line) = rates.tell(Instant::now(), || stats(&running))
+        {
             say(line);
         }
-    };
-    let mut running = Vec::new();
-    for service in services {
-        let Service {
-            name,
-            addr,
-            is_limited,
-            handle,
-            serve,
-        } = service;
-        let name = format!("{name}{}", if name.is_empty() { "" } else { ": " });
-        tell(format!("{name}listening on {addr}"));
-        if is_limited {
-            // `RateLimit`'s default.
-            tell(format!(
-                "{name}giving any one network 100 answers, and 64 KiB, a second at most"
-            ));
+        match signals.next() {
+            Some(Asked::Shutdown) => break,
+            Some(Asked::Stats) => {
+                for (prefix, handle) in &running {
+                    say(format_args!("{prefix}{}", handle.stats()));
+                }
+            }
+            Some(Asked::Reload) => {
+                if let Some(reload) = &reload {
+                    reload.ask();
+                } else {
+                    let nothing = "nothing to read again";
+                    say(nothing);
+                    manager::reloading();
+                    manager::ready(nothing);
+                }
+            }
+            None => {}
         }
-        let ended = Arc::clone(ended);
-        let thread = thread::spawn(move || {
-            let result = serve();
-            ended.store(true, Ordering::Relaxed);
-            result
-        });
-        running.push((name, handle, thread));
     }
-    while !ended.load(Ordering::Relaxed) {
-        thread::sleep(SIGNAL_CHECK);
-    }
-    for (_, handle, _) in &running {
+    manager::stopping();
+    for (_, handle) in &running {
         handle.shutdown();
     }
-    for (name, _, thread) in running {
-        let ended = thread.join();
-        let ended = ended.map_err(|_| Failure::RunTime("a server panicked".to_owned()))?;
-        let stats = ended.map_err(Box::<dyn Error>::from)?;
-        tell(format!("{name}{stats}"));
+    let deadline = Instant::now() + GRACE;
+    while results.iter().any(Option::is_none) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match ended.recv_timeout(left) {
+            Ok((index, result)) => results[index] = Some(result),
+            // A handler that does not return does not keep the program.
+            Err(_) => break,
+        }
+    }
+    if let Some(line) = finish() {
+        say(line);
+    }
+    for ((prefix, handle), result) in running.into_iter().zip(results) {
+        let stats = result.unwrap_or_else(|| Ok(handle.stats()));
+        let stats = stats.map_err(|error| Failure::RunTime(chain(&error)))?;
+        say(format_args!("{prefix}{stats}"));
     }
     Ok(ExitCode::SUCCESS)
 }
-
-/// How often the program looks whether a signal came.
-const SIGNAL_CHECK: Duration = Duration::from_millis(50);

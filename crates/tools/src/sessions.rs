@@ -10,12 +10,18 @@ pub mod table;
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _};
+use std::io::{self, ErrorKind, IsTerminal as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::program::{Failure, complain, print};
+use crate::program::address::resolve;
+use crate::program::input::Lines;
+use crate::program::signals::Signals;
+use crate::program::stream::wait_for_input;
+use crate::program::{self, Failure, complain, print};
+use crate::service::{self, Common, Service, announce};
 use codec::{Conversation, Turn};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::escape::Escaped;
@@ -23,28 +29,35 @@ use rejoinder::handler::Dedup;
 use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server};
 use table::Sessions;
 
-const HELP: &str = "\
-A robot that remembers your name and counts what you say.
-
-Usage: rejoinder sessions [ADDRESS] [--peers N] [--lifetime SECONDS] [--quiet]
-       rejoinder sessions --talk ADDRESS
-
-  ADDRESS               where to listen, HOST:PORT; port 0 is any free port.
-                        Default: 127.0.0.1:8889
-  --peers N             how many peers are remembered at most, 1 to 1000000.
-                        Default: 10000
-  --lifetime SECONDS    for how long after what they said last, 1 to 31536000.
-                        Default: 600
-  -q, --quiet           print nothing
-  -h, --help            this text
-
-  --talk ADDRESS        sends each line of standard input, and prints the answers
-
-Say 我叫小明, then 我是谁, 忘了我, or anything else. Ctrl-C ends it.
-
-A request is `?`, eight bytes of id, and text, so netcat will do too: in `nc -u 127.0.0.1 8889`,
-type ?00000001我叫小明. The same line again is the same request, and gets the same answer.
-";
+/// A robot that remembers your name and counts what you say
+///
+/// Say 我叫小明, then 我是谁, 忘了我, or anything else. Ctrl-C ends it.
+///
+/// A request is `?`, eight bytes of id, and text, so netcat will do too: in `nc -u 127.0.0.1 8889`, type
+/// ?00000001我叫小明. The same line again is the same request, and gets the same answer.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where to listen: HOST:PORT, or only one of them; port 0 is any free port. Default:
+    /// 127.0.0.1:8889, or the socket that a service manager has opened
+    address: Option<String>,
+    /// How many peers are remembered at most, 1 to 1000000
+    #[arg(
+        long, value_name = "N", value_parser = peers, allow_negative_numbers = true,
+        default_value = "10000"
+    )]
+    peers: u32,
+    /// For how long after what they said last, 1 to 31536000
+    #[arg(
+        long, value_name = "SECONDS", value_parser = lifetime, allow_negative_numbers = true,
+        default_value = "600"
+    )]
+    lifetime: u32,
+    /// Send each line of standard input there instead, and print the answers
+    #[arg(long, value_name = "ADDRESS", exclusive = true)]
+    talk: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
 
 /// Gets to know its peers. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -166,77 +179,74 @@ impl fmt::Display for Answer {
     }
 }
 
-pub(crate) fn run(mut args: lexopt::Parser) -> Result<ExitCode, Failure> {
-    let given: Vec<_> = args.raw_args()?.as_slice().to_vec();
-    if given.first().is_some_and(|arg| arg == "--talk") {
-        return match &given[1..] {
-            [server] => talk(&server.to_string_lossy()),
-            _ => Err(Failure::Usage(
-                "--talk takes one address, HOST:PORT, and nothing else".to_owned(),
-            )),
-        };
+pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
+    if let Some(server) = &options.talk {
+        return talk(server);
     }
-    crate::service::run(args, HELP, &["ADDRESS", "peers", "lifetime"], |arguments| {
-        let number = |option, default, most: u32| match arguments.get(option) {
-            None => Ok(default),
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|number| (1..=most).contains(number))
-                .ok_or_else(|| {
-                    let problem = format!("--{option} `{text}`: not a number from 1 to {most}");
-                    Failure::Usage(problem)
-                }),
-        };
-        let peers = number("peers", 10_000, MAX_PEERS)? as usize;
-        let lifetime = number("lifetime", 600, MAX_LIFETIME)?.into();
-        let robot = Acquaintance::new(peers, Duration::from_secs(lifetime));
-        let server = Server::builder(Conversation).max_request_bytes(1_200);
-        let robot = robot.once(peers);
-        Ok(vec![arguments.service(
-            "ADDRESS",
-            "127.0.0.1:8889",
-            server,
-            robot,
-        )?])
-    })
+    let signals = Signals::register()?;
+    program::queue_status()?;
+    program::status_is_wanted(!options.common.quiet);
+    let peers = options.peers as usize;
+    program::has_memory(peers * SESSION_BYTES, format_args!("{peers} peers"))?;
+    let robot = Acquaintance::new(peers, Duration::from_secs(options.lifetime.into()));
+    let server = Server::builder(Conversation).max_request_bytes(1_200);
+    let address = options.address.as_deref();
+    let service = Service::open(address, DEFAULT, false, server, robot.once(peers))?;
+    let services = vec![service];
+    announce(&services);
+    service::run(services, signals, None, None, || None)
 }
 
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
-    let mut client = Client::connect(server, Tagged(Text)).map_err(|error| {
-        let error = io::Error::from(error);
-        let problem = format!("--talk `{server}`: {error}; write HOST:PORT");
-        match error.kind() {
-            ErrorKind::InvalidInput => Failure::Usage(problem),
-            _ => Failure::RunTime(problem),
-        }
-    })?;
+    let peers = resolve(server, DEFAULT.port())?;
+    let mut client = Client::connect(&peers[..], Tagged(Text))?;
     let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let mut line = Vec::new();
+    let mut lines = Lines::waiting(io::stdin().lock(), || wait_for_input(io::stdin()));
     loop {
         if prompts {
             print("你：".as_bytes())?;
         }
-        line.clear();
-        if io::stdin().lock().read_until(b'\n', &mut line)? == 0 {
+        let Some(line) = lines.next_line()? else {
             return Ok(ExitCode::SUCCESS);
-        }
-        let Ok(text) = str::from_utf8(&line) else {
-            complain("that line is not UTF-8, so it was not sent");
-            continue;
+        };
+        let text = match line.text {
+            Ok(text) if text.is_empty() => continue,
+            Ok(text) => text,
+            Err(bad) => {
+                complain(format_args!("not sent: {}", bad.describe(line.number)));
+                continue;
+            }
         };
         let answer = client.request(text.trim_end());
         let answer = answer.map_err(Box::<dyn Error>::from)?;
         match print(format!("{}\n", Escaped(answer)).as_bytes()) {
-            // Whoever read the answers has read enough.
+            // The reader of the answers has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
             printed => printed?,
         }
     }
 }
 
+fn peers(text: &str) -> Result<u32, String> {
+    number(text, MAX_PEERS)
+}
+
+fn lifetime(text: &str) -> Result<u32, String> {
+    number(text, MAX_LIFETIME)
+}
+
+fn number(text: &str, most: u32) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| format!("not a number from 1 to {most}"))
+}
+
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8889);
 const MAX_NAME_CHARS: usize = 20;
+/// Of a session, its places in the tables, and the answer that is kept for copies.
+const SESSION_BYTES: usize = 768;
 /// Some hundred megabytes.
 const MAX_PEERS: u32 = 1_000_000;
 /// A year, in seconds.

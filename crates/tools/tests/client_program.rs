@@ -303,7 +303,7 @@ fn json_has_a_line_for_each_message() {
         "\"\\我",
     ]
     .join("\n");
-    let input = [input.as_bytes(), b"\ncaf\xe9\n\nnot asked"].concat();
+    let input = [input.as_bytes(), b"\n\ncaf\xe9\n"].concat();
     let mut command = tool("ask");
     command.args(["--json", "--server", &address.to_string()]);
     let ended = Program::start_with_input(&mut command, &input).finish();

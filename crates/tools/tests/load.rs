@@ -489,7 +489,7 @@ fn nobody_who_answers_is_told_before_anything_is_loaded() {
 fn help_names_every_option() {
     let ended = Program::start(tool("load").arg("--help")).finish();
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
-    assert!(ended.stdout.contains("--max-p99 TIME") && ended.stdout.contains("--allow-remote"));
+    assert!(ended.stdout.contains("--max-p99 <TIME>") && ended.stdout.contains("--allow-remote"));
 }
 
 /// A few requests at a time, none of which is ever given up, on the slowest machine.

@@ -77,7 +77,7 @@ fn ask(server: SocketAddr, text: &str) -> String {
 }
 
 fn says(answer: &str) -> String {
-    format!("fallback = '{answer}'\n")
+    format!("[[rule]]\npattern = 'x'\nanswer = '{answer}'\n")
 }
 
 fn run(command: &mut Command) -> Ended {
@@ -241,7 +241,7 @@ waiting for message...
 fn a_hangup_without_rules_changes_nothing() {
     let (mut server, address) = start_server("127.0.0.1:0", tool("serve").arg("-q"));
     server.signal("HUP");
-    server.wait_for_stderr("nothing to read again: started without --rules");
+    server.wait_for_stderr("nothing to read again");
     assert_eq!(ask(address, "你好吗？"), "【机器人】小Zurich 好!");
     server.signal("INT");
     assert_eq!(server.finish().code(), Some(0));
@@ -286,7 +286,7 @@ fn a_request_is_answered_by_one_robot_whenever_they_change() {
         let template = format!("{letter}{{1}}{letter}{{1}}{letter}{{1}}{letter}");
         Robot::builder().rule("(.)", template).build().unwrap()
     };
-    let robots = Transcribed::new(robot('A'), false);
+    let robots = Transcribed::new(robot('A'), None);
     let mut core = ServerCore::new(Ctime::utc(), robots.clone());
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -331,7 +331,7 @@ fn at(millis: u64) -> Timestamp {
 
 #[test]
 fn a_quiet_server_allocates_nothing_for_a_request_whatever_rules_it_has() {
-    let robots = Transcribed::new(zurich(), false);
+    let robots = Transcribed::new(zurich(), None);
     let mut core = ServerCore::new(Ctime::utc(), robots.clone());
     let (mut inbox, mut outbox) = (Inbox::new(4, 1_000), Outbox::new(32, 1_000));
     let mut round = || {
@@ -363,7 +363,7 @@ fn counted(requests: &[(u64, &[u8], &str)]) -> Stats {
         .unwrap();
     let mut core = Server::builder(Ctime::utc())
         .gate(limit)
-        .core(Transcribed::new(zurich(), false));
+        .core(Transcribed::new(zurich(), None));
     let (mut inbox, mut outbox) = (Inbox::new(1, 1_000), Outbox::new(16, 1_000));
     for &(times, bytes, peer) in requests {
         for _ in 0..times {
@@ -799,7 +799,10 @@ fn a_value_that_will_not_do_is_told_with_the_option() {
         (&["-s", "86401"], "--stats `86401`: "),
         (&["-s", "nan"], "--stats `nan`: "),
         (&["-s", "\u{1b}[J"], r"--stats `\u{1b}[J`: "),
-        (&["--rules"], "missing argument for option '--rules'"),
+        (
+            &["--rules"],
+            "a value is required for '--rules <FILE>' but none was supplied",
+        ),
     ] {
         let ended = run(tool("serve").args(args));
         one_line(&ended, 2, problem);

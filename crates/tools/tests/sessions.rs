@@ -265,29 +265,33 @@ proptest! {
 fn a_conversation_that_cannot_be_says_why() {
     for (arguments, code, problem) in [
         (
-            &["--talk", "nohost"][..],
-            2,
-            "--talk `nohost`: invalid socket address; write HOST:PORT",
+            &["--talk", "nobody.invalid"][..],
+            1,
+            "no address for `nobody.invalid`: ",
         ),
+        (&["--talk", ":1"], 2, "bad address `:1`: no host; write "),
+        (&["--talk"], 2, "a value is required for '--talk <ADDRESS>'"),
         (
-            &["--talk"],
+            &["--talk", "127.0.0.1", "--peers", "1"],
             2,
-            "--talk takes one address, HOST:PORT, and nothing else",
+            "the argument '--talk <ADDRESS>' cannot be used with",
         ),
         (
             &["--peers", "1000001"],
             2,
-            "--peers `1000001`: not a number from 1 to 1000000",
+            "--peers `1000001`: not a number from 1 to 1000000; see --help",
         ),
         (
             &["--lifetime", "0"],
             2,
-            "--lifetime `0`: not a number from 1 to 31536000",
+            "--lifetime `0`: not a number from 1 to 31536000; see --help",
         ),
     ] {
         let ended = Program::start(tool("sessions").args(arguments)).finish();
-        assert_eq!(ended.code(), Some(code));
-        assert_eq!(ended.stderr, format!("error: {problem}; see --help\n"));
+        assert_eq!(ended.code(), Some(code), "{}", ended.stderr);
+        let line = ended.stderr.strip_prefix("error: ").unwrap();
+        assert!(line.starts_with(problem), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
     }
     // What is no text is not sent, and the conversation goes on.
     let (_server, address) = start_server("127.0.0.1:0", &mut tool("sessions"));
@@ -298,7 +302,7 @@ fn a_conversation_that_cannot_be_says_why() {
     assert_eq!(ended.stdout, "这是你说的第 1 句话。你叫什么？\n");
     assert_eq!(
         ended.stderr,
-        "error: that line is not UTF-8, so it was not sent\n"
+        "error: not sent: line 1, column 1: not UTF-8\n"
     );
 }
 

@@ -12,6 +12,7 @@ use domain::rdata::ZoneRecordData;
 use domain::zonefile::inplace::{Entry, Zonefile};
 
 use super::codec::Records;
+use super::master_file::normalized;
 use super::whoami::is_whoami;
 
 /// The answers of one zone.
@@ -183,7 +184,9 @@ impl Source {
     fn parse(master_file: &[u8]) -> Result<Self, Box<dyn Error>> {
         let mut names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>> = BTreeMap::new();
         let mut soa: Option<ZoneRecord> = None;
-        let mut master_file = Zonefile::from(master_file);
+        let text = str::from_utf8(master_file)?;
+        let text = normalized(text.strip_prefix('\u{feff}').unwrap_or(text));
+        let mut master_file = Zonefile::from(text.as_bytes());
         master_file.set_default_class(Class::IN);
         for entry in master_file {
             let Entry::Record(record) = entry? else {

@@ -20,7 +20,7 @@ use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
 use rustyline::history::{History, MemHistory};
 use rustyline::validate::Validator;
-use rustyline::{ColorMode, Config, GraphemeClusterMode, Helper};
+use rustyline::{Behavior, ColorMode, Config, GraphemeClusterMode, Helper};
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::ask::output::acts_on_display;
@@ -33,7 +33,15 @@ impl Editor {
         #[cfg(unix)]
         signals::restore_the_terminal()?;
         // Without colours, nobody would be asked what to show of a line.
-        let config = Config::builder().color_mode(ColorMode::Forced).build();
+        let config = Config::builder().color_mode(ColorMode::Forced);
+        // A standard input that somebody has made non-blocking is left alone: the terminal can be opened
+        // once more.
+        let config = if is_non_blocking() {
+            config.behavior(Behavior::PreferTerm)
+        } else {
+            config
+        };
+        let config = config.build();
         let widths = config.grapheme_cluster_mode();
         let history = MemHistory::with_config(&config);
         let editor = rustyline::Editor::with_history(config, history);
@@ -50,6 +58,17 @@ impl Editor {
         self.0.history_mut().add(&message)?;
         Ok(message)
     }
+}
+
+#[cfg(unix)]
+fn is_non_blocking() -> bool {
+    let flags = rustix::fs::fcntl_getfl(io::stdin());
+    flags.is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))
+}
+
+#[cfg(not(unix))]
+fn is_non_blocking() -> bool {
+    false
 }
 
 /// Shows a line as it is, but for what would act on the terminal.
@@ -122,12 +141,13 @@ mod signals {
     pub(crate) fn restore_the_terminal() -> io::Result<()> {
         let before = tcgetattr(io::stdin())?;
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])?;
-        thread::spawn(move || {
+        let restoring = thread::Builder::new().name("signals".to_owned());
+        restoring.spawn(move || {
             for signal in signals.forever() {
                 let _ = restore(&before);
                 let _ = emulate_default_handler(signal);
             }
-        });
+        })?;
         Ok(())
     }
 

@@ -2,43 +2,51 @@
 //! otherwise.
 
 use std::env;
-use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal, StdinLock};
 
 use rustyline::error::ReadlineError;
 
 use crate::ask::editor::Editor;
-use crate::program::complain;
+use crate::program::input::{BadLine, Lines};
+use crate::program::stream::wait_for_input;
+use crate::program::{complain, print};
 
 /// Gives out messages one by one.
 pub(crate) enum Input {
     Editor(Box<Editor>),
-    Lines { prompts: bool },
+    Lines {
+        lines: Lines<StdinLock<'static>>,
+        prompts: bool,
+    },
 }
 
 /// What comes next.
 pub(crate) enum Next {
-    Message(Vec<u8>),
-    /// An empty line, or the end of the input.
+    Message(String),
+    /// A line that is no message, and why: with its bytes, if it is not UTF-8.
+    Bad(Option<Vec<u8>>, String),
+    /// An empty line on a terminal, or the end of the input.
     End,
     /// Ctrl-C.
     Interrupted,
 }
 
 impl Input {
-    /// Somebody who types gets a prompt, and an editor if the terminal can do what one needs.
+    /// A person gets a prompt, and an editor if the terminal can do what one needs.
     pub(crate) fn new() -> io::Result<Self> {
         let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
         if prompts && moves_its_cursor() {
             let editor = Editor::new().map_err(in_input)?;
             return Ok(Self::Editor(Box::new(editor)));
         }
-        Ok(Self::Lines { prompts })
+        let lines = Lines::waiting(io::stdin().lock(), || wait_for_input(io::stdin()));
+        Ok(Self::Lines { lines, prompts })
     }
 
     pub(crate) fn next(&mut self) -> io::Result<Next> {
         match self {
             Self::Editor(editor) => edited(editor),
-            Self::Lines { prompts } => line(*prompts),
+            Self::Lines { lines, prompts } => next_line(lines, *prompts),
         }
     }
 }
@@ -47,7 +55,7 @@ fn edited(editor: &mut Editor) -> io::Result<Next> {
     loop {
         match editor.read(PROMPT) {
             Ok(message) if message.is_empty() => return Ok(Next::End),
-            Ok(message) => return Ok(Next::Message(message.into_bytes())),
+            Ok(message) => return Ok(Next::Message(message)),
             Err(ReadlineError::Eof) => return Ok(Next::End),
             Err(ReadlineError::Interrupted) => return Ok(Next::Interrupted),
             Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
@@ -59,25 +67,32 @@ fn edited(editor: &mut Editor) -> io::Result<Next> {
     }
 }
 
-fn line(prompts: bool) -> io::Result<Next> {
-    if prompts {
-        write!(io::stdout(), "{PROMPT}")?;
-        io::stdout().flush()?;
+fn next_line(lines: &mut Lines<StdinLock<'static>>, prompts: bool) -> io::Result<Next> {
+    loop {
+        if prompts {
+            print(PROMPT.as_bytes())?;
+        }
+        let Some(line) = lines.next_line().map_err(in_input)? else {
+            if prompts {
+                // The cursor still stands behind the prompt.
+                print(b"\n")?;
+            }
+            return Ok(Next::End);
+        };
+        return Ok(match line.text {
+            Ok(text) if text.is_empty() && prompts => Next::End,
+            Ok(text) if text.is_empty() => continue,
+            Ok(text) => Next::Message(text),
+            Err(bad) => {
+                let problem = format!("the message is no text: {}", bad.describe(line.number));
+                let bytes = match bad {
+                    BadLine::NotUtf8 { bytes, .. } => Some(bytes),
+                    BadLine::TooLong => None,
+                };
+                Next::Bad(bytes, problem)
+            }
+        });
     }
-    let mut line = Vec::new();
-    let read = io::stdin().lock().read_until(b'\n', &mut line);
-    let read = read.map_err(in_input)?;
-    if read == 0 && prompts {
-        // The cursor still stands behind the prompt.
-        writeln!(io::stdout())?;
-    }
-    line.truncate(line.strip_suffix(b"\n").unwrap_or(&line).len());
-    line.truncate(line.strip_suffix(b"\r").unwrap_or(&line).len());
-    Ok(if line.is_empty() {
-        Next::End
-    } else {
-        Next::Message(line)
-    })
 }
 
 /// By its name: some cannot, and say so in no other way.

@@ -2,18 +2,132 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-
-use lexopt::prelude::*;
 
 use crate::load::answers::Message;
 use crate::load::numbers::{PLACEHOLDER, stands_apart};
 use crate::load::run::Plan;
 use crate::load::summary::Thresholds;
-use crate::program::{DEFAULT, Failure};
+use crate::program::Failure;
+use crate::program::input::Lines;
+
+/// Send as many requests as a server can bear, or at a rate, check every answer, and measure
+///
+/// {n} in a message is replaced by a number in 12 letters, another one each time; the answer tells by it
+/// whose it is. Where an answer does not repeat it, each request gets a socket of its own, as nothing
+/// else tells late answers from others. That is slower.
+///
+/// A right answer is the one expected. Unless that is said, it is the first one to the same message.
+///
+/// What a peer has in flight may travel in one piece, where the kernel segments datagrams (Linux), and is
+/// then cheap on both sides. Many clients with a question each are --peers 128 --in-flight 1.
+///
+/// In a closed loop, a server that pauses is asked less, and so the times hide what others would have
+/// waited. With --rate, time counts from when a request was due, even if it left late (what Gil Tene calls
+/// coordinated omission is thus avoided).
+///
+/// Another machine must be allowed, so that a slip of the finger floods no stranger.
+///
+/// The exit code is 0 if all went well; 1 if a threshold was missed, an answer was wrong, none came, or
+/// the rate was not held; 2 for bad arguments. Ctrl-C ends a run early, and prints the numbers so far.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Whom to ask: HOST:PORT, or only one of them
+    #[arg(default_value = "127.0.0.1:8888")]
+    target: String,
+    /// How long to measure: 10 or 10s, 250ms, 2m
+    #[arg(
+        short, long, value_name = "TIME", value_parser = duration, allow_negative_numbers = true,
+        default_value = "10s", help_heading = "How much"
+    )]
+    duration: Duration,
+    /// For how long to ask before that, without measuring
+    #[arg(
+        short, long, value_name = "TIME", value_parser = time_up_to_a_day, allow_negative_numbers = true,
+        default_value = "1s", help_heading = "How much"
+    )]
+    warmup: Duration,
+    /// How many sockets to ask from
+    #[arg(
+        short, long, value_name = "NUMBER", value_parser = count, allow_negative_numbers = true,
+        default_value = "16", help_heading = "How much"
+    )]
+    peers: usize,
+    /// How many requests each of them has in flight at most. Default: 32; with --rate, 16384 by all
+    /// together
+    #[arg(
+        short = 'n', long, value_name = "NUMBER", value_parser = count, allow_negative_numbers = true,
+        help_heading = "How much"
+    )]
+    in_flight: Option<usize>,
+    /// How many requests to send per second, in all and evenly. Default: a closed loop, in which every
+    /// answer is followed by another request
+    #[arg(
+        short, long, value_name = "NUMBER", value_parser = rate, allow_negative_numbers = true,
+        help_heading = "How much"
+    )]
+    rate: Option<u32>,
+    /// After how long a request is lost. None is sent again
+    #[arg(
+        short, long, value_name = "TIME", value_parser = timeout, allow_negative_numbers = true,
+        default_value = "1s", help_heading = "How much"
+    )]
+    timeout: Duration,
+    /// Let TARGET be another machine
+    #[arg(long, help_heading = "How much")]
+    allow_remote: bool,
+    /// What to ask; several take turns. Default: 你{n}吗？
+    #[arg(
+        short, long, value_name = "TEXT", value_parser = message, allow_hyphen_values = true,
+        help_heading = "What"
+    )]
+    message: Vec<Message>,
+    /// A message in each line; after a tab, the answer expected
+    #[arg(long, value_name = "FILE", help_heading = "What")]
+    messages: Vec<PathBuf>,
+    /// The text of the right answer, without the frame's time
+    #[arg(
+        short,
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        help_heading = "What"
+    )]
+    expect: Option<String>,
+    /// Every frame is right
+    #[arg(long, help_heading = "What")]
+    any_answer: bool,
+    /// Of the numbers; the same one asks the same. Default: a random one
+    #[arg(
+        long, value_name = "NUMBER", value_parser = seed, allow_negative_numbers = true,
+        help_heading = "What"
+    )]
+    seed: Option<u64>,
+    /// Exit code 1 if more than 1 % of the right answers took longer
+    #[arg(
+        long, value_name = "TIME", value_parser = time_up_to_a_day, allow_negative_numbers = true,
+        help_heading = "What for"
+    )]
+    max_p99: Option<Duration>,
+    /// Exit code 1 if more of the requests were lost
+    #[arg(
+        long, value_name = "PERCENT", value_parser = percent, allow_negative_numbers = true,
+        help_heading = "What for"
+    )]
+    max_loss: Option<f64>,
+    /// Print the numbers as a JSON object in one line, instead of lines and a plot
+    #[arg(long, help_heading = "What for")]
+    json: bool,
+    /// Write a plot of the latency by percentile
+    #[arg(long, value_name = "FILE", help_heading = "What for")]
+    svg: Option<PathBuf>,
+    /// Write a report with the numbers and the plots, as one page without anything outside it
+    #[arg(long, value_name = "FILE", help_heading = "What for")]
+    html: Option<PathBuf>,
+}
 
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -29,93 +143,38 @@ pub(crate) struct Options {
     pub(crate) thresholds: Thresholds,
     pub(crate) json: bool,
     pub(crate) svg: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
 }
 
 impl Options {
-    /// `None` if help is asked for.
-    pub(crate) fn parse(args: lexopt::Parser) -> Result<Option<Self>, Failure> {
-        let mut options = Self {
-            target: DEFAULT.to_string(),
-            allow_remote: false,
+    pub(crate) fn new(arguments: Arguments) -> Result<Self, Failure> {
+        let mut all = arguments.message;
+        for path in &arguments.messages {
+            all.extend(messages(path)?);
+        }
+        let options = Self {
+            target: arguments.target,
+            allow_remote: arguments.allow_remote,
             plan: Plan {
-                warmup: Duration::from_secs(1),
-                duration: Duration::from_secs(10),
-                rate: None,
+                warmup: arguments.warmup,
+                duration: arguments.duration,
+                rate: arguments.rate,
             },
-            peers: PEERS,
-            in_flight: None,
-            timeout: Duration::from_secs(1),
-            messages: Vec::new(),
-            any_answer: false,
-            seed: None,
-            thresholds: Thresholds::default(),
-            json: false,
-            svg: None,
+            peers: arguments.peers,
+            in_flight: arguments.in_flight,
+            timeout: arguments.timeout,
+            messages: all,
+            any_answer: arguments.any_answer,
+            seed: arguments.seed,
+            thresholds: Thresholds {
+                max_p99: arguments.max_p99,
+                max_loss: arguments.max_loss,
+            },
+            json: arguments.json,
+            svg: arguments.svg,
+            html: arguments.html,
         };
-        let mut target = None;
-        let mut expected = None;
-        let mut args = Arguments(args);
-        while let Some(arg) = args.0.next()? {
-            match arg {
-                Short('h') | Long("help") => return Ok(None),
-                Short('d') | Long("duration") => {
-                    options.plan.duration = args.value("--duration", |text| {
-                        time(text, Duration::from_millis(1), DAY)
-                    })?;
-                }
-                Short('w') | Long("warmup") => {
-                    options.plan.warmup =
-                        args.value("--warmup", |text| time(text, Duration::ZERO, DAY))?;
-                }
-                Short('p') | Long("peers") => {
-                    options.peers = args.value("--peers", |text| number(text, 1, MOST))?;
-                }
-                Short('n') | Long("in-flight") => {
-                    options.in_flight =
-                        Some(args.value("--in-flight", |text| number(text, 1, MOST))?);
-                }
-                Short('r') | Long("rate") => {
-                    options.plan.rate =
-                        Some(args.value("--rate", |text| number(text, 1, 10_000_000))?);
-                }
-                Short('t') | Long("timeout") => {
-                    options.timeout = args.value("--timeout", |text| {
-                        time(text, Duration::from_millis(1), Duration::from_secs(60))
-                    })?;
-                }
-                Short('m') | Long("message") => {
-                    let message = args.value("--message", message)?;
-                    options.messages.push(message);
-                }
-                Long("messages") => {
-                    let path = PathBuf::from(args.0.value()?);
-                    options.messages.extend(messages(&path)?);
-                }
-                Short('e') | Long("expect") => {
-                    expected = Some(args.value("--expect", |text| Ok(text.to_owned()))?);
-                }
-                Long("any-answer") => options.any_answer = true,
-                Long("seed") => {
-                    options.seed = Some(args.value("--seed", |text| number(text, 0, u64::MAX))?);
-                }
-                Long("max-p99") => {
-                    options.thresholds.max_p99 =
-                        Some(args.value("--max-p99", |text| time(text, Duration::ZERO, DAY))?);
-                }
-                Long("max-loss") => {
-                    options.thresholds.max_loss = Some(args.value("--max-loss", percent)?);
-                }
-                Long("json") => options.json = true,
-                Long("svg") => options.svg = Some(args.0.value()?.into()),
-                Long("allow-remote") => options.allow_remote = true,
-                Value(value) if target.is_none() => target = Some(value.string()?),
-                _ => return Err(arg.unexpected().into()),
-            }
-        }
-        if let Some(target) = target {
-            options.target = target;
-        }
-        options.check(expected.as_deref()).map(Some)
+        options.check(arguments.expect.as_deref())
     }
 
     /// What concerns several options.
@@ -152,18 +211,28 @@ impl Options {
     }
 }
 
-struct Arguments(lexopt::Parser);
+fn duration(text: &str) -> Result<Duration, String> {
+    time(text, Duration::from_millis(1), DAY)
+}
 
-impl Arguments {
-    /// The value of an option. What is wrong with it is told in one line that names the option.
-    fn value<T>(
-        &mut self,
-        option: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<T, Failure> {
-        let value = self.0.value()?.string()?;
-        parse(&value).map_err(|problem| Failure::Usage(format!("{option} `{value}`: {problem}")))
-    }
+fn time_up_to_a_day(text: &str) -> Result<Duration, String> {
+    time(text, Duration::ZERO, DAY)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    time(text, Duration::from_millis(1), Duration::from_secs(60))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    number(text, 1, MOST)
+}
+
+fn rate(text: &str) -> Result<u32, String> {
+    number(text, 1, 10_000_000)
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    number(text, 0, u64::MAX)
 }
 
 fn number<T>(text: &str, least: T, most: T) -> Result<T, String>
@@ -226,21 +295,22 @@ fn message(text: &str) -> Result<Message, String> {
 fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
     let fail =
         |problem: String| Failure::Usage(format!("--messages {}: {problem}", path.display()));
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| fail(error.to_string()))?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(fail(format!("more than {MOST_BYTES} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| fail(error.to_string()))?;
+    let file = File::open(path).map_err(|error| fail(error.to_string()))?;
+    let mut lines = Lines::new(BufReader::new(file));
     let mut messages = Vec::new();
-    for (line, number) in text.lines().zip(1_u32..) {
-        let (asked, expected) = match line.split_once('\t') {
+    let mut bytes = 0;
+    while let Some(line) = lines.next_line().map_err(|error| fail(error.to_string()))? {
+        let number = line.number;
+        let text = line.text.map_err(|bad| fail(bad.describe(number)))?;
+        bytes += text.len();
+        if bytes > MOST_BYTES {
+            return Err(fail(format!("more than {MOST_BYTES} bytes")));
+        }
+        let (asked, expected) = match text.split_once('\t') {
             Some((asked, expected)) => (asked, Some(expected)),
-            None => (line, None),
+            None => (text.as_str(), None),
         };
-        if line.is_empty() {
+        if text.is_empty() {
             continue;
         }
         let mut message =
@@ -258,14 +328,12 @@ fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
 
 /// What the robot answers with a compliment to.
 const DEFAULT_MESSAGE: &str = "你{n}吗？";
-/// With so many peers and requests in flight each, a closed loop takes a server all it can do.
-const PEERS: usize = 16;
-/// See above.
+/// With so many for each of 16 peers, a closed loop takes a server all it can do.
 const IN_FLIGHT: usize = 32;
 /// In an open loop, of all peers together: more are only in flight if the target is in trouble.
 const OPEN_LOOP: usize = 16_384;
 /// Of peers, of requests in flight, and of both together.
 const MOST: usize = 65_535;
 /// Of a file of messages.
-const MOST_BYTES: u64 = 4 << 20;
+const MOST_BYTES: usize = 4 << 20;
 const DAY: Duration = Duration::from_secs(86_400);

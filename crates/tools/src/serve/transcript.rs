@@ -1,8 +1,6 @@
-//! The handler: a robot that can be changed for another while it answers, and prints what the
-//! original prints.
+//! The handler: a robot that can be replaced while it answers, and prints what the original prints.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rejoinder::bot::Robot;
 use rejoinder::codec::Ctime;
@@ -10,29 +8,30 @@ use rejoinder::escape::Escaped;
 use rejoinder::handler::Swap;
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
-use crate::program::complain;
+use crate::program::output::Output;
 
-/// Clones are one and the same.
+/// Clones share the robot.
 #[derive(Clone, Debug)]
 pub struct Transcribed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     robot: Swap<Robot>,
-    /// `None` if nobody wants it, or nobody reads it any more.
-    transcript: Option<Mutex<Option<io::Stdout>>>,
+    /// `None` if nobody wants it.
+    transcript: Option<Output>,
 }
 
 impl Transcribed {
-    /// A handler with a robot, and with a transcript if it is wanted.
+    /// A handler with a robot, and with a transcript if there is an output for it.
     #[must_use]
-    pub fn new(robot: Robot, wanted: bool) -> Self {
-        let transcribed = Self(Arc::new(Shared {
+    pub fn new(robot: Robot, transcript: Option<Output>) -> Self {
+        if let Some(transcript) = &transcript {
+            transcript.write(WAITING.to_owned());
+        }
+        Self(Arc::new(Shared {
             robot: Swap::new(robot),
-            transcript: wanted.then(|| Mutex::new(Some(io::stdout()))),
-        }));
-        transcribed.print(WAITING);
-        transcribed
+            transcript,
+        }))
     }
 
     /// Lets another robot answer the requests that come from now on.
@@ -40,20 +39,9 @@ impl Transcribed {
         self.0.robot.replace(robot);
     }
 
-    /// Nothing that happens to the transcript keeps an answer from leaving.
-    fn print(&self, lines: &str) {
-        let Some(transcript) = &self.0.transcript else {
-            return;
-        };
-        let mut transcript = transcript.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stdout) = &mut *transcript
-            && let Err(error) = stdout.write_all(lines.as_bytes())
-        {
-            *transcript = None;
-            complain(format_args!(
-                "the transcript ends here, the server does not: {error}"
-            ));
-        }
+    /// How many requests were too much work for the rules in use.
+    pub(crate) fn exhausted(&self) -> u64 {
+        self.0.robot.current().exhausted()
     }
 }
 
@@ -73,13 +61,12 @@ impl Handler<Ctime> for Transcribed {
             }
             result => result?,
         }
-        if self.0.transcript.is_some() {
-            let lines = format!(
+        if let Some(transcript) = &self.0.transcript {
+            transcript.write(format!(
                 "{}\n【服务器端】回复: {}\n{WAITING}",
                 Escaped(&answer.before_substitution().to_string()),
                 Escaped(&answer.to_string()),
-            );
-            self.print(&lines);
+            ));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a service manager is told, if there is one that wants to know (`sd_notify(3)`).
+//! What a service manager is sent, if there is one that wants to know (`sd_notify(3)`).
 
 #[cfg(unix)]
 mod imp {
@@ -7,22 +7,22 @@ mod imp {
     use crate::program::complain;
 
     pub(crate) fn ready(status: &str) {
-        tell(&[Ready, Status(status)]);
+        notify(&[Ready, Status(status)]);
     }
 
     /// To be followed by [`ready`].
     pub(crate) fn reloading() {
         // Without the time, systemd takes no notice of the other.
         if let Ok(now @ MonotonicUsec(_)) = NotifyState::monotonic_usec_now() {
-            tell(&[Reloading, now]);
+            notify(&[Reloading, now]);
         }
     }
 
     pub(crate) fn stopping() {
-        tell(&[Stopping]);
+        notify(&[Stopping]);
     }
 
-    fn tell(states: &[NotifyState<'_>]) {
+    fn notify(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
             complain(format_args!("the service manager cannot be told: {error}"));
         }
