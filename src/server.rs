@@ -32,7 +32,7 @@ pub(crate) use self::panics::{drop_quietly, quietly};
 pub(crate) use self::shared::Shared;
 pub use self::stats::Stats;
 #[cfg(feature = "tokio")]
-pub(crate) use self::worker::{BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_REPLIES_PER_BATCH};
+pub(crate) use self::worker::{BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_RESPONSES_PER_BATCH};
 use self::worker::{Ended, Worker};
 use crate::codec::Codec;
 #[cfg(feature = "udp")]
@@ -73,7 +73,7 @@ impl<C: Codec> Server<(), C> {
     /// use rejoinder::codec::Text;
     /// use rejoinder::Server;
     ///
-    /// let server = Server::builder(Text).max_reply_bytes(1_232).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_response_bytes(1_232).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder(codec: C) -> ServerBuilder<C> {

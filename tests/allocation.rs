@@ -16,7 +16,7 @@ use allocation_counter::measure;
 use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Raw, Text};
 use rejoinder::gate::RateLimit;
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::UdpTransport;
@@ -64,7 +64,7 @@ fn at(seconds: u64) -> Timestamp {
 fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
     let mut core = ServerCore::new(codec, handler);
     let mut inbox = Inbox::new(16, 1_024);
-    let mut outbox = Outbox::new(MAX_REPLIES, 1_024);
+    let mut outbox = Outbox::new(MAX_RESPONSES, 1_024);
     let peer = SocketAddr::from(([192, 0, 2, 1], 50_007));
     let mut round = |second| {
         for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {

@@ -45,7 +45,7 @@ use crate::codec::Codec;
 /// let once = Dedup::new(shop, id)
 ///     .capacity(1_024)
 ///     .lifetime(Duration::from_secs(60))
-///     .max_answer_bytes(64);
+///     .max_response_bytes(64);
 ///
 /// let mut core = ServerCore::new(Text, once);
 /// let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
@@ -62,13 +62,13 @@ use crate::codec::Codec;
 ///
 /// The latest [`capacity`](Self::capacity) requests, each for the
 /// [`lifetime`](Self::lifetime), with answers of up to
-/// [`max_answer_bytes`](Self::max_answer_bytes) bytes. When there is no room, the oldest is
+/// [`max_response_bytes`](Self::max_response_bytes) bytes. When there is no room, the oldest is
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
 /// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 350
 /// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
-/// heap; and room for the longest answer that the place has held, up to `max_answer_bytes`.
+/// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
 /// # What else
 ///
@@ -109,7 +109,7 @@ impl<H, F, K> Dedup<H, F, K> {
             is_silent: |_| false,
             memory: Arc::new(Mutex::new(Memory {
                 capacity: 4096,
-                max_answer_bytes: 1152,
+                max_response_bytes: 1152,
                 slots: Vec::new(),
                 oldest: 0,
                 by_exchange: HashMap::new(),
@@ -138,8 +138,8 @@ impl<H, F, K> Dedup<H, F, K> {
     /// Of a longer one nothing is kept but that it was given, so copies of the request get silence.
     /// Default: 1,152, the longest message that RFC 7252 §4.6 suggests.
     #[must_use]
-    pub fn max_answer_bytes(self, bytes: usize) -> Self {
-        self.memory().max_answer_bytes = bytes;
+    pub fn max_response_bytes(self, bytes: usize) -> Self {
+        self.memory().max_response_bytes = bytes;
         self
     }
 
@@ -320,7 +320,7 @@ struct Exchange<K> {
 /// A ring of slots, and an index into it.
 struct Memory<K> {
     capacity: usize,
-    max_answer_bytes: usize,
+    max_response_bytes: usize,
     slots: Vec<Slot<K>>,
     /// The slot that is taken next, once there are as many as there may be.
     oldest: usize,
@@ -392,12 +392,12 @@ impl<K: Eq + Hash + Clone> Memory<K> {
 
         let slot = &mut self.slots[index];
         for answer in answers {
-            if slot.bytes.len() + answer.len() > self.max_answer_bytes {
+            if slot.bytes.len() + answer.len() > self.max_response_bytes {
                 slot.bytes.clear();
                 slot.ends.clear();
                 break;
             }
-            // Never more than `max_answer_bytes`.
+            // Never more than `max_response_bytes`.
             slot.bytes.reserve_exact(answer.len());
             slot.bytes.extend_from_slice(answer);
             slot.ends.push(slot.bytes.len());

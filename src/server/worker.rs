@@ -9,7 +9,7 @@ use super::stats::Stats;
 use crate::backoff::ReceiveBackoff;
 use crate::codec::Codec;
 use crate::gate::Gate;
-use crate::handler::{Handler, MAX_REPLIES};
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::transport::{ErrorClass, Inbox, Outbox, Transport, Wait};
 
 /// One thread's part of a server: a transport, its core and the batches between them.
@@ -48,7 +48,7 @@ where
             transport,
             core,
             inbox: Inbox::new(BATCH, config.max_received_bytes()),
-            outbox: Outbox::new(MAX_REPLIES_PER_BATCH, config.max_reply_bytes),
+            outbox: Outbox::new(MAX_RESPONSES_PER_BATCH, config.max_response_bytes),
             wait: if config.busy_poll {
                 Wait::Spin(SHUTDOWN_CHECK)
             } else {
@@ -137,7 +137,7 @@ const SHUTDOWN_CHECK: Duration = Duration::from_millis(250);
 /// most of the responses leave in pairs; 256 are no better.
 pub(crate) const BATCH: usize = 128;
 /// How many responses leave at once: more would not be faster.
-pub(crate) const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
+pub(crate) const MAX_RESPONSES_PER_BATCH: usize = 1_024 + MAX_RESPONSES;
 /// How many datagrams each worker still answers after a shutdown was asked for.
 pub(crate) const MAX_DRAINED: usize = 65_536;
 /// How many times in a row receiving may fail before a worker that was asked to end gives up.

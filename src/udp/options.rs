@@ -202,7 +202,7 @@ impl UdpOptions {
     /// that reason (`IP_PMTUDISC_OMIT`, ip(7)): then no message from outside makes fragments, and
     /// IPv4's routers may still split what passes them. Over IPv6 they cannot, and what is too long
     /// for a path is lost: limit replies to 1,232 bytes
-    /// (`ServerBuilder::max_reply_bytes`), which every path takes (RFC 8200 §5).
+    /// (`ServerBuilder::max_response_bytes`), which every path takes (RFC 8200 §5).
     ///
     /// It has an effect on Linux.
     ///
@@ -213,7 +213,7 @@ impl UdpOptions {
     ///
     /// let server = Server::builder(Raw)
     ///     .udp_options(UdpOptions::new().ignore_path_mtu(true))
-    ///     .max_reply_bytes(1_232)
+    ///     .max_response_bytes(1_232)
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

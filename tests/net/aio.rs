@@ -55,7 +55,7 @@ async fn workers_serve_blocking_clients_over_sockets() {
         let stats = handle.stats();
         assert!(ended.iter().all(|one| one.as_ref().unwrap().is_conserved()));
         assert!(
-            stats.replied >= 4_000 && stats.replies_failed == 0,
+            stats.replied >= 4_000 && stats.responses_failed == 0,
             "{stats}"
         );
         assert!(stats.is_conserved() && handle.is_finished());

@@ -86,7 +86,7 @@ fn the_longest_answer_arrives_whole() {
 
 #[test]
 fn over_ipv6_the_longest_answer_is_a_little_longer() {
-    let server = Server::builder(Raw).max_reply_bytes(65_527);
+    let server = Server::builder(Raw).max_response_bytes(65_527);
     let server = run(server.bind("[::1]:0").unwrap(), |bytes: &[u8]| {
         Some(vec![bytes[0]; 65_527])
     });

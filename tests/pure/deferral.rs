@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use rejoinder::codec::{Tagged, Text};
-use rejoinder::gate::{Gate, ReplySize};
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::gate::{Gate, ResponseSize};
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::{Deferred, ServerCore};
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
 use rejoinder::{Codec, DropReason, IntoReply, Reply, ReplyError, Server, Timestamp};
@@ -66,11 +66,11 @@ impl Gate for Moody {
         }
     }
 
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         _: Timestamp,
         _: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
         // The one that `Answer::Forbidden` sends.
         match replies.bytes {
@@ -94,7 +94,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         Just(Answer::Nothing),
-        (1..=MAX_REPLIES).prop_map(Answer::Replies),
+        (1..=MAX_RESPONSES).prop_map(Answer::Replies),
         Just(Answer::Forbidden),
         Just(Answer::TooLong),
         Just(Answer::TooMany),
@@ -130,7 +130,7 @@ fn reply(answer: Answer, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> 
         Answer::Replies(replies) => (0..replies).try_for_each(|_| reply.send(&"well")),
         Answer::Forbidden => reply.send(&"1"),
         Answer::TooLong => reply.send(&"x".repeat(MAX_BYTES + 1)),
-        Answer::TooMany => (0..=MAX_REPLIES).try_for_each(|_| reply.send(&"well")),
+        Answer::TooMany => (0..=MAX_RESPONSES).try_for_each(|_| reply.send(&"well")),
         Answer::Error => Err::<(), _>("no database").reply(reply),
         Answer::Half => {
             reply.send(&"half")?;
@@ -224,7 +224,7 @@ proptest! {
     fn every_datagram_is_accounted_for_after_every_step(steps in steps()) {
         let mut core = Server::builder(Text).gate(Moody).core(());
         let mut inbox = Inbox::new(8, MAX_BYTES);
-        let mut outbox = Outbox::new(MAX_REPLIES * 2, MAX_BYTES);
+        let mut outbox = Outbox::new(MAX_RESPONSES * 2, MAX_BYTES);
         let (mut model, mut driver) = (Model::default(), Driver::default());
         let now = Timestamp::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
         for step in steps {
@@ -247,7 +247,7 @@ proptest! {
                     }
                 }
                 Step::Answer(which, answer) => {
-                    if driver.at_work.is_empty() || !outbox.has_room_for(MAX_REPLIES) {
+                    if driver.at_work.is_empty() || !outbox.has_room_for(MAX_RESPONSES) {
                         continue;
                     }
                     let index = which.index(driver.at_work.len());

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
             .udp_options(UdpOptions::new().ignore_path_mtu(true))
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
-            .max_reply_bytes(MAX_BYTES.into());
+            .max_response_bytes(MAX_BYTES.into());
         let address = options.address.as_deref();
         let service = Service::open(address, DEFAULT, false, server, zones.clone())?;
         let reload = options.zone.map(|path| {

@@ -10,10 +10,10 @@ use crate::aio::alarm::Alarm;
 use crate::aio::transport::AsyncTransport;
 use crate::codec::Codec;
 use crate::gate::Gate;
-use crate::handler::MAX_REPLIES;
+use crate::handler::MAX_RESPONSES;
 use crate::sans_io::{ReceiveBackoff, ServerCore};
 use crate::server::{
-    BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_REPLIES_PER_BATCH, Stats, WorkerConfig,
+    BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_RESPONSES_PER_BATCH, Stats, WorkerConfig,
 };
 use crate::timestamp::Timestamp;
 use crate::transport::{ErrorClass, Inbox, Outbox, SendReport};
@@ -103,7 +103,7 @@ impl Turn<'_, '_> {
     /// Whether there is time and room for one more request.
     pub(super) fn goes_on(&mut self) -> bool {
         if self.done == REQUESTS_PER_TURN
-            || !self.outbox.has_room_for(MAX_REPLIES)
+            || !self.outbox.has_room_for(MAX_RESPONSES)
             || !coop::has_budget_remaining()
         {
             return false;
@@ -159,7 +159,7 @@ where
         Self {
             inbox: Inbox::new(BATCH, config.max_received_bytes()),
             received: transport.now(),
-            outbox: Outbox::new(MAX_REPLIES_PER_BATCH, config.max_reply_bytes),
+            outbox: Outbox::new(MAX_RESPONSES_PER_BATCH, config.max_response_bytes),
             sending: None,
             backoff: ReceiveBackoff::new(),
             paused_until: None,
