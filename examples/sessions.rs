@@ -23,6 +23,7 @@ use codec::{Conversation, Turn};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::escape::Escaped;
 use rejoinder::handler::Dedup;
+use rejoinder::transport::LocalPort;
 use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server};
 use service::{Failure, complain, print};
 use table::Sessions;
@@ -206,7 +207,9 @@ fn main() -> ExitCode {
 
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
-    let mut client = Client::connect(server, Tagged(Text)).map_err(|error| {
+    // The server knows a session by its port.
+    let builder = Client::builder(Tagged(Text)).local_port(LocalPort::Kept);
+    let mut client = builder.connect(server).map_err(|error| {
         let error = io::Error::from(error);
         let problem = format!("--talk `{server}`: {error}; write HOST:PORT");
         match error.kind() {

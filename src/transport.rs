@@ -3,6 +3,7 @@
 mod datagram;
 mod error;
 mod inbox;
+mod local_port;
 mod outbox;
 
 use std::io;
@@ -14,6 +15,7 @@ pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
 pub use self::error::{ErrorClass, ErrorCounts};
 pub use self::inbox::Inbox;
+pub use self::local_port::LocalPort;
 #[cfg(target_os = "linux")]
 pub(crate) use self::outbox::Queued;
 pub use self::outbox::{Outbox, OutboxFull};
