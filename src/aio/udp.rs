@@ -123,9 +123,10 @@ impl AsyncTransport for AsyncUdp {
             // Whether the socket is writable is known before the call: an event that comes while it
             // runs is not forgotten.
             let sent = self.socket.try_io(Interest::WRITABLE, || {
-                match self.udp.try_send(outbox, report) {
-                    true => Ok(()),
-                    false => Err(ErrorKind::WouldBlock.into()),
+                if self.udp.try_send(outbox, report) {
+                    Ok(())
+                } else {
+                    Err(ErrorKind::WouldBlock.into())
                 }
             });
             if sent.is_ok() {

@@ -450,7 +450,6 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
 }
 
 #[cfg(all(test, feature = "udp"))]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;
 

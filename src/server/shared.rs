@@ -59,7 +59,9 @@ impl Shared {
         #[cfg(feature = "tokio")]
         if self.wakers.0.load(Ordering::SeqCst) {
             let wakers = std::mem::take(&mut *self.lock_wakers());
-            wakers.into_iter().for_each(|(_, waker)| waker.wake());
+            for (_, waker) in wakers {
+                waker.wake();
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use crate::transport::{Egress, Inbox, Meta, Outbox, SendReport};
 
 /// What is kept between the system calls of one socket.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for itself")]
 pub(super) struct BatchedSocket {
     features: UdpFeatures,
     /// Whether `recvmsg` and `sendmsg` may be called.
@@ -188,10 +189,8 @@ impl BatchedSocket {
             inbox.max_datagram_bytes() + 1
         };
         let waiting = inbox.len();
-        let asked = match self.looks_around {
-            true => self.batch.next().max(2),
-            false => self.batch.next(),
-        };
+        let least = if self.looks_around { 2 } else { 1 };
+        let asked = self.batch.next().max(least);
         self.is_empty = false;
         let received = syscall::receive(
             socket,

@@ -231,7 +231,9 @@ proptest! {
             match step {
                 Step::Receive(arrivals) => {
                     if inbox.is_empty() {
-                        arrivals.iter().for_each(|&one| arrive(one, &mut inbox));
+                        for &one in &arrivals {
+ arrive(one, &mut inbox);
+ }
                         model.pending = arrivals;
                         // What was received counts once the core has looked at the inbox.
                         continue;
@@ -298,7 +300,7 @@ fn a_reply_without_room_in_the_outbox_is_dropped_and_counted() {
 #[test]
 fn an_answer_carries_the_time_at_which_it_was_given_and_the_id_of_its_request() {
     let codec = Tagged(Text);
-    let mut core = Server::builder(codec.clone()).core(());
+    let mut core = Server::builder(codec).core(());
     let (mut inbox, mut outbox) = (Inbox::new(1, MAX_BYTES), Outbox::new(16, MAX_BYTES));
     let mut request = Outbox::new(1, MAX_BYTES);
     let peer = "192.0.2.1:7777".parse().unwrap();

@@ -49,10 +49,10 @@ fn every_slot_that_is_woken_is_found() {
                 .map(|(which, slot)| {
                     let (wakes, done) = (Arc::clone(&wakes), Arc::clone(&done));
                     thread::spawn(move || {
-                        let waker = Waker::from(Arc::new(SlotWaker { wakes, slot }));
+                        let own = Waker::from(Arc::new(SlotWaker { wakes, slot }));
                         for _ in 0..2 {
                             done[which].fetch_add(1, Ordering::SeqCst);
-                            waker.wake_by_ref();
+                            own.wake_by_ref();
                         }
                     })
                 })
@@ -73,7 +73,9 @@ fn every_slot_that_is_woken_is_found() {
                     Poll::Pending
                 }
             }));
-            threads.into_iter().for_each(|one| one.join().unwrap());
+            for one in threads {
+                one.join().unwrap();
+            }
         },
         5_000,
     );

@@ -27,16 +27,12 @@ impl<R> Waiters<R> {
     /// Takes a place, until its result is [taken](Self::poll) or it is [left](Self::leave).
     pub(super) fn enter(&mut self) -> usize {
         let waiting = Place::Waiting(None);
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place] = waiting;
-                place
-            }
-            None => {
-                self.places.push(waiting);
-                self.places.len() - 1
-            }
+        if let Some(place) = self.free.pop() {
+            self.places[place] = waiting;
+            return place;
         }
+        self.places.push(waiting);
+        self.places.len() - 1
     }
 
     /// Brings a result. Returns whom to wake.

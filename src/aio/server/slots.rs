@@ -29,7 +29,7 @@ use crate::transport::{Inbox, Outbox};
 pub(super) struct Slots<C, H, F, S> {
     env: Arc<Env<C, H>>,
     start: S,
-    slots: Vec<Slot<C, H, F>>,
+    all: Vec<Slot<C, H, F>>,
     free: Vec<u32>,
     /// The requests in flight in the order of their deadlines, which is that of their arrival.
     by_age: Ends,
@@ -45,11 +45,14 @@ pub(super) struct Slots<C, H, F, S> {
     config: AioConfig,
 }
 
+/// What a handler's future is made of beside the request: both are used again.
+type Spare<C, H> = (Arc<Env<C, H>>, Vec<u8>);
+
 struct Slot<C, H, F> {
     future: Pin<Box<Option<F>>>,
     waker: Waker,
     /// What it takes for the next request, unless a future was dropped with it.
-    spare: Option<(Arc<Env<C, H>>, Vec<u8>)>,
+    spare: Option<Spare<C, H>>,
     request: Option<Request>,
 }
 
@@ -100,7 +103,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         Self {
             env: Arc::new(env),
             start,
-            slots: Vec::new(),
+            all: Vec::new(),
             free: Vec::new(),
             by_age: Ends::default(),
             wakes: Arc::new(Wakes::new(config.max_in_flight)),
@@ -116,12 +119,12 @@ impl<C, H, F, S> Slots<C, H, F, S> {
         if let Some(index) = self.free.pop() {
             return Some(index as usize);
         }
-        let index = self.slots.len();
+        let index = self.all.len();
         if index == self.config.max_in_flight {
             return None;
         }
         let wakes = Arc::clone(&self.wakes);
-        self.slots.push(Slot {
+        self.all.push(Slot {
             future: Box::pin(None),
             waker: Waker::from(Arc::new(SlotWaker { wakes, slot: index })),
             spare: None,
@@ -138,7 +141,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             Some(older) => self.request(older).newer = Some(name),
             None => self.by_age.oldest = Some(name),
         }
-        self.slots[index].request = Some(Request {
+        self.all[index].request = Some(Request {
             deferred,
             deadline,
             older,
@@ -149,7 +152,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
 
     /// Takes a request off those in flight. Its slot is free.
     fn finish(&mut self, index: usize) -> Deferred {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         let request = slot.request.take().expect("the request is in flight");
         match request.older {
             Some(older) => self.request(older).newer = request.newer,
@@ -173,17 +176,17 @@ impl<C, H, F, S> Slots<C, H, F, S> {
 
     fn oldest_deadline(&self) -> Option<Instant> {
         let oldest = self.by_age.oldest? as usize;
-        self.slots[oldest].request.as_ref()?.deadline
+        self.all[oldest].request.as_ref()?.deadline
     }
 
     fn request(&mut self, slot: u32) -> &mut Request {
-        let request = self.slots[slot as usize].request.as_mut();
+        let request = self.all[slot as usize].request.as_mut();
         request.expect("linked requests are in flight")
     }
 
     /// Empties a slot before its handler has finished.
     fn abort(&mut self, index: usize) -> Deferred {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         quietly(|| slot.future.set(None));
         self.finish(index)
     }
@@ -204,7 +207,7 @@ where
         now: Timestamp,
         outbox: &mut Outbox,
     ) -> Poll<()> {
-        let slot = &mut self.slots[index];
+        let slot = &mut self.all[index];
         let Some(request) = &slot.request else {
             // A late wake-up, of a request that is over.
             return Poll::Ready(());
@@ -255,7 +258,7 @@ where
         if bytes.capacity() > KEPT_BYTES {
             bytes = Vec::new();
         }
-        self.slots[index].spare = Some((env, bytes));
+        self.all[index].spare = Some((env, bytes));
     }
 
     /// Polls what was woken.
@@ -305,7 +308,7 @@ where
                 }
                 continue;
             };
-            let slot = &mut self.slots[index];
+            let slot = &mut self.all[index];
             let (env, mut bytes) = slot
                 .spare
                 .take()
@@ -370,7 +373,7 @@ where
     fn has_room(&self) -> bool {
         self.config.when_full == WhenFull::Drop
             || !self.free.is_empty()
-            || self.slots.len() < self.config.max_in_flight
+            || self.all.len() < self.config.max_in_flight
     }
 
     fn is_idle(&self) -> bool {
