@@ -17,11 +17,6 @@
     reason = "a program"
 )]
 
-#[path = "../tests/support/fates.rs"]
-mod fates;
-#[path = "../tests/support/storm.rs"]
-mod storm;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +25,7 @@ use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Link, SimNet};
 use rejoinder::{Client, Wait};
+use rejoinder_test_support::{fates, storm};
 
 fn main() {
     let seeds = std::env::args()
@@ -93,7 +89,8 @@ fn late_responses(requests: usize) {
         Link::new()
             .latency(Duration::from_secs(2))
             .jitter(Duration::from_millis(500)),
-    );
+    )
+    .unwrap();
     let mut client = Client::builder(Tagged(Text))
         .window(requests)
         .with_connector(net, server)

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull};
+use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
 use rejoinder::{Transport, Wait};
 
@@ -40,12 +40,7 @@ fn peer() -> SocketAddr {
 }
 
 fn push(outbox: &mut Outbox, peer: SocketAddr) {
-    outbox
-        .push_with::<OutboxFull>(peer, None, |space| {
-            space[..DATAGRAM.len()].copy_from_slice(black_box(&DATAGRAM));
-            Ok(DATAGRAM.len())
-        })
-        .unwrap();
+    outbox.push(peer, None, black_box(&DATAGRAM)).unwrap();
 }
 
 fn pop_all(inbox: &mut Inbox) {
@@ -122,7 +117,7 @@ mod udp {
             push(&mut outbox, peer);
         }
         bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
-            assert_eq!(sender.send(&outbox).datagrams, BATCH);
+            assert_eq!(sender.send(&outbox).sent, BATCH);
             let mut count = 0;
             while count < BATCH {
                 let more = receive(&mut receiver, &mut inbox);
@@ -154,6 +149,6 @@ mod udp {
         }
         bencher
             .counter(ItemsCount::new(BATCH))
-            .bench_local(|| assert_eq!(sender.send(&outbox).datagrams, BATCH));
+            .bench_local(|| assert_eq!(sender.send(&outbox).sent, BATCH));
     }
 }

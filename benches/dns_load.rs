@@ -1,15 +1,11 @@
 //! Load for the race of name servers: one client with many requests in flight.
 //!
 //! ```text
-//! cargo bench --bench dns_load -- 127.0.0.1:5300 SECONDS WINDOW
+//! cargo bench -p rejoinder-benches --bench dns_load -- 127.0.0.1:5300 SECONDS WINDOW
 //! ```
 //!
 //! Prints how many queries were answered, and in how many seconds; any other outcome of any of them
 //! is an error. Without arguments it does nothing, so that it can stand among the other benches.
-
-#[allow(dead_code, reason = "the half that is the server's")]
-#[path = "../examples/dns/codec.rs"]
-mod codec;
 
 use std::env;
 use std::error::Error;
@@ -17,11 +13,11 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use codec::{Dns, Query};
 use domain::base::iana::{Class, Rtype};
 use domain::base::{Header, Name};
 use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, Wait};
+use rejoinder_protocols::dns::codec::{Dns, Query};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds an argument of its own.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The race of name servers: examples/dns.rs, Knot and NSD serve the same small zone, one thread each.
+# The race of name servers: the example `dns`, Knot and NSD serve the same small zone, one thread each.
 #
 #   benches/dns_race.sh [ROUNDS [SECONDS]]     defaults: 3 rounds of 2 seconds for each server and load
 #
@@ -27,11 +27,10 @@ done
 PATH=$PATH:/usr/sbin
 
 echo 'Do all three answer the same?'
-cargo build --quiet --examples
-cargo test --quiet --test protocols -- --ignored dig_prints_the_same >/dev/null
-cargo build --quiet --release --example dns
+cargo test --quiet -p rejoinder-protocols --test programs -- --ignored dig_prints_the_same >/dev/null
+cargo build --quiet --release -p rejoinder-protocols --example dns
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-our_client=$(cargo bench --no-run --bench dns_load --message-format json 2>/dev/null |
+our_client=$(cargo bench --no-run -p rejoinder-benches --bench dns_load --message-format json 2>/dev/null |
     sed -n 's/.*"name":"dns_load".*"executable":"\([^"]*\)".*/\1/p' | tail -1)
 
 processors=$(nproc) places=full
@@ -48,7 +47,7 @@ stop() {
 trap stop EXIT
 for server in knot nsd; do
     mkdir "$work/$server"
-    cp examples/dns/example.zone "$work/$server/example.org.zone"
+    cp crates/protocols/src/dns/example.zone "$work/$server/example.org.zone"
     sed "s|@DIR@|$work/$server|; s|@PORT@|${port[$server]}|" "benches/dns_race/$server.conf" >"$work/$server/config"
 done
 batch_on 0 "$target/release/examples/dns" "127.0.0.1:${port[ours]}" --quiet & pid[ours]=$!

@@ -229,7 +229,7 @@ mod first_of_1000 {
     }
 }
 
-/// The same with 3 kB made to hurt: many rules are asked in vain, and an automaton for all of them has
+/// The same with 3 kB made to hurt: many rules are asked and do not match, and an automaton for all of them has
 /// ever new states to build.
 #[divan::bench_group(sample_count = 3, sample_size = 1)]
 mod hostile_3_kb {
@@ -290,6 +290,76 @@ mod by_count {
     #[divan::bench(args = COUNTS)]
     fn each_in_turn(bencher: Bencher<'_, '_>, count: usize) {
         bench(bencher, "no rule, 36 bytes", &super::each_in_turn(count));
+    }
+}
+
+/// What one request can cost at most: 1 ms for 1,200 bytes, 50 ms for 65,507, whatever the rules. Every rule
+/// here is asked, and none matches; most requests use up the steps that they have.
+#[divan::bench_group(sample_count = 20, sample_size = 1)]
+mod bound {
+    use super::*;
+
+    const KINDS: [&str; 6] = [
+        "borders of words",
+        "borders of words, not ASCII",
+        "small tables",
+        "large tables",
+        "no tables",
+        "reflections",
+    ];
+
+    fn hostile(kind: &str) -> (Robot, &'static str) {
+        let rules = |pattern: &dyn Fn(usize) -> String| {
+            let rules = (0..1_000).map(|number| Rule::new(pattern(number), "{0}").anywhere());
+            Robot::builder().rules(rules).build().unwrap()
+        };
+        match kind {
+            "borders of words" => (
+                rules(&|number| format!(r"(?i)\b\w+ing \w+ed\b [x-z]{{{}}}", number % 9 + 1)),
+                "aing bed ",
+            ),
+            "borders of words, not ASCII" => (
+                rules(&|number| format!(r"(?i)\b\w+ing \w+ed\b [x-z]{{{}}}", number % 9 + 1)),
+                "éing bed ",
+            ),
+            "small tables" => (rules(&|number| format!("[ab]+[cd{number}]x")), "abbaab"),
+            "large tables" => (
+                rules(&|number| format!(r"(?i)[^{number}]*\d[a-z\u{{100}}-\u{{2ff}}]{{9}}[xyz]")),
+                "ab9 ÿĀ7c",
+            ),
+            "no tables" => (
+                rules(&|number| format!("(?:a|b)*a(?:a|b){{15}}[c{number}]")),
+                "abbabaab",
+            ),
+            _ => {
+                let rule = Rule::new("(?s)(.*)", "{~1}".repeat(20));
+                let builder = Robot::builder().rules([rule]);
+                let builder = (1..200).fold(builder, |builder, length| {
+                    builder.reflect("a ".repeat(length) + "b", "c")
+                });
+                (builder.build().unwrap(), "a a A ")
+            }
+        }
+    }
+
+    fn run(bencher: Bencher<'_, '_>, kind: &str, bytes: usize) {
+        let (robot, part) = hostile(kind);
+        // It begins with what rules need.
+        let mut request = format!("x y z c {}", part.repeat(bytes / part.len() + 1));
+        while request.len() > bytes {
+            request.pop();
+        }
+        bencher.bench_local(|| black_box(robot.answer(black_box(&request)).to_string()));
+    }
+
+    #[divan::bench(args = KINDS)]
+    fn of_1200_bytes(bencher: Bencher<'_, '_>, kind: &str) {
+        run(bencher, kind, 1_200);
+    }
+
+    #[divan::bench(args = KINDS)]
+    fn of_65507_bytes(bencher: Bencher<'_, '_>, kind: &str) {
+        run(bencher, kind, 65_507);
     }
 }
 

@@ -3,240 +3,138 @@
 //! ```text
 //! cargo run --example client
 //! cargo run --example client -- 你好吗？ 你觉得我是最帅最帅的吗？
-//! cargo run --example client -- --json 你好吗？
 //! ```
+//!
+//! `rejoinder ask` is the same with an editor for lines, round-trip times and JSON.
 
-#[path = "client/editor.rs"]
-mod editor;
-#[path = "client/input.rs"]
-mod input;
-#[path = "client/output.rs"]
-mod output;
-#[path = "support/program.rs"]
-mod program;
+use std::error::Error;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
 
-use std::ffi::OsString;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::process::{self, ExitCode};
-use std::str;
-use std::time::{Duration, Instant};
-
-use input::{Input, Next};
 use lexopt::prelude::*;
-use output::{Answer, Output, Problem, Shape};
-use program::{DEFAULT, Failure, chain, command, reachable, resolve, value};
 use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
 use rejoinder::udp::UdpConnector;
 use rejoinder::{Client, RequestError};
 
-const HELP: &str = "\
-Sends each MESSAGE to a server of the ctime protocol and prints the response.
-
-Usage: client [OPTION]... [--] [MESSAGE]...
-
-Without a MESSAGE, every line of standard input is one, up to an empty line or the end. On a
-terminal, lines can be edited, the arrow keys bring earlier ones back, what is pasted at once is
-one message, and Ctrl-C ends.
-
-Arguments:
-  MESSAGE    what to say; after --, it may begin with a dash
-
-Options:
-  -s, --server ADDRESS     whom to ask: HOST:PORT, or only one of them.
-                           Default: 127.0.0.1:8888
-  -t, --timeout SECONDS    how long to wait for each response, more than 0, at most 86400.
-                           Default: 5
-      --text               print the text alone, without the frame's header
-      --time               print the server's time in ISO 8601, by how much it is ahead of the
-                           time here (zones included), and the text
-      --rtt                print the round-trip time first; it includes what was sent again
-      --json               print an object for each message, with all of that, on a line
-  -h, --help               this text
-
-With --json, an object has `message`, `server`, and either `text`, `time`, `clock_ahead_s` and
-`round_trip_us`, or `error` with `kind` (a word that stays the same) and `message`.
-
-The exit code is 0 if every message was answered, 1 if one was not, 2 for bad arguments.
-";
-
-fn main() -> ExitCode {
-    program::end(run())
+mod support {
+    pub(crate) mod address;
+    pub(crate) mod error;
 }
 
-fn run() -> Result<ExitCode, Failure> {
-    let mut server = DEFAULT.to_string();
+use support::address::{DEFAULT, reachable, resolve};
+use support::error::{complain, explained, fail};
+
+const HELP: &str = "\
+Usage: client [--server ADDRESS] [--timeout SECONDS] [--] [MESSAGE]...
+
+Sends each MESSAGE to a server of the ctime protocol and prints the response. Without a MESSAGE, every
+line of standard input is one. On a terminal, an empty line ends.
+
+  -s, --server ADDRESS     HOST:PORT, or only one of them. Default: 127.0.0.1:8888
+  -t, --timeout SECONDS    how long to wait for each response, more than 0, at most 86400. Default: 5
+  -h, --help               this text
+";
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| fail(&*error))
+}
+
+fn run() -> Result<ExitCode, Box<dyn Error>> {
+    let mut server = DEFAULT.to_owned();
     let mut timeout = Duration::from_secs(5);
-    let mut output = Output::default();
     let mut messages = Vec::new();
     let mut args = lexopt::Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
-            Short('h') | Long("help") => return Ok(program::help(HELP)),
+            Short('h') | Long("help") => {
+                io::stdout().write_all(HELP.as_bytes())?;
+                return Ok(ExitCode::SUCCESS);
+            }
             Short('s') | Long("server") => server = args.value()?.string()?,
-            Short('t') | Long("timeout") => timeout = value("--timeout", &mut args, seconds)?,
-            // The text is in both.
-            Long("text") if output.shape == Shape::TimeAndText => {}
-            Long("text") => output.shape = Shape::Text,
-            Long("time") => output.shape = Shape::TimeAndText,
-            Long("rtt") => output.round_trip = true,
-            Long("json") => output.json = true,
-            Value(message) => messages.push(message),
+            Short('t') | Long("timeout") => timeout = seconds(&args.value()?.string()?)?,
+            Value(message) => messages.push(message.into_encoded_bytes()),
             _ => return Err(arg.unexpected().into()),
         }
     }
 
-    // A script reads one kind of line only.
-    let told = |kind, failure| match failure {
-        Failure::RunTime(message) if output.json => {
-            output.problem(None, None, &Problem { kind, message })?;
-            Ok(ExitCode::FAILURE)
-        }
-        failure => Err(failure),
-    };
-    match resolve(&server) {
-        Ok(peers) if peers.iter().any(|peer| peer.port() == 0) => Err(Failure::Usage(format!(
-            "nobody can be asked at port 0, as in `{server}`"
-        ))),
-        Ok(peers) => {
-            talk(&peers, timeout, output, &messages).or_else(|failure| told("io", failure))
-        }
-        Err(failure) => told("no_address", failure),
+    // One for each address of a name: `localhost` is often both `::1` and `127.0.0.1`.
+    let peers = resolve(&server)?;
+    if peers.iter().any(|peer| peer.port() == 0) {
+        let problem = format!("nobody can be asked at port 0, as in `{server}`");
+        return Err(lexopt::Error::from(problem).into());
     }
-}
-
-fn talk(
-    peers: &[SocketAddr],
-    timeout: Duration,
-    output: Output,
-    messages: &[OsString],
-) -> Result<ExitCode, Failure> {
-    let clients = peers.iter().map(|&peer| {
+    let clients = peers.into_iter().map(|addr| {
         Client::builder(Ctime::local())
             .timeout(timeout)
             .fail_when_unreachable(true)
-            .connect(reachable(peer))
+            .connect(reachable(addr))
     });
-    let mut session = Session {
-        clients: clients.collect::<Result<_, _>>().map_err(io::Error::from)?,
-        output,
-        unanswered: false,
-    };
-    let result = if messages.is_empty() {
-        session.converse()
-    } else {
-        session.ask_all(messages)
-    };
-    match result {
-        // Whoever read the answers has read enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-        other => other?,
+    let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
+    let mut unanswered = false;
+    if messages.is_empty() {
+        let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
+        while let Some(message) = next_line(prompts)? {
+            unanswered |= !ask(&mut clients, &message)?;
+        }
     }
-    Ok(ExitCode::from(u8::from(session.unanswered)))
+    for message in messages {
+        unanswered |= !ask(&mut clients, &message)?;
+    }
+    Ok(ExitCode::from(u8::from(unanswered)))
 }
 
-struct Session {
-    /// One for each address of the server's name: `localhost` is often both `::1` and `127.0.0.1`,
-    /// and a server may listen at one of them only.
-    clients: Vec<Client<UdpConnector, Ctime>>,
-    output: Output,
-    unanswered: bool,
-}
-
-impl Session {
-    fn ask_all(&mut self, messages: &[OsString]) -> io::Result<()> {
-        messages
-            .iter()
-            .try_for_each(|message| self.ask(message.as_encoded_bytes()))
-    }
-
-    /// Asks line by line.
-    fn converse(&mut self) -> io::Result<()> {
-        let mut input = Input::new()?;
-        loop {
-            match input.next()? {
-                Next::Message(message) => self.ask(&message)?,
-                Next::End => return Ok(()),
-                Next::Interrupted => die_of_interrupt(),
+/// Prints the answer, or why there is none.
+fn ask(clients: &mut [Client<UdpConnector, Ctime>], message: &[u8]) -> io::Result<bool> {
+    let message = match str::from_utf8(message) {
+        Ok(message) => message,
+        Err(error) => {
+            complain(&format!("the message is not UTF-8: {error}"));
+            return Ok(false);
+        }
+    };
+    let mut others = clients.len().saturating_sub(1);
+    loop {
+        match clients[0].request(message) {
+            Ok(frame) => {
+                writeln!(io::stdout(), "{}", Escaped(&frame.to_string()))?;
+                return Ok(true);
+            }
+            Err(RequestError::NobodyListening { .. }) if others > 0 => {
+                clients.rotate_left(1);
+                others -= 1;
+            }
+            Err(error) => {
+                complain(&explained(&error));
+                return Ok(false);
             }
         }
     }
+}
 
-    /// Prints the answer, or why there is none.
-    fn ask(&mut self, message: &[u8]) -> io::Result<()> {
-        match self.answer(message) {
-            Ok(answer) => self.output.answer(message, &answer),
-            Err(problem) => {
-                self.unanswered = true;
-                let asked = self.clients[0].peer();
-                self.output.problem(Some(message), Some(asked), &problem)
-            }
+/// A message, up to an empty line on a terminal, or the end. In a pipe, empty lines are skipped.
+fn next_line(prompts: bool) -> io::Result<Option<Vec<u8>>> {
+    loop {
+        if prompts {
+            write!(io::stdout(), "【客户端】输入：")?;
+            io::stdout().flush()?;
         }
-    }
-
-    fn answer(&mut self, message: &[u8]) -> Result<Answer, Problem> {
-        let message = str::from_utf8(message).map_err(|error| Problem {
-            kind: "message_not_utf8",
-            message: format!("the message is not UTF-8: {error}"),
-        })?;
-        let mut others = self.clients.len();
-        loop {
-            others -= 1;
-            let server = self.clients[0].peer();
-            let asked = Instant::now();
-            let error = match self.clients[0].request(message) {
-                Ok(frame) => return Ok(Answer::new(server, &frame, asked.elapsed())),
-                Err(error) => error,
-            };
-            let elsewhere = matches!(
-                error,
-                RequestError::NobodyListening { .. }
-                    | RequestError::Unreachable { .. }
-                    | RequestError::Connect { .. }
-            );
-            if !elsewhere || others == 0 {
-                return Err(problem(&error));
-            }
-            self.clients.rotate_left(1);
+        let mut line = Vec::new();
+        let is_end = io::stdin().lock().read_until(b'\n', &mut line)? == 0;
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line) {
+            b"" if is_end || prompts => return Ok(None),
+            b"" => {}
+            line => return Ok(Some(line.to_owned())),
         }
     }
 }
 
-fn problem(error: &RequestError) -> Problem {
-    let kind = match error {
-        RequestError::TimedOut { .. } => "timed_out",
-        RequestError::Malformed { .. } => "malformed_answer",
-        RequestError::NobodyListening { .. } => "nobody_listening",
-        RequestError::Unreachable { .. } => "unreachable",
-        RequestError::Connect { .. } => "cannot_connect",
-        RequestError::NotSent { .. } => "not_sent",
-        RequestError::Encode(_) => "message_not_allowed",
-        RequestError::TooLong(_) => "message_too_long",
-        RequestError::WindowFull { .. } => "too_many_unanswered",
-        _ => "other",
-    };
-    let mut message = chain(error);
-    if let RequestError::NobodyListening { peer } = error
-        && peer.ip().is_loopback()
-    {
-        let server = command("server", "", *peer);
-        message = format!("{message}; start the server with: {server}");
-    }
-    Problem { kind, message }
-}
-
-/// Ends as Ctrl-C ends a program that knows nothing of it, so that a shell's loop ends too.
-fn die_of_interrupt() -> ! {
-    #[cfg(unix)]
-    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGINT);
-    // What shells make of such an end.
-    process::exit(130)
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    text.parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|timeout| (Duration::from_nanos(1)..=Duration::from_secs(86_400)).contains(timeout))
-        .ok_or("not a number of seconds above 0 and up to 86400")
+fn seconds(text: &str) -> Result<Duration, lexopt::Error> {
+    let seconds: Option<f64> = text.parse().ok().filter(|&seconds| seconds <= 86_400.0);
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| !time.is_zero()).ok_or_else(|| {
+        format!("--timeout `{text}`: not a number of seconds above 0 and up to 86400").into()
+    })
 }

@@ -61,8 +61,8 @@ fn send(core: &mut ClientCore<Tagged<Text>>, sockets: &mut HashMap<SocketId, Udp
                 let mut report = SendReport::default();
                 for datagram in outbox.iter() {
                     match socket.send(datagram.bytes) {
-                        Ok(_) => report.datagrams += 1,
-                        Err(error) => report.fail(error),
+                        Ok(_) => report.sent += 1,
+                        Err(error) => report.record_failure(error),
                     }
                 }
                 core.on_sent(now, &report);

@@ -18,20 +18,26 @@ mod stats;
 mod ticket;
 mod timers;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 
 pub use self::builder::ClientBuilder;
 use self::builder::Options;
 pub use self::core::ClientCore;
 use self::drive::Driver;
+#[cfg(feature = "tokio")]
+pub(crate) use self::entropy::Entropy;
 pub use self::error::RequestError;
 pub use self::retry::Retry;
 pub use self::sockets::{SocketEvent, SocketId};
 pub use self::stats::ClientStats;
 pub use self::ticket::Ticket;
 use crate::codec::Codec;
+#[cfg(feature = "udp")]
 use crate::config_error::ConfigError;
 use crate::transport::{Connect, Wait, canonical};
+#[cfg(feature = "udp")]
 use crate::udp::UdpConnector;
 
 /// A client: asks one server, and accepts responses from no other.
@@ -122,7 +128,7 @@ pub struct Client<N: Connect, C> {
     driver: Driver<N>,
 }
 
-impl<C: Codec> Client<UdpConnector, C> {
+impl<C: Codec> Client<DefaultConnector, C> {
     /// A builder with the defaults of [`ClientBuilder`].
     ///
     /// ```
@@ -135,7 +141,10 @@ impl<C: Codec> Client<UdpConnector, C> {
     pub fn builder(codec: C) -> ClientBuilder<C> {
         ClientBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Client<UdpConnector, C> {
     /// A client over UDP that asks the first of the addresses, and the others if that one does not
     /// respond, with the defaults of [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
     ///
@@ -376,3 +385,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
         self.core.poll_result()
     }
 }
+
+/// What stands for the connector in [`Client::builder`], which has none yet.
+#[cfg(feature = "udp")]
+type DefaultConnector = UdpConnector;
+#[cfg(not(feature = "udp"))]
+type DefaultConnector = crate::sim::SimNet;

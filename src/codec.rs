@@ -1,5 +1,7 @@
 //! Codecs: what the bytes of a datagram mean, in both directions.
 
+mod buf;
+#[cfg(feature = "ctime")]
 mod ctime;
 mod raw;
 mod tagged;
@@ -7,6 +9,7 @@ mod text;
 
 use std::fmt;
 
+#[cfg(feature = "ctime")]
 pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
 pub use self::tagged::{Tagged, TaggedError};
@@ -275,7 +278,7 @@ pub enum ResponseKind<'a> {
 #[non_exhaustive]
 pub enum Correlation {
     /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
-    /// socket, so that the port tells, and a late answer finds nobody.
+    /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,
     /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
@@ -289,7 +292,7 @@ pub enum Correlation {
 /// Where a codec writes: the space of one datagram, directly in the outgoing batch.
 ///
 /// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
-/// codec needs no checks of its own; whoever passed the writer in reports [`TooLong`].
+/// codec needs no checks of its own; the caller that passed the writer in reports [`TooLong`].
 ///
 /// ```
 /// use rejoinder::codec::TooLong;
@@ -304,6 +307,26 @@ pub enum Correlation {
 /// out.put(b"four");
 /// out.put(b"four");
 /// assert_eq!(out.finish(), Err(TooLong { bytes: 8, limit: 5 }));
+/// ```
+///
+/// It is a [`BufMut`](bytes::BufMut), so `put_u16` and its like, and everything that encodes into a
+/// `BufMut` (`prost::Message::encode`), write into the datagram. There, too, bytes beyond the limit are
+/// counted: no method of `BufMut` panics here, but for `advance_mut`, whose caller has to keep its
+/// contract. [`remaining_mut`](bytes::BufMut::remaining_mut) is the space that is left, which lets an
+/// encoder refuse by itself.
+///
+/// ```
+/// use bytes::BufMut;
+/// use rejoinder::codec::TooLong;
+/// use rejoinder::Writer;
+///
+/// let mut space = [0; 5];
+/// let mut out = Writer::new(&mut space);
+/// out.put_u8(7);
+/// out.put_u16(0x0102);
+/// assert_eq!(out.remaining_mut(), 2);
+/// out.put_u32_le(1);
+/// assert_eq!(out.finish(), Err(TooLong { bytes: 7, limit: 5 }));
 /// ```
 #[derive(Debug)]
 pub struct Writer<'a> {

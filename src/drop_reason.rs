@@ -16,6 +16,10 @@ use std::fmt;
 pub enum DropReason {
     /// It was longer than the limit for requests, so only a part of it arrived.
     Truncated,
+    /// The server is [behind](crate::ServerBuilder::behind) proxies, and it came from another address.
+    NotProxied,
+    /// It came from a proxy, without a valid header.
+    ProxyHeader,
     /// No host can have sent it: it came from port 0, or from a broadcast, multicast, unspecified or
     /// reserved address (in IPv4 all of 0.0.0.0/8 and of 224.0.0.0 and above), or from an address
     /// that is none of IP. A directed broadcast address (192.0.2.255, say) cannot be known here; the
@@ -44,6 +48,15 @@ pub enum DropReason {
     Malformed,
     /// The handler panicked, or the codec or a gate did.
     HandlerPanicked,
+    /// The handler returned an error of its own, see [`ReplyError::Handler`](crate::ReplyError::Handler).
+    HandlerFailed,
+    /// The handler had not answered when its time was over. Only a driver that
+    /// [defers](crate::sans_io::ServerCore::defer_next) requests gives handlers a time.
+    HandlerTimedOut,
+    /// The server was shut down, or its driver dropped, before the handler had answered.
+    Cancelled,
+    /// As many requests were deferred as may be.
+    Overloaded,
     /// The handler gave up because a reply could not be queued.
     ReplyFailed,
     /// An [`AmplificationLimit`](crate::gate::AmplificationLimit) is among the gates, and the replies
@@ -52,54 +65,86 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    /// All but those of the gates of users.
-    pub(crate) const BUILT_IN: [Self; 11] = [
-        Self::Truncated,
-        Self::SourceInvalid,
-        Self::SourceReflector,
-        Self::SourceOwn,
-        Self::Stale,
-        Self::Response,
-        Self::RateLimited,
-        Self::Malformed,
-        Self::HandlerPanicked,
-        Self::ReplyFailed,
-        Self::Amplification,
-    ];
+    /// How many reasons there are beside those of gates.
+    pub(crate) const BUILT_IN: usize = TABLE.len();
+
+    /// The reasons beside those of gates, in the order of their [`index`](Self::index).
+    pub(crate) fn built_in() -> impl Iterator<Item = Self> {
+        TABLE.into_iter().map(|(reason, ..)| reason)
+    }
+
+    /// The place in the table; `None` for the reason of a gate.
+    pub(crate) fn index(self) -> Option<usize> {
+        TABLE.iter().position(|&(reason, ..)| reason == self)
+    }
 
     pub(crate) fn counter_name(self) -> &'static str {
-        match self {
-            Self::Truncated => "dropped_truncated",
-            Self::SourceInvalid => "dropped_source_invalid",
-            Self::SourceReflector => "dropped_source_reflector",
-            Self::SourceOwn => "dropped_source_own",
-            Self::Stale => "dropped_stale",
-            Self::Response => "dropped_response",
-            Self::RateLimited => "dropped_rate_limited",
-            Self::Gate(_) => "dropped_gate",
-            Self::Malformed => "dropped_malformed",
-            Self::HandlerPanicked => "dropped_handler_panicked",
-            Self::ReplyFailed => "dropped_reply_failed",
-            Self::Amplification => "dropped_amplification",
-        }
+        self.index().map_or("dropped_gate", |index| TABLE[index].1)
     }
 }
 
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Truncated => "truncated",
-            Self::SourceInvalid => "invalid source",
-            Self::SourceReflector => "reflector port",
-            Self::SourceOwn => "own address",
-            Self::Stale => "stale",
-            Self::Response => "response",
-            Self::RateLimited => "rate limited",
-            Self::Gate(reason) => reason,
-            Self::Malformed => "malformed",
-            Self::HandlerPanicked => "handler panicked",
-            Self::ReplyFailed => "reply failed",
-            Self::Amplification => "amplification",
+        f.write_str(match (self, self.index()) {
+            (Self::Gate(reason), _) => reason,
+            (_, index) => TABLE[index.expect("all reasons but those of gates are listed")].2,
         })
     }
 }
+
+/// Every reason but those of gates, with the name of its counter and its text.
+const TABLE: [(DropReason, &str, &str); 17] = [
+    (DropReason::Truncated, "dropped_truncated", "truncated"),
+    (DropReason::NotProxied, "dropped_not_proxied", "not proxied"),
+    (
+        DropReason::ProxyHeader,
+        "dropped_proxy_header",
+        "proxy header",
+    ),
+    (
+        DropReason::SourceInvalid,
+        "dropped_source_invalid",
+        "invalid source",
+    ),
+    (
+        DropReason::SourceReflector,
+        "dropped_source_reflector",
+        "reflector port",
+    ),
+    (DropReason::SourceOwn, "dropped_source_own", "own address"),
+    (DropReason::Stale, "dropped_stale", "stale"),
+    (DropReason::Response, "dropped_response", "response"),
+    (
+        DropReason::RateLimited,
+        "dropped_rate_limited",
+        "rate limited",
+    ),
+    (DropReason::Malformed, "dropped_malformed", "malformed"),
+    (
+        DropReason::HandlerPanicked,
+        "dropped_handler_panicked",
+        "handler panicked",
+    ),
+    (
+        DropReason::HandlerFailed,
+        "dropped_handler_failed",
+        "handler failed",
+    ),
+    (
+        DropReason::HandlerTimedOut,
+        "dropped_handler_timed_out",
+        "handler timed out",
+    ),
+    (DropReason::Cancelled, "dropped_cancelled", "cancelled"),
+    (DropReason::Overloaded, "dropped_overloaded", "overloaded"),
+    (
+        DropReason::ReplyFailed,
+        "dropped_reply_failed",
+        "reply failed",
+    ),
+    (
+        DropReason::Amplification,
+        "dropped_amplification",
+        "amplification",
+    ),
+];

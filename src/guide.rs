@@ -54,5 +54,7 @@ pub mod from_udp_framed {}
 pub mod gate {}
 #[doc = include_str!("guide/handler.md")]
 pub mod handler {}
+#[doc = include_str!("guide/stability.md")]
+pub mod stability {}
 #[doc = include_str!("guide/transport.md")]
 pub mod transport {}

@@ -1,6 +1,7 @@
 //! Handlers: what the answer to a request is.
 
 mod dedup;
+mod swap;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -8,15 +9,20 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 pub use self::dedup::Dedup;
+#[cfg(feature = "tokio")]
+pub use self::dedup::DedupReply;
+pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{Meta, Outbox, OutboxFull};
+use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egress, local_addr};
 
 /// What answers requests.
 ///
 /// The server calls [`handle`](Self::handle) once for every datagram that is a request and passed
-/// its guards. A handler sends no reply, one, or [several](MAX_REPLIES). Silence is a valid answer:
+/// its guards. A handler sends no reply, one, or [several](MAX_RESPONSES). Silence is a valid answer:
 /// a server on the Internet should say nothing to what it does not like.
 ///
 /// A handler is shared by all workers of a server, so it takes `&self`; what changes goes into an
@@ -111,7 +117,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 ///
 /// ```
 /// use rejoinder::codec::Raw;
-/// use rejoinder::handler::MAX_REPLIES;
+/// use rejoinder::handler::MAX_RESPONSES;
 /// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
 /// /// Counts down from the request's first byte, a datagram for each number.
@@ -119,7 +125,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 ///
 /// impl Handler<Raw> for Countdown {
 ///     fn handle(&self, request: &[u8], _: &Context, reply: &mut Reply<'_, Raw>) -> Result<(), ReplyError> {
-///         let from = request.first().copied().unwrap_or(0).min(MAX_REPLIES as u8);
+///         let from = request.first().copied().unwrap_or(0).min(MAX_RESPONSES as u8);
 ///         (0..from).rev().try_for_each(|number| reply.send(&[number]))
 ///     }
 /// }
@@ -131,7 +137,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 /// # assert_eq!(net.trace().total(), 17);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub const MAX_REPLIES: usize = 16;
+pub const MAX_RESPONSES: usize = 16;
 
 /// What a handler knows about a request beside its content.
 ///
@@ -155,19 +161,32 @@ pub const MAX_REPLIES: usize = 16;
 /// # let net = rejoinder::sim::SimNet::new();
 /// # let server = "10.0.0.1:9999".parse()?;
 /// # net.host(server, rejoinder::sans_io::ServerCore::new(Text, WhoAmI))?;
-/// # let mut client = rejoinder::Client::new(net.at("10.0.0.2".parse()?), Text, server);
+/// # let mut client = rejoinder::Client::new(net.from_host("10.0.0.2".parse()?), Text, server);
 /// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Context {
-    /// Who asked, as far as one can know: the sender of a datagram is easily forged.
+    /// Who asked, as far as one can know: the sender of a datagram is easily forged. Behind a
+    /// [proxy](crate::ServerBuilder::behind) it is the client that the proxy names.
     pub peer: SocketAddr,
-    /// The address that was asked, if the system tells; the answer leaves from there.
+    /// The proxy that the request came by, where the server is behind one: the response goes there.
+    pub proxied: Option<Proxied>,
+    /// The address that was asked, if the OS reports it; the response leaves from there.
     pub local: Option<IpAddr>,
+    /// The port that was asked; 0 if that is unknown.
+    pub local_port: u16,
+    /// The index of the interface that the request came in by; 0 if that is unknown.
+    pub interface: u32,
+    /// Whether the request was sent to this machine or to a group, as far as is known.
+    pub delivery: Delivery,
     /// When the batch with this request was received.
     pub now: Timestamp,
+    /// The id of the request, if the codec finds one in it: what
+    /// [`Codec::request_id`] returns. Requests of one peer that differ in
+    /// their ids are different requests, even with the same content.
+    pub request_id: Option<u64>,
 }
 
 impl Context {
@@ -184,15 +203,65 @@ impl Context {
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
         Self {
             peer: meta.peer,
+            proxied: None,
             local: meta.local,
+            local_port: meta.local_port,
+            interface: meta.interface,
+            delivery: meta.delivery,
             now,
+            request_id: None,
         }
+    }
+
+    /// The address and the port that were asked, if both are known.
+    ///
+    /// ```
+    /// use rejoinder::transport::Meta;
+    /// use rejoinder::{Context, Timestamp};
+    ///
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("198.51.100.1".parse()?);
+    /// meta.local_port = 9999;
+    /// let context = Context::new(&meta, Timestamp::system());
+    /// assert_eq!(context.local_addr(), Some("198.51.100.1:9999".parse()?));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        local_addr(self.local, self.local_port, self.interface)
+    }
+
+    fn egress(&self) -> Egress {
+        egress(self.reply_to(), self.local, self.interface, self.delivery)
+    }
+
+    fn reply_to(&self) -> SocketAddr {
+        self.proxied.map_or(self.peer, |one| one.proxy)
+    }
+
+    pub(crate) fn with_proxied(mut self, proxied: Option<Proxied>) -> Self {
+        self.proxied = proxied;
+        self
+    }
+
+    /// The same context with the id of the request.
+    ///
+    /// ```
+    /// # use rejoinder::transport::Meta;
+    /// # use rejoinder::{Context, Timestamp};
+    /// # let meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// let context = Context::new(&meta, Timestamp::system()).with_request_id(Some(7));
+    /// assert_eq!(context.request_id, Some(7));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn with_request_id(mut self, id: Option<u64>) -> Self {
+        self.request_id = id;
+        self
     }
 }
 
 /// The way back to the one who asked.
 ///
-/// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_REPLIES`].
+/// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_RESPONSES`].
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -351,11 +420,13 @@ impl<'a, C: Codec> Reply<'a, C> {
         &mut self,
         write: impl FnOnce(&mut Writer<'_>) -> Result<(), ReplyError>,
     ) -> Result<(), ReplyError> {
-        if self.sent == MAX_REPLIES {
-            return Err(ReplyError::TooMany { limit: MAX_REPLIES });
+        if self.sent == MAX_RESPONSES {
+            return Err(ReplyError::TooMany {
+                limit: MAX_RESPONSES,
+            });
         }
         self.outbox
-            .push_with(self.context.peer, self.context.local, |space| {
+            .try_push_with(self.context.reply_to(), self.context.egress(), |space| {
                 let mut out = Writer::new(space);
                 write(&mut out)?;
                 out.finish().map_err(ReplyError::TooLong)
@@ -363,7 +434,7 @@ impl<'a, C: Codec> Reply<'a, C> {
         self.sent += 1;
         if self.sent > 1 {
             // An id says which request is answered, not which of several replies comes first.
-            self.outbox.keep_order();
+            self.outbox.set_unordered(false);
         }
         Ok(())
     }
@@ -376,8 +447,10 @@ impl<'a, C: Codec> Reply<'a, C> {
 /// | `()` or `None` | none |
 /// | `Some(x)` | those of `x` |
 /// | `[x, y, z]` | those of each, in order |
+/// | `Ok(x)` | those of `x` |
+/// | `Err(error)` | none; counted as [`HandlerFailed`](crate::DropReason::HandlerFailed) and logged |
 /// | `String`, `&'static str`, `Cow<'static, str>` | one, of a codec whose answers are text |
-/// | `Vec<u8>`, `&'static [u8]` | one, of a codec whose answers are bytes |
+/// | `Vec<u8>`, `&'static [u8]`, `bytes::Bytes`, `bytes::BytesMut` | one, of a codec whose answers are bytes |
 ///
 /// For the answer type of your own codec, one line is enough:
 ///
@@ -436,6 +509,22 @@ impl<C: Codec, R: IntoReply<C>> IntoReply<C> for Option<R> {
     }
 }
 
+/// `Err` sends nothing: the request is dropped as
+/// [`HandlerFailed`](crate::DropReason::HandlerFailed).
+impl<C, R, E> IntoReply<C> for Result<R, E>
+where
+    C: Codec,
+    R: IntoReply<C>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        match self {
+            Ok(answer) => answer.reply(reply),
+            Err(error) => Err(ReplyError::Handler(error.into())),
+        }
+    }
+}
+
 impl<C: Codec, R: IntoReply<C>, const N: usize> IntoReply<C> for [R; N] {
     fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
         self.into_iter().try_for_each(|answer| answer.reply(reply))
@@ -468,7 +557,7 @@ macro_rules! bytes_reply {
         }
     )*};
 }
-bytes_reply!(Vec<u8>, &'static [u8]);
+bytes_reply!(Vec<u8>, &'static [u8], Bytes, BytesMut);
 
 /// Why a reply could not be queued.
 ///
@@ -497,10 +586,23 @@ pub enum ReplyError {
     /// The request was answered with as many datagrams as it can be.
     #[error("a request is answered with at most {limit} datagrams")]
     TooMany {
-        /// [`MAX_REPLIES`].
+        /// [`MAX_RESPONSES`].
         limit: usize,
     },
     /// The outbox has no room: it was made too small, or was not empty.
-    #[error(transparent)]
-    OutboxFull(#[from] OutboxFull),
+    #[error("the outbox is full")]
+    OutboxFull,
+    /// The handler has no answer because of an error of its own. The request is counted as
+    /// [`HandlerFailed`](crate::DropReason::HandlerFailed), and the error is logged.
+    #[error("the handler failed")]
+    Handler(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl From<PushError> for ReplyError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Full => Self::OutboxFull,
+            PushError::TooLong(error) => Self::TooLong(error),
+        }
+    }
 }

@@ -23,8 +23,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The same handler on a real socket is `Server::bind("127.0.0.1:8888", Ctime::local())?.serve(zurich())`,
-//! and a handler of your own can be as little as a closure: see [`Handler`].
+//! The same handler on a real socket is
+//! `Server::bind("127.0.0.1:8888", Ctime::local())?.serve(zurich())`. A handler of your own can be as
+//! little as a closure: see [`Handler`].
 //!
 //! # The layers
 //!
@@ -39,12 +40,12 @@
 //!              Transport (UdpTransport, SimNet's, yours) ─┘
 //! ```
 //!
-//! - A [`Transport`] says where datagrams come from and go to, many at a time.
-//! - A [`Codec`] says what their bytes mean, in both directions.
-//! - A [`Handler`] says what the answer is.
+//! - A [`Transport`] receives and sends datagrams, many at a time.
+//! - A [`Codec`] gives their bytes a meaning, in both directions.
+//! - A [`Handler`] makes the answer to a request.
 //!
-//! [`ServerCore`] and [`ClientCore`] hold the rules, and know neither sockets nor clocks: time is an
-//! argument ([`Timestamp`]). [`Server`] and [`Client`] drive them over a transport, and block.
+//! The cores in [`sans_io`] hold the rules. They know neither sockets nor clocks: time is an argument
+//! ([`Timestamp`]). [`Server`] and [`Client`] drive them over a transport, and block.
 //!
 //! # Where to go on
 //!
@@ -52,42 +53,50 @@
 //!   [gate](guide::gate) and a [transport](guide::transport), how to test on a
 //!   [bad network](guide::bad_network), and what differs if you come from Python's
 //!   [`socketserver`](guide::from_socketserver) or tokio's [`UdpFramed`](guide::from_udp_framed).
-//! - A server that others can reach: [`Gate`], [`RateLimit`], [`AmplificationLimit`], and what is
-//!   always on ([`DropReason`]). Copies of requests: [`Dedup`].
-//! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`Tagged`], which adds
-//!   ids to any codec, and [`Retry`].
-//! - A network that loses, duplicates, reorders, delays and corrupts: [`SimNet`], [`Link`] and
-//!   [`Script`].
-//! - A server that is left alone, with what its counters mean: [`guide::production`].
-//! - Rules for a robot: [`Robot`], [`Rule`]; from a file, with the feature `rules`, `Robot::from_toml`
-//!   and the page `guide::rules`.
+//! - A server on the Internet: the gates of [`gate`], and the checks that are always on
+//!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
+//! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
+//!   which adds ids to any codec, and [`Retry`].
+//! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
+//! - A server in production, and what its counters mean: [`guide::production`].
+//! - What a release may change: [`guide::stability`].
 //!
 //! # Features
 //!
-//! All are off by default.
+//! On by default:
 //!
-//! - `rules`: rule sets of robots from files, in TOML.
-//! - `testing`: laws for transports, codecs and handlers of your own, and fault scripts for proptest.
-//! - `tracing`: the server logs what it meets.
+//! - `bot`: the module `bot`, robots made of rules. Without it, no regex engine is compiled.
+//! - `ctime`: `codec::Ctime`. Without it, `chrono` is not compiled.
 //!
-//! # What holds
+//! Off by default:
 //!
-//! - Every datagram received is counted as replied, silent, dropped (with the reason) or pending
-//!   ([`Stats`]), at every moment.
-//! - A response is never answered, so two servers that face each other go quiet.
+//! - `rules`: rule sets of robots from files, in TOML. Turns on `bot`.
+//! - `testing`: conformance tests for transports, codecs and handlers of your own, a transport that
+//!   fails on demand, and fault scripts for proptest.
+//! - `tracing`: the server logs to the program's `tracing` subscriber.
+//!
+//! # Invariants
+//!
+//! - Every datagram received is counted as replied, silent, dropped (with the reason), deferred or
+//!   pending ([`Stats`]), at every moment.
+//! - A response never triggers a response, so two servers that face each other go quiet.
 //! - No datagram, no panic of a handler and no error of a socket ends a server, unless the socket is
 //!   gone.
-//! - A datagram that was cut off is never taken for a whole one.
-//! - What cannot be understood is met with silence.
+//! - A truncated datagram is detected, counted and dropped.
+//! - Malformed input gets no response.
 //! - Only the peer that was asked can answer, and nothing makes a client's deadline later.
 //! - Every queue and table of a server and a client has a fixed size.
 //!
-//! What UDP cannot give, this crate does not either: nothing proves who sent a datagram, and nothing
-//! is encrypted.
+//! UDP itself proves nothing about the sender of a datagram and encrypts nothing, and neither does
+//! this crate.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 mod backoff;
+#[cfg(feature = "bot")]
 pub mod bot;
 mod client;
 pub mod codec;
@@ -97,6 +106,8 @@ pub mod escape;
 pub mod gate;
 pub mod guide;
 pub mod handler;
+mod prefix;
+pub mod proxy;
 pub mod sans_io;
 mod server;
 pub mod sim;
@@ -104,6 +115,7 @@ pub mod sim;
 pub mod testing;
 mod timestamp;
 pub mod transport;
+#[cfg(feature = "udp")]
 pub mod udp;
 
 #[doc(inline)]

@@ -1,32 +1,46 @@
 //! The server: a short loop around a pure core.
 
 mod builder;
+mod config;
 mod core;
+mod dropped;
 mod handle;
+mod last_error;
 mod log;
+mod panics;
+mod shared;
 mod source;
 mod stats;
+mod worker;
 
 use std::io;
-use std::iter;
-use std::mem;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::panic;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use self::builder::Limits;
 pub use self::builder::ServerBuilder;
-pub use self::core::ServerCore;
+pub(crate) use self::config::WorkerConfig;
+pub use self::core::{Deferred, ServerCore};
 pub use self::handle::ServerHandle;
-use self::handle::Shared;
+#[cfg(feature = "tokio")]
+pub(crate) use self::log::{ended as log_ended, started as log_started};
+#[cfg(feature = "tokio")]
+pub(crate) use self::panics::{drop_quietly, quietly};
+pub(crate) use self::shared::Shared;
 pub use self::stats::Stats;
-use crate::backoff::ReceiveBackoff;
-use crate::codec::{Codec, Correlation};
+#[cfg(feature = "tokio")]
+pub(crate) use self::worker::{BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_RESPONSES_PER_BATCH};
+use self::worker::{Ended, Worker};
+use crate::codec::Codec;
+#[cfg(feature = "udp")]
+use crate::config_error::ConfigError;
 use crate::gate::Gate;
-use crate::handler::{Handler, MAX_REPLIES};
-use crate::transport::{ErrorClass, Inbox, MAX_V6_DATAGRAM_BYTES, Outbox, Transport, Wait};
+use crate::handler::Handler;
+use crate::transport::Transport;
+#[cfg(feature = "udp")]
 use crate::udp::UdpTransport;
 
 /// A server: a transport, a codec, and with [`serve`](Self::serve) a handler.
@@ -46,34 +60,29 @@ use crate::udp::UdpTransport;
 #[derive(Debug)]
 pub struct Server<T, C, G = ()> {
     /// One at least.
-    workers: Vec<Worker<T, C, G>>,
-    limits: Limits,
-    blocked_ports: Vec<u16>,
+    workers: Vec<(T, ServerCore<C, (), G>)>,
+    config: WorkerConfig,
     shared: Arc<Shared>,
 }
 
-/// What each thread has of its own.
-#[derive(Debug)]
-struct Worker<T, C, G> {
-    transport: T,
-    codec: C,
-    gate: G,
-}
-
-impl<C: Codec> Server<UdpTransport, C> {
+/// The type parameter is a stand-in: the transport is chosen when the server is built.
+impl<C: Codec> Server<(), C> {
     /// A builder with the defaults of [`ServerBuilder`].
     ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::Server;
     ///
-    /// let server = Server::builder(Text).max_reply_bytes(1_232).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_response_bytes(1_232).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder(codec: C) -> ServerBuilder<C> {
         ServerBuilder::new(codec)
     }
+}
 
+#[cfg(feature = "udp")]
+impl<C: Codec> Server<UdpTransport, C> {
     /// A UDP server on the first of the addresses that can be had, with the defaults of
     /// [`ServerBuilder`].
     ///
@@ -85,9 +94,18 @@ impl<C: Codec> Server<UdpTransport, C> {
     /// assert_ne!(server.local_addr()?.port(), 0);
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn bind(addr: impl ToSocketAddrs, codec: C) -> io::Result<Self> {
-        let transport = UdpTransport::bind(addr)?;
-        Ok(Server::builder(codec).with_transport(transport))
+    pub fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
+        Server::builder(codec).with_transport(UdpTransport::bind(addr)?)
+    }
+}
+
+impl<T, C, G> Server<T, C, G> {
+    fn new(workers: Vec<(T, ServerCore<C, (), G>)>, config: WorkerConfig) -> Self {
+        Self {
+            shared: Arc::new(Shared::new(workers.len())),
+            workers,
+            config,
+        }
     }
 }
 
@@ -104,7 +122,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.workers[0].transport.local_addr()
+        self.workers[0].0.local_addr()
     }
 
     /// A handle that stops the server and reads its counters, from wherever it is.
@@ -130,10 +148,8 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
     /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
-    /// receiving that stays, the server waits before it tries again: 1 ms, and twice as long each
-    /// time up to 100 ms; errors that anybody can cause with a packet ([`ErrorClass::Peer`]) make it
-    /// wait 1 ms at the most. A reply that the system refuses is not tried again. A
-    /// [limit](ServeError::LimitOutOfRange) that is out of range is told before it begins.
+    /// receiving, the server pauses as [`ReceiveBackoff`](crate::sans_io::ReceiveBackoff) says. A
+    /// response that the OS refuses is not sent again.
     ///
     /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
     /// program. And the panic hook runs for each, also for those that are survived: the default one
@@ -169,65 +185,54 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
         G: Send,
         H: Handler<C> + Send + Sync,
     {
-        self.limits.check()?;
         log::started(&self.local_addr());
         let Self {
             workers,
-            limits,
-            blocked_ports,
+            config,
             shared,
         } = self;
         let handler = Arc::new(handler);
-        // Two workers that face each other must go quiet too.
-        let own: Vec<_> = workers
-            .iter()
-            .filter_map(|worker| worker.transport.local_addr().ok())
-            .collect();
-        let work = |worker, index| {
-            let end_all = EndAll(&shared);
-            let handler = Arc::clone(&handler);
-            let ended = work(
-                worker,
-                handler,
-                limits,
-                &blocked_ports,
-                &own,
-                &shared,
-                index,
-            );
-            if ended.gone.is_none() {
-                mem::forget(end_all);
+        let run_worker = |(transport, core): (T, ServerCore<C, (), G>), index| {
+            let _finished = Finished(&shared);
+            let core = core.with_handler(Arc::clone(&handler));
+            let ended = Worker::new(transport, core, config, &shared, index).run();
+            if ended.gone.is_some() {
+                shared.shut_down();
             }
             ended
         };
-        let work = &work;
+        let run_worker = &run_worker;
+        let count = workers.len();
         let mut workers = workers.into_iter().zip(0..);
         let (first, _) = workers.next().expect("a server has a worker");
         let stats = thread::scope(|scope| {
             let mut no_thread = None;
-            let mut others = Vec::new();
+            let mut others = Vec::with_capacity(count - 1);
             for (worker, index) in workers {
                 let thread = thread::Builder::new().name(format!("worker {index}"));
-                match thread.spawn_scoped(scope, move || work(worker, index)) {
+                match thread.spawn_scoped(scope, move || run_worker(worker, index)) {
                     Ok(thread) => others.push(thread),
                     Err(source) => {
-                        shared.end();
                         no_thread = Some(source);
                         break;
                     }
                 }
             }
-            // Even if there are too few of them: what has arrived is answered.
-            let first = work(first, 0);
-            let mut total = Stats::default();
+            if no_thread.is_some() {
+                // What has arrived is answered, by those that there are.
+                shared.shut_down();
+                (others.len()..count - 1).for_each(|_| shared.worker_finished());
+            }
+            let first = run_worker(first, 0);
             let others = others.into_iter().map(|thread| {
                 let result = thread.join();
                 result.unwrap_or_else(|payload| panic::resume_unwind(payload))
             });
-            let mut gone = None;
-            for worker in iter::once(first).chain(others) {
-                total += worker.stats;
-                gone = gone.or(worker.gone);
+            let mut total = first.stats;
+            let mut gone = first.gone;
+            for Ended { stats, gone: other } in others {
+                total += stats;
+                gone = gone.or(other);
             }
             match (no_thread, gone) {
                 (None, None) => Ok(total),
@@ -243,105 +248,15 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     }
 }
 
-/// How the life of a worker ended.
-struct Ended {
-    stats: Stats,
-    /// What the transport said, if nobody had asked the worker to end.
-    gone: Option<io::Error>,
-}
+/// Counts a worker as finished when it is dropped, and shuts all others down if that is by a panic.
+struct Finished<'a>(&'a Shared);
 
-/// The life of one worker.
-fn work<T: Transport, C: Codec, G: Gate, H: Handler<C>>(
-    worker: Worker<T, C, G>,
-    handler: Arc<H>,
-    limits: Limits,
-    blocked_ports: &[u16],
-    own: &[SocketAddr],
-    shared: &Shared,
-    index: usize,
-) -> Ended {
-    let Worker {
-        mut transport,
-        codec,
-        gate,
-    } = worker;
-    let mut outbox = Outbox::new(MAX_REPLIES_PER_BATCH, limits.max_reply_bytes);
-    if let Correlation::Id { .. } = codec.correlation() {
-        outbox = outbox.in_any_order();
-    }
-    let mut core = ServerCore::new(codec, handler)
-        .gate(gate)
-        .blocked_ports(blocked_ports.iter().copied());
-    for &addr in own {
-        core = core.local_addr(addr);
-    }
-    if let Some(max_age) = limits.max_age {
-        core = core.max_age(max_age);
-    }
-    let wait = if limits.busy_poll {
-        Wait::Spin(STOP_CHECK)
-    } else {
-        Wait::For(STOP_CHECK)
-    };
-    let mut inbox = Inbox::new(limits.batch, limits.max_request_bytes);
-    let mut drained = 0;
-    let mut failures = ReceiveBackoff::new();
-    loop {
-        let stopping = shared.is_ending();
-        let wait = match stopping {
-            true if drained >= MAX_DRAINED => break,
-            true => Wait::No,
-            false => wait,
-        };
-        match transport.recv(&mut inbox, wait) {
-            Ok(0) if stopping => break,
-            Ok(received) => {
-                failures.reset();
-                if stopping {
-                    drained += received;
-                }
-            }
-            Err(error) => {
-                core.on_receive_error(transport.now(), &error);
-                shared.publish(index, &core.snapshot(inbox.len()));
-                let class = ErrorClass::classify_receive(&error);
-                if class == ErrorClass::Gone {
-                    return Ended {
-                        stats: core.stats(),
-                        gone: Some(error),
-                    };
-                }
-                let pause = failures.pause_after(class);
-                // An error says nothing about the datagrams that wait behind it.
-                if !stopping {
-                    thread::sleep(pause);
-                } else if failures.errors() >= MAX_DRAIN_FAILURES {
-                    break;
-                }
-            }
-        }
-        core.set_kernel_drops(transport.kernel_drops());
-        let received = transport.now();
-        while !inbox.is_empty() {
-            let clock = || transport.now();
-            core.handle_with_clock(received, clock, &mut inbox, &mut outbox);
-            core.on_sent(&transport.send(&outbox));
-            outbox.clear();
-            shared.publish(index, &core.snapshot(inbox.len()));
-        }
-    }
-    Ended {
-        stats: core.stats(),
-        gone: None,
-    }
-}
-
-/// Asks all workers to end when it is dropped.
-struct EndAll<'a>(&'a Shared);
-
-impl Drop for EndAll<'_> {
+impl Drop for Finished<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        if thread::panicking() {
+            self.0.shut_down();
+        }
+        self.0.worker_finished();
     }
 }
 
@@ -349,20 +264,32 @@ impl Drop for EndAll<'_> {
 ///
 /// ```
 /// use rejoinder::codec::Text;
-/// use rejoinder::sim::SimNet;
-/// use rejoinder::{ServeError, Server};
+/// use rejoinder::transport::{Inbox, Outbox, SendReport};
+/// use rejoinder::{ServeError, Server, Transport, Wait};
+/// use std::io::{self, ErrorKind};
+/// use std::net::SocketAddr;
 ///
-/// let endpoint = SimNet::new().bind("10.0.0.1:9999".parse()?)?;
-/// let server = Server::builder(Text)
-///     .max_request_bytes(70_000)
-///     .with_transport(endpoint);
-/// match server.serve(|text: &str| Some(text.to_owned())) {
-///     Err(ServeError::LimitOutOfRange { limit, bytes }) => {
-///         assert_eq!((limit, bytes), ("max_request_bytes", 70_000));
+/// /// A socket that was closed underneath.
+/// struct Closed;
+///
+/// impl Transport for Closed {
+///     fn recv(&mut self, _: &mut Inbox, _: Wait) -> io::Result<usize> {
+///         Err(ErrorKind::NotConnected.into())
 ///     }
+///     fn send(&mut self, _: &Outbox) -> SendReport {
+///         SendReport::default()
+///     }
+///     fn local_addr(&self) -> io::Result<SocketAddr> {
+///         Err(ErrorKind::NotConnected.into())
+///     }
+/// }
+///
+/// let server = Server::builder(Text).with_transport(Closed)?;
+/// match server.serve(|text: &str| Some(text.to_owned())) {
+///     Err(ServeError::TransportGone { stats, .. }) => assert_eq!(stats.receive_errors, 1),
 ///     other => panic!("{other:?}"),
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -375,15 +302,6 @@ pub enum ServeError {
         /// The last counters, of all workers together.
         stats: Box<Stats>,
     },
-    /// A limit of the [`ServerBuilder`] is one that no datagram can reach. A server that was
-    /// [bound](ServerBuilder::bind) has heard of it there.
-    #[error("{limit} is {bytes}, but no datagram has more than {MAX_V6_DATAGRAM_BYTES} bytes")]
-    LimitOutOfRange {
-        /// The name of the option.
-        limit: &'static str,
-        /// What it was set to, in bytes.
-        bytes: usize,
-    },
     /// There are not as many threads to be had as the server was to have.
     #[error("a worker could not be started")]
     Thread {
@@ -391,12 +309,3 @@ pub enum ServeError {
         source: io::Error,
     },
 }
-
-/// How often an idle server looks whether it should end.
-const STOP_CHECK: Duration = Duration::from_millis(250);
-/// How many replies leave at once: more would not be faster.
-const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
-/// How many datagrams each worker still answers after it was asked to end.
-const MAX_DRAINED: usize = 65_536;
-/// How many times in a row receiving may fail before a server that was asked to end gives up.
-const MAX_DRAIN_FAILURES: u32 = 16;

@@ -8,6 +8,8 @@ mod ports;
 mod rng;
 mod script;
 mod state;
+#[cfg(feature = "tokio")]
+mod tasks;
 mod trace;
 
 use std::any::Any;
@@ -28,6 +30,7 @@ pub use self::node::Node;
 pub use self::script::{Fault, Script, ScriptError};
 use self::state::{Endpoint, Queue, State};
 pub use self::trace::{PacketFate, Trace, TraceEvent};
+use crate::config_error::ConfigError;
 use crate::timestamp::Timestamp;
 use crate::transport::{Connect, Wait, canonical};
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
@@ -61,7 +64,7 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
 /// use std::time::Duration;
 ///
 /// let net = SimNet::seeded(7);
-/// net.set_link(Link::new().loss(0.3).latency(Duration::from_millis(20)));
+/// net.set_link(Link::new().loss(0.3).latency(Duration::from_millis(20)))?;
 /// let server = "10.0.0.1:9999".parse()?;
 /// net.host(
 ///     server,
@@ -189,15 +192,15 @@ impl SimNet {
     ///
     /// let net = SimNet::new();
     /// let home = "10.0.0.2".parse()?;
-    /// let endpoint = net.at(home).connect("10.0.0.1:9999".parse()?)?;
+    /// let endpoint = net.from_host(home).connect("10.0.0.1:9999".parse()?)?;
     /// assert_eq!(endpoint.local_addr()?.ip(), home);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn at(&self, home: IpAddr) -> Self {
+    pub fn from_host(&self, host: IpAddr) -> Self {
         Self {
             state: Arc::clone(&self.state),
-            home: Some(home),
+            home: Some(host),
         }
     }
 
@@ -255,6 +258,67 @@ impl SimNet {
         Ok(())
     }
 
+    /// Lets a machine join a group: what is sent to the address of the group, at any port, reaches the
+    /// endpoints of all its members at that port, with [`Meta::delivery`] set to
+    /// [`Multicast`](crate::transport::Delivery::Multicast), or to
+    /// [`Broadcast`](crate::transport::Delivery::Broadcast) if it is no multicast address. The members'
+    /// own address is the [local](crate::transport::Meta::local) one.
+    ///
+    /// Each member is sent a datagram of its own, over its own link, in the order of joining: scripts and
+    /// traces count them all. A sender that is a member receives what it sends, as on real machines. To
+    /// join twice changes nothing.
+    ///
+    /// [`Meta::delivery`]: crate::transport::Meta::delivery
+    ///
+    /// ```
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::transport::{Delivery, Inbox, Outbox};
+    /// use rejoinder::{Transport, Wait};
+    ///
+    /// let net = SimNet::new();
+    /// let group = "239.1.2.3".parse()?;
+    /// let mut members = [net.bind("10.0.0.1:9999".parse()?)?, net.bind("10.0.0.2:9999".parse()?)?];
+    /// for member in &members {
+    ///     net.join_group(group, member.local_addr()?.ip());
+    /// }
+    /// net.inject("10.0.0.3:40000".parse()?, (group, 9999).into(), b"who is there?");
+    /// for member in &mut members {
+    ///     let mut inbox = Inbox::new(1, 512);
+    ///     member.recv(&mut inbox, Wait::Forever)?;
+    ///     let received = inbox.pop().expect("a datagram arrived");
+    ///     assert_eq!(received.meta.delivery, Delivery::Multicast);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join_group(&self, group: IpAddr, member: IpAddr) {
+        let (group, member) = (group.to_canonical(), member.to_canonical());
+        let mut state = lock(&self.state);
+        let members = state.groups.entry(group).or_default();
+        if !members.contains(&member) {
+            members.push(member);
+        }
+    }
+
+    /// Lets a machine leave a group. What is in flight still arrives.
+    ///
+    /// ```
+    /// use rejoinder::sim::SimNet;
+    ///
+    /// let net = SimNet::new();
+    /// let (group, member) = ("239.1.2.3".parse()?, "10.0.0.1".parse()?);
+    /// net.join_group(group, member);
+    /// net.leave_group(group, member);
+    /// net.inject("10.0.0.3:40000".parse()?, (group, 9999).into(), b"who is there?");
+    /// assert_eq!(net.trace().total(), 0);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn leave_group(&self, group: IpAddr, member: IpAddr) {
+        let mut state = lock(&self.state);
+        if let Some(members) = state.groups.get_mut(&group.to_canonical()) {
+            members.retain(|one| *one != member.to_canonical());
+        }
+    }
+
     /// Puts a datagram on the way that names whomever you like as its sender, as anybody on the
     /// Internet can.
     ///
@@ -275,18 +339,22 @@ impl SimNet {
     /// ```
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         // Whoever forges does not listen for errors.
-        let _ = lock(&self.state).launch(from, to, bytes, Kind::Datagram);
+        let mut state = lock(&self.state);
+        let _ = state.launch(from, to, bytes, Kind::Datagram);
+        #[cfg(feature = "tokio")]
+        state.wake_all();
     }
 
     /// Makes every direction between two machines such a link, but for those with a
-    /// [link of their own](Self::set_link_between). What is in flight already is not changed.
+    /// [link of their own](Self::set_link_between). What is in flight already is not changed. A setting
+    /// of the link out of range is an error.
     ///
     /// ```
     /// use rejoinder::sim::{Link, PacketFate, SimNet};
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().loss(1.0));
+    /// net.set_link(Link::new().loss(1.0))?;
     /// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"farewell");
     /// net.advance(Duration::from_secs(1));
     /// assert!(
@@ -296,11 +364,14 @@ impl SimNet {
     /// );
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn set_link(&self, link: Link) {
+    pub fn set_link(&self, link: Link) -> Result<(), ConfigError> {
+        link.check()?;
         lock(&self.state).link = link;
+        Ok(())
     }
 
-    /// Gives one direction between two machines a link of its own.
+    /// Gives one direction between two machines a link of its own. A setting of the link out of range
+    /// is an error.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -320,13 +391,20 @@ impl SimNet {
     /// )?;
     /// // Requests take the long way, answers the short one.
     /// let slow = Link::new().latency(Duration::from_millis(250));
-    /// net.set_link_between(home, server.ip(), slow);
-    /// Client::new(net.at(home), Text, server).request("hello?")?;
+    /// net.set_link_between(home, server.ip(), slow)?;
+    /// Client::new(net.from_host(home), Text, server).request("hello?")?;
     /// assert_eq!(net.now().monotonic, Duration::from_millis(250));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn set_link_between(&self, from: IpAddr, to: IpAddr, link: Link) {
+    pub fn set_link_between(
+        &self,
+        from: IpAddr,
+        to: IpAddr,
+        link: Link,
+    ) -> Result<(), ConfigError> {
+        link.check()?;
         lock(&self.state).direction(from, to).link = Some(link);
+        Ok(())
     }
 
     /// Cuts two machines off from each other, in both directions. What is in flight still arrives.
@@ -491,7 +569,7 @@ impl fmt::Debug for SimNet {
 impl Connect for SimNet {
     type Transport = SimTransport;
 
-    /// Opens an endpoint on a free port of [the machine](SimNet::at) that this handle stands for.
+    /// Opens an endpoint on a free port of [the machine](SimNet::from_host) that this handle stands for.
     /// Datagrams from others than the peer are delivered to it too, so that clients are seen to
     /// check.
     fn connect(&self, peer: SocketAddr) -> io::Result<SimTransport> {

@@ -1,17 +1,18 @@
-//! For tests of your own: laws that every transport, codec and handler keeps, and fault scripts
-//! for proptest. Behind the feature `testing`, off by default.
+//! For tests of your own: conformance tests for transports, codecs and handlers, a transport that
+//! fails on demand, and fault scripts for proptest. Behind the feature `testing`, off by default.
 //!
 //! ```toml
 //! [dev-dependencies]
 //! rejoinder = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! The laws are what the documentation of [`Transport`](crate::Transport),
+//! The conformance tests check what the documentation of [`Transport`](crate::Transport),
 //! [`Codec`](crate::Codec) and [`Handler`](crate::Handler) says of every implementation. All of
-//! this crate's keep them. A law that is broken is named in the error, with what was found instead.
+//! this crate's pass. The error names the requirement that is violated, and what was found instead.
 
 mod codec;
 mod faults;
+mod faulty;
 mod handler;
 mod transport;
 
@@ -19,10 +20,11 @@ use std::panic::{self, AssertUnwindSafe};
 
 pub use self::codec::codec_conformance;
 pub use self::faults::scripts;
+pub use self::faulty::{Faults, FaultyTransport};
 pub use self::handler::handler_conformance;
 pub use self::transport::{Pair, transport_conformance};
 
-/// A law that an implementation does not keep.
+/// A requirement that an implementation does not meet.
 ///
 /// ```
 /// use rejoinder::codec::Raw;
@@ -31,42 +33,42 @@ pub use self::transport::{Pair, transport_conformance};
 /// // A slip that no tidy sample shows.
 /// let second = |request: &[u8]| Some(vec![request[1]]);
 /// let broken = handler_conformance(&Raw, second, &[b"two"]).unwrap_err();
-/// assert_eq!(broken.law, "no request makes a handler panic");
+/// assert_eq!(broken.requirement, "no request makes a handler panic");
 /// assert_eq!(broken.found, "given []");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("broken law: {law}: {found}")]
+#[error("broken requirement: {requirement}: {found}")]
 #[non_exhaustive]
 pub struct Violation {
-    /// The law.
-    pub law: &'static str,
+    /// The requirement.
+    pub requirement: &'static str,
     /// What was found instead.
     pub found: String,
 }
 
 type Kept = Result<(), Violation>;
 
-/// Says that a law is broken, unless `kept`.
-fn law(law: &'static str, kept: bool, found: impl FnOnce() -> String) -> Kept {
+/// Returns a violation, unless the requirement is met.
+fn require(requirement: &'static str, kept: bool, found: impl FnOnce() -> String) -> Kept {
     if kept {
         Ok(())
     } else {
         Err(Violation {
-            law,
+            requirement,
             found: found(),
         })
     }
 }
 
 /// Runs what must not panic.
-fn unpanicked<R>(
+fn catch_panic<R>(
     name: &'static str,
     what: impl FnOnce() -> R,
     given: &[u8],
 ) -> Result<R, Violation> {
-    // What is left half done is thrown away with the implementation that broke the law.
+    // What is left half done is thrown away with the implementation that is refused.
     panic::catch_unwind(AssertUnwindSafe(what)).map_err(|_| Violation {
-        law: name,
+        requirement: name,
         found: format!("a panic, given {given:02x?}"),
     })
 }

@@ -5,6 +5,7 @@ mod error;
 mod inbox;
 mod local_port;
 mod outbox;
+mod send_report;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,13 +13,16 @@ use std::thread;
 use std::time::Duration;
 
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
-pub use self::datagram::{Datagram, MAX_DATAGRAM_BYTES, Meta, Outgoing};
-pub use self::error::{ErrorClass, ErrorCounts};
+pub use self::datagram::{Datagram, Delivery, Egress, MAX_DATAGRAM_BYTES, Meta, Outgoing, Proxied};
+pub(crate) use self::datagram::{egress, local_addr};
+pub use self::error::ErrorClass;
+pub(crate) use self::error::ErrorCounts;
 pub use self::inbox::Inbox;
 pub use self::local_port::LocalPort;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;
-pub use self::outbox::{Outbox, OutboxFull};
+pub use self::outbox::{Outbox, PushError};
+pub use self::send_report::SendReport;
 use crate::timestamp::Timestamp;
 
 /// A place where datagrams arrive and from which they leave.
@@ -35,19 +39,22 @@ use crate::timestamp::Timestamp;
 ///   [`Meta::truncated`] set, and no other is. What happens to the part that fits is not said.
 /// - **Canonical addresses.** An IPv4 peer is an IPv4 address, on a dual-stack socket too (never
 ///   `::ffff:192.0.2.1`), and can be sent to in that form.
-/// - **Answers go back the way the question came.** [`Meta::local`] is the address that the
-///   datagram was sent to, where the system tells; a datagram in the outbox with a `local` address
-///   leaves from there, where the system can.
+/// - **Responses go back the way the request came.** [`Meta::local`] is the address that the
+///   datagram was sent to, where the OS reports it; a datagram in the outbox with an [`Egress`] leaves
+///   from there, where the OS can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and
-///   [`SendReport::datagrams`] + [`SendReport::failed`] is their number. One that fails holds up no other.
+///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
 ///   (In the outbox of a [`Server`](crate::Server) whose replies carry
-///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`] does not keep it.)
+///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
 /// # Blocking
 ///
 /// `recv` returns as soon as there is at least one datagram and never waits for a second. With
 /// nothing to receive, it returns 0 once [`Wait`] is over; it may return 0 early, so callers look
-/// at the clock. `send` may block while the system's send buffer is full, and for nothing else.
+/// at the clock. `send` never waits: a datagram for which there is no room fails with
+/// [`io::ErrorKind::WouldBlock`], of the class [`Resources`](ErrorClass::Resources). One absent peer
+/// can fill the send buffer for seconds, and the receiver of all others would wait with it. Callers
+/// that have nothing else to do can [wait for room](Self::wait_for_room).
 ///
 /// # Errors
 ///
@@ -84,10 +91,7 @@ use crate::timestamp::Timestamp;
 ///     fn send(&mut self, outbox: &Outbox) -> SendReport {
 ///         self.queue
 ///             .extend(outbox.iter().map(|datagram| datagram.bytes.to_vec()));
-///         SendReport {
-///             datagrams: outbox.len(),
-///             ..SendReport::default()
-///         }
+///         SendReport::accepted(outbox.len())
 ///     }
 ///     fn local_addr(&self) -> io::Result<SocketAddr> {
 ///         Ok(self.addr)
@@ -106,6 +110,45 @@ pub trait Transport {
 
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// Waits until there is room to send, after a [`send`](Self::send) that had none. It may return
+    /// early, so callers look at the clock. The default does not wait: for transports whose queue has
+    /// no limit.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::{Transport, Wait};
+    /// use std::time::Duration;
+    ///
+    /// let mut transport = UdpTransport::bind("127.0.0.1:0")?;
+    /// transport.wait_for_room(Wait::For(Duration::from_millis(100)))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        let _ = wait;
+        Ok(())
+    }
+
+    /// Whether the IP address in `addr` is one of this machine's; its port says nothing, its scope
+    /// names the interface of a link-local address. The server asks about peers that have its own
+    /// port, see [`ServerCore::set_is_local_ip`](crate::sans_io::ServerCore::set_is_local_ip). The default
+    /// cannot tell, and says `true`.
+    ///
+    /// ```
+    /// use rejoinder::udp::UdpTransport;
+    /// use rejoinder::Transport;
+    ///
+    /// assert!(UdpTransport::is_local_ip("127.0.0.1:0".parse()?));
+    /// assert!(!UdpTransport::is_local_ip("192.0.2.1:0".parse()?)); // an address for documentation
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    fn is_local_ip(addr: SocketAddr) -> bool
+    where
+        Self: Sized,
+    {
+        let _ = addr;
+        true
+    }
 
     /// How many datagrams the system has dropped because nobody received them in time, as far as
     /// is known at this moment, since the transport was opened. Never less than it was. Asked once
@@ -279,40 +322,41 @@ pub enum Wait {
     Spin(Duration),
 }
 
-/// What became of an outbox.
-///
-/// ```
-/// use rejoinder::transport::{ErrorClass, SendReport};
-/// use std::io;
-///
-/// // Two datagrams left, and the system refused a third.
-/// let mut sent = SendReport {
-///     datagrams: 2,
-///     ..SendReport::default()
-/// };
-/// sent.fail(io::Error::from(io::ErrorKind::HostUnreachable));
-/// assert_eq!((sent.datagrams, sent.failed), (2, 1));
-/// assert_eq!(sent.errors.of(ErrorClass::Peer), 1);
-/// ```
-#[derive(Debug, Default)]
-pub struct SendReport {
-    /// How many datagrams the system accepted. Nobody can say whether they arrive.
-    pub datagrams: usize,
-    /// How many it refused.
-    pub failed: usize,
-    /// The last refusal.
-    pub error: Option<io::Error>,
-    /// The refusals by class, as far as the transport tells them apart: the rest is taken to be of
-    /// the class of the last one.
-    pub errors: ErrorCounts,
-}
+impl Wait {
+    /// When it is over, on the clock that `now` was read from; [`Duration::MAX`] for never.
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// let now = Duration::from_secs(100);
+    /// let wait = Wait::For(Duration::from_secs(5));
+    /// assert_eq!(wait.deadline(now), Duration::from_secs(105));
+    /// assert_eq!(Wait::Forever.deadline(now), Duration::MAX);
+    /// ```
+    pub const fn deadline(self, now: Duration) -> Duration {
+        match self {
+            Self::No => now,
+            Self::For(time) | Self::Spin(time) => now.saturating_add(time),
+            Self::Forever => Duration::MAX,
+        }
+    }
 
-impl SendReport {
-    /// Notes one datagram that the system refused.
-    pub fn fail(&mut self, error: io::Error) {
-        self.failed += 1;
-        self.errors.add(ErrorClass::classify(&error), 1);
-        self.error = Some(error);
+    /// How long it takes at most: zero for [`No`](Self::No), `None` for [`Forever`](Self::Forever).
+    ///
+    /// ```
+    /// use rejoinder::Wait;
+    /// use std::time::Duration;
+    ///
+    /// assert_eq!(Wait::No.timeout(), Some(Duration::ZERO));
+    /// assert_eq!(Wait::Forever.timeout(), None);
+    /// ```
+    pub const fn timeout(self) -> Option<Duration> {
+        match self {
+            Self::No => Some(Duration::ZERO),
+            Self::For(time) | Self::Spin(time) => Some(time),
+            Self::Forever => None,
+        }
     }
 }
 

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| rejoinder_fuzz::server(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rejoinder_fuzz_checks::server(data));

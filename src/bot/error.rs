@@ -37,6 +37,19 @@ pub enum RuleError {
         /// What is wrong.
         problem: String,
     },
+    /// The rules take more memory than they may.
+    #[error(
+        "the rules up to rule {rule} take {bytes} bytes, more than the limit of {limit}: raise it with \
+         `memory_limit`, or leave out rules"
+    )]
+    TooManyRules {
+        /// The number of the rule that does not fit any more, from 1.
+        rule: usize,
+        /// What the rules up to that one take, in bytes.
+        bytes: usize,
+        /// What they may take ([`RobotBuilder::memory_limit`](super::RobotBuilder::memory_limit)).
+        limit: usize,
+    },
     /// A substitution is empty, or there are two for the same text, or too many in all.
     #[error("bad substitution of `{}`: {problem}", Escaped(from))]
     Substitution {

@@ -1,15 +1,18 @@
 //! Rule sets in TOML.
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
-use toml::de::DeTable;
 
+use self::place::{place_in_string, rule_at};
+use super::boundary::floor_char_boundary;
 use super::error::RuleError;
+use super::flags::Flags;
 use super::robot::Robot;
 use super::rule::Rule;
 use crate::escape::Escaped;
@@ -62,6 +65,12 @@ pub enum RuleFileProblem {
     /// The rules are no robot.
     #[error("{0}")]
     Rule(RuleError),
+    /// It is not UTF-8. The place is that of the first byte that is not.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// There is no rule in it: it is empty, or half written.
+    #[error("there is no rule")]
+    NoRules,
 }
 
 /// The beginning of a message about what may be within a rule.
@@ -78,7 +87,9 @@ impl fmt::Display for InRule {
 
 impl Robot {
     /// Builds a robot from a rule set in TOML, as [a page of the guide](crate::guide::rules) describes
-    /// it. What is wrong with the text or the rules is told with its place; there is no robot then.
+    /// it: the bytes of a file, or a text. The same as [`RuleFile::parse`] and [`RuleFile::build`].
+    ///
+    /// What is wrong with the text or the rules is an error with its place; there is no robot then.
     ///
     /// Needs the feature `rules`.
     ///
@@ -105,12 +116,76 @@ impl Robot {
     /// assert_eq!(robot.answer("我的朋友，我觉得你懂我").to_string(), "为什么觉得我懂你？");
     /// # Ok::<(), rejoinder::bot::RuleFileError>(())
     /// ```
-    pub fn from_toml(text: &str) -> Result<Self, RuleFileError> {
+    pub fn from_toml(file: impl AsRef<[u8]>) -> Result<Self, RuleFileError> {
+        RuleFile::parse(file)?.build()
+    }
+}
+
+/// A rule set in TOML whose rules are not compiled yet: to see how many they are, or to allow them more
+/// memory.
+///
+/// A byte order mark at the beginning is left out, and a line may end in `\r\n`; the last one need not end.
+///
+/// Needs the feature `rules`.
+///
+/// ```
+/// use rejoinder::bot::RuleFile;
+///
+/// let file = RuleFile::parse(b"[[rule]]\r\npattern = 'hi'\r\nanswer = 'Hi.'")?;
+/// assert_eq!(file.rules(), 1);
+/// let robot = file.memory_limit(1 << 30).build()?;
+/// assert_eq!(robot.answer("hi").to_string(), "Hi.");
+/// assert!(robot.warnings().is_empty());
+/// # Ok::<(), rejoinder::bot::RuleFileError>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct RuleFile {
+    /// With one kind of line end.
+    text: String,
+    set: RuleSet,
+    memory_limit: Option<usize>,
+}
+
+impl RuleFile {
+    /// Reads the bytes of a file, or a text.
+    pub fn parse(file: impl AsRef<[u8]>) -> Result<Self, RuleFileError> {
+        let file = file.as_ref();
+        let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+        let text = str::from_utf8(file).map_err(|error| {
+            let valid = String::from_utf8_lossy(&file[..error.valid_up_to()]);
+            RuleFileError::at(&valid, valid.len(), RuleFileProblem::NotUtf8)
+        })?;
         // A line's end is a line's end, however the file was checked out.
-        let text = &text.replace("\r\n", "\n");
+        let text = text.replace("\r\n", "\n");
         let set: RuleSet =
-            toml::from_str(text).map_err(|error| RuleFileError::format(text, &error))?;
+            toml::from_str(&text).map_err(|error| RuleFileError::format(&text, &error))?;
+        Ok(Self {
+            text,
+            set,
+            memory_limit: None,
+        })
+    }
+
+    /// How many rules there are. Without one, [`build`](Self::build) fails.
+    pub fn rules(&self) -> usize {
+        self.set.rule.len()
+    }
+
+    /// How much memory the rules may take, in bytes, as
+    /// [`RobotBuilder::memory_limit`](super::RobotBuilder::memory_limit) says. Default: 64 MiB.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Compiles the rules. The robot's [warnings](Robot::warnings) have the lines of the file.
+    pub fn build(&self) -> Result<Robot, RuleFileError> {
+        let set = &self.set;
         let mut builder = Robot::builder().rules(set.rule.iter().map(RuleEntry::rule));
+        if let Some(bytes) = self.memory_limit {
+            builder = builder.memory_limit(bytes);
+        }
         for answer in &set.fallback.0 {
             builder = builder.fallback(answer.get_ref());
         }
@@ -120,10 +195,19 @@ impl Robot {
         for (from, to) in &set.substitute {
             builder = builder.substitute(from.get_ref(), to);
         }
-        builder.build().map_err(|error| {
-            let offset = set.place(text, &error);
-            RuleFileError::at(text, offset, RuleFileProblem::Rule(error))
-        })
+        let mut robot = builder.build().map_err(|error| {
+            let offset = set.place(&self.text, &error);
+            RuleFileError::at(&self.text, offset, RuleFileProblem::Rule(error))
+        })?;
+        if set.rule.is_empty() {
+            return Err(RuleFileError::at(&self.text, 0, RuleFileProblem::NoRules));
+        }
+        let line_ends: Vec<_> = self.text.match_indices('\n').map(|(at, _)| at).collect();
+        for warning in &mut robot.warnings {
+            let start = set.rule[warning.rule - 1].pattern.span().start;
+            warning.line = Some(line_ends.partition_point(|end| *end < start) + 1);
+        }
+        Ok(robot)
     }
 }
 
@@ -139,10 +223,9 @@ impl RuleFileError {
     }
 
     fn at(text: &str, offset: usize, problem: RuleFileProblem) -> Self {
-        let before = &text[..text.floor_char_boundary(offset)];
+        let before = &text[..floor_char_boundary(text, offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        // A byte order mark is no character of the first line.
-        let line = before[line_start..].trim_start_matches('\u{feff}');
+        let line = &before[line_start..];
         Self {
             line: before.matches('\n').count() + 1,
             column: line.chars().count() + 1,
@@ -151,7 +234,7 @@ impl RuleFileError {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a rule set")]
 struct RuleSet {
     #[serde(default)]
@@ -164,17 +247,31 @@ struct RuleSet {
     substitute: BTreeMap<Spanned<String>, String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a rule")]
+#[expect(clippy::struct_excessive_bools, reason = "as the file has them")]
 struct RuleEntry {
     pattern: Spanned<String>,
     answer: Texts,
     #[serde(default)]
     anywhere: bool,
+    #[serde(default)]
+    case_insensitive: bool,
+    #[serde(default)]
+    multi_line: bool,
+    #[serde(default)]
+    dot_matches_new_line: bool,
+    #[serde(default)]
+    crlf: bool,
+    #[serde(default)]
+    ignore_whitespace: bool,
+    #[serde(default)]
+    swap_greed: bool,
+    unicode: Option<bool>,
 }
 
 /// A text, or several.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Texts(Vec<Spanned<String>>);
 
 impl RuleSet {
@@ -195,6 +292,10 @@ impl RuleSet {
                 offset,
                 ..
             } => place_in_string(file, &self.rule[rule - 1].answer.0[template - 1], *offset),
+            RuleError::TooManyRules { rule, .. } => {
+                let last = self.rule.get(rule.saturating_sub(1));
+                last.map_or(0, |rule| rule.pattern.span().start)
+            }
             RuleError::Substitution { from, .. } => key(&self.substitute, from),
             RuleError::Reflection { from, .. } => key(&self.reflect, from),
         }
@@ -203,15 +304,25 @@ impl RuleSet {
 
 impl RuleEntry {
     fn rule(&self) -> Rule {
-        Rule {
-            pattern: self.pattern.get_ref().clone(),
-            templates: self
-                .answer
-                .0
-                .iter()
-                .map(|text| text.get_ref().clone())
-                .collect(),
-            anywhere: self.anywhere,
+        let mut templates = self.answer.0.iter().map(|text| text.get_ref().as_str());
+        let first = templates
+            .next()
+            .expect("an array of answers has one at least");
+        let mut rule = templates.fold(Rule::new(self.pattern.get_ref(), first), Rule::or_template);
+        rule.anywhere = self.anywhere;
+        rule.flags = self.flags();
+        rule
+    }
+
+    fn flags(&self) -> Flags {
+        Flags {
+            case_insensitive: self.case_insensitive,
+            multi_line: self.multi_line,
+            dot_matches_new_line: self.dot_matches_new_line,
+            crlf: self.crlf,
+            ignore_whitespace: self.ignore_whitespace,
+            swap_greed: self.swap_greed,
+            unicode: self.unicode.unwrap_or(true),
         }
     }
 }
@@ -263,66 +374,5 @@ impl<'de> Deserialize<'de> for OneOrMany {
     }
 }
 
-/// The number of the rule that a place in the file is in.
-///
-/// What serde finds wrong has a place but does not tell in which element of an array it is. A table
-/// goes on up to the next header, and a parser that recovers from errors tells where those are.
-fn rule_at(file: &str, offset: usize) -> Option<usize> {
-    let (table, _) = DeTable::parse_recoverable(file);
-    let starts = table.get_ref().iter().flat_map(|(key, value)| {
-        let rules = value.get_ref().as_array();
-        let rules = rules.filter(|_| key.get_ref() == "rule");
-        let other = rules.is_none().then(|| (key.span().start, None));
-        let starts = rules.into_iter().flatten().map(|rule| rule.span().start);
-        starts.zip((1..).map(Some)).chain(other)
-    });
-    let last = starts.filter(|(start, _)| *start <= offset);
-    last.max_by_key(|(start, _)| *start)?.1
-}
-
-/// Where in the file a string's byte with this number is.
-fn place_in_string(file: &str, string: &Spanned<String>, byte: usize) -> usize {
-    let Range { start, end } = string.span();
-    let source = &file[start..end];
-    let quotes = match source.as_bytes() {
-        [b'"', b'"', b'"', ..] | [b'\'', b'\'', b'\'', ..] => 3,
-        _ => 1,
-    };
-    let escapes = source.starts_with('"');
-    let mut at = quotes;
-    if quotes == 3 && source[at..].starts_with('\n') {
-        at += 1;
-    }
-    let mut left = byte;
-    while let Some((source_len, len)) = next_in_string(&source[at..], escapes)
-        && (len == 0 || len <= left)
-    {
-        at += source_len;
-        left -= len;
-    }
-    start + at
-}
-
-/// How many bytes the next character or escape has in the file, and in the string.
-fn next_in_string(source: &str, escapes: bool) -> Option<(usize, usize)> {
-    let first = source.chars().next()?;
-    if first != '\\' || !escapes {
-        return Some((first.len_utf8(), first.len_utf8()));
-    }
-    let hex = |digits: usize| {
-        let value = source.get(2..2 + digits)?;
-        let c = char::from_u32(u32::from_str_radix(value, 16).ok()?)?;
-        Some((2 + digits, c.len_utf8()))
-    };
-    match source[1..].chars().next()? {
-        'x' => hex(2),
-        'u' => hex(4),
-        'U' => hex(8),
-        // The line's end and the indentation of the next are no part of the string.
-        ' ' | '\t' | '\n' => {
-            let rest = source[1..].trim_start_matches([' ', '\t', '\n']);
-            Some((source.len() - rest.len(), 0))
-        }
-        _ => Some((2, 1)),
-    }
-}
+/// U+FEFF in UTF-8, which some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

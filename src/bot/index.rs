@@ -6,6 +6,8 @@ use aho_corasick::{AhoCorasick, Anchored, Input, StartKind};
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, HirKind};
 
+use super::budget::{Budget, Exhausted};
+
 /// Tells which of many rules can match a request, from the texts that a match of each must contain.
 ///
 /// Asking a rule that cannot match costs little, but a thousand times little is much. One pass over
@@ -47,7 +49,7 @@ impl Index {
         let mut always = vec![0; rules.len().div_ceil(64)].into_boxed_slice();
         let [mut heads, mut parts] = [const { Vec::<(&[u8], usize)>::new() }; 2];
         for (rule, needed) in rules.iter().enumerate() {
-            match needed.iter().min_by_key(|needed| needed.burden(&sharing)) {
+            match needed.iter().min_by_key(|needed| needed.cost(&sharing)) {
                 Some(best) => {
                     let pairs = if best.at_start {
                         &mut heads
@@ -72,30 +74,58 @@ impl Index {
 
     /// The first result that a rule gives, in order, of those that can match the text.
     #[inline(never)]
-    pub(super) fn find<T>(&self, text: &str, mut ask: impl FnMut(usize) -> Option<T>) -> Option<T> {
+    pub(super) fn find<T>(
+        &self,
+        text: &str,
+        budget: &mut Budget,
+        ask: impl FnMut(usize, &mut Budget) -> Result<Option<T>, Exhausted>,
+    ) -> Result<Option<T>, Exhausted> {
         let mut scratch = SCRATCH.take();
+        let found = self.find_among(text, budget, ask, &mut scratch);
+        SCRATCH.set(scratch);
+        found
+    }
+
+    fn find_among<T>(
+        &self,
+        text: &str,
+        budget: &mut Budget,
+        mut ask: impl FnMut(usize, &mut Budget) -> Result<Option<T>, Exhausted>,
+        scratch: &mut Vec<u64>,
+    ) -> Result<Option<T>, Exhausted> {
         scratch.clear();
         scratch.extend_from_slice(&self.always);
+        budget.spend(self.always.len() as u64)?;
         if let Some(heads) = &self.heads {
-            heads.mark(text, Anchored::Yes, self.always.len(), &mut scratch);
+            heads.mark(text, Anchored::Yes, self.always.len(), scratch, budget)?;
         }
         if let Some(parts) = &self.parts {
-            parts.mark(text, Anchored::No, self.always.len(), &mut scratch);
+            parts.mark(text, Anchored::No, self.always.len(), scratch, budget)?;
         }
-        let candidates = &scratch[..self.always.len()];
-        let found = candidates.iter().zip(0..).find_map(|(word, number)| {
+        for (word, number) in scratch[..self.always.len()].iter().zip(0..) {
             let mut left = *word;
             while left != 0 {
                 let bit = left.trailing_zeros() as usize;
                 left &= left - 1;
-                if let Some(found) = ask(64 * number + bit) {
-                    return Some(found);
+                budget.spend(ASKING)?;
+                if let Some(found) = ask(64 * number + bit, budget)? {
+                    return Ok(Some(found));
                 }
             }
-            None
+        }
+        Ok(None)
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let literals = [&self.heads, &self.parts].into_iter().flatten();
+        let literals = literals.map(|literals| {
+            let rules = literals
+                .rules
+                .iter()
+                .map(|rules| size_of_val(rules) + size_of_val(&**rules));
+            literals.automaton.memory_usage() + rules.sum::<usize>()
         });
-        SCRATCH.set(scratch);
-        found
+        size_of_val(&*self.always) + literals.sum::<usize>()
     }
 }
 
@@ -111,14 +141,14 @@ impl Literals {
         }
         pairs.sort_unstable();
         pairs.dedup();
-        let texts = pairs.chunk_by(|one, next| one.0 == next.0);
+        let texts = || pairs.chunk_by(|one, next| one.0 == next.0);
         let automaton = AhoCorasick::builder()
             .start_kind(start_kind)
-            .build(texts.clone().map(|same| same[0].0))
+            .build(texts().map(|same| same[0].0))
             .ok()?;
         Some(Some(Self {
             automaton,
-            rules: texts
+            rules: texts()
                 .map(|same| same.iter().map(|(_, rule)| *rule).collect())
                 .collect(),
         }))
@@ -126,7 +156,22 @@ impl Literals {
 
     /// Marks the rules of all texts that are found. Behind the rules' words, `scratch` has those in
     /// which is marked what has been found already, as it may be again and again.
-    fn mark(&self, text: &str, anchored: Anchored, words: usize, scratch: &mut Vec<u64>) {
+    fn mark(
+        &self,
+        text: &str,
+        anchored: Anchored,
+        words: usize,
+        scratch: &mut Vec<u64>,
+        budget: &mut Budget,
+    ) -> Result<(), Exhausted> {
+        // An anchored search stops where no text goes on.
+        let read = if anchored.is_anchored() {
+            text.len().min(self.automaton.max_pattern_len())
+        } else {
+            text.len()
+        };
+        let marks = self.rules.len().div_ceil(64);
+        budget.spend((2 * read + marks) as u64)?;
         scratch.truncate(words);
         scratch.resize(words + self.rules.len().div_ceil(64), 0);
         let (candidates, seen) = scratch.split_at_mut(words);
@@ -137,11 +182,13 @@ impl Literals {
                 .try_find_overlapping(input.clone(), &mut state)
                 .expect("it was built for this kind of search");
             let Some(found) = state.get_match() else {
-                return;
+                return Ok(());
             };
+            budget.spend(FINDING)?;
             let literal = found.pattern().as_usize();
             if !is_set(seen, literal) {
                 set(seen, literal);
+                budget.spend(self.rules[literal].len() as u64)?;
                 for rule in &self.rules[literal] {
                     set(candidates, *rule);
                 }
@@ -175,10 +222,10 @@ impl Needed {
             .collect()
     }
 
-    /// How many rules are asked in vain, roughly: as many as share a text, and more if it is so
+    /// How many rules are asked and do not match, roughly: as many as share a text, and more if it is so
     /// short that it is in every request. Looking in all of the request costs something, too.
-    fn burden(&self, sharing: &HashMap<&[u8], usize>) -> usize {
-        let burdens = self.literals.iter().map(|literal| {
+    fn cost(&self, sharing: &HashMap<&[u8], usize>) -> usize {
+        let costs = self.literals.iter().map(|literal| {
             let weight = match (self.at_start, literal.len()) {
                 (true, _) => 1,
                 (false, 1) => 16,
@@ -187,7 +234,7 @@ impl Needed {
             };
             weight * sharing[literal.as_slice()]
         });
-        burdens.max().unwrap_or(usize::MAX)
+        costs.max().unwrap_or(usize::MAX)
     }
 }
 
@@ -217,6 +264,10 @@ fn is_set(words: &[u64], bit: usize) -> bool {
     words[bit / 64] & 1 << (bit % 64) != 0
 }
 
+/// Steps that it takes to ask a rule, beside its search: its tables come from main memory.
+pub(super) const ASKING: u64 = 50;
+/// Steps that it takes to note that a text was found.
+const FINDING: u64 = 5;
 /// Spellings of a text without case, or alternatives: more are cut short.
 const MAX_LITERALS: usize = 32;
 /// Parts of a pattern that are looked at; each look takes time in proportion to the pattern.

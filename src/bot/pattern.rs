@@ -1,115 +1,283 @@
-use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
+use std::sync::Arc;
 
-use regex_automata::util::primitives::NonMaxUsize;
-use regex_automata::{Anchored, Input, PatternID, meta};
-use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
+use regex_automata::nfa::thompson::{self, NFA, WhichCaptures};
+use regex_syntax::ast::{self, Ast};
+use regex_syntax::hir::Hir;
+
+use super::automata::Automata;
+use super::budget::{Budget, Exhausted};
+use super::fast_match::{Classes, LiteralClassRun};
+use super::flags::Flags;
+use super::given::Given;
+use super::groups::{GroupTable, Groups, Margins};
+use super::rule_pattern::Source;
 
 /// A regular expression that matches at the very beginning, or anywhere.
 #[derive(Clone)]
 pub(super) struct Pattern {
-    source: String,
+    source: Box<str>,
     anywhere: bool,
-    regex: meta::Regex,
-    /// Finds the same, for a pattern that is as simple as those of robots often are.
-    run: Option<Run>,
-    /// Where each group lies, if that follows from where the whole match lies.
-    margins: Vec<Option<Margins>>,
+    /// Whether there is a `$` in it, which also matches before a line end at the end of the request.
+    has_dollar: bool,
+    engine: Engine,
+    groups: Arc<GroupTable>,
+}
+
+/// All find the same, each for its kind of patterns.
+#[derive(Clone)]
+enum Engine {
+    Run(LiteralClassRun),
+    Literal(Box<str>),
+    Automata(Arc<Automata>),
+    Given(Arc<Given>),
+}
+
+/// A match, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    pub(super) start: usize,
+    /// Whether `start` says where it begins.
+    pub(super) is_start_known: bool,
+    pub(super) end: usize,
+    /// How much of the request was searched: all, or all but a line end.
+    pub(super) searched: usize,
+}
+
+impl Found {
+    #[inline]
+    pub(super) fn at_start(end: usize, searched: usize) -> Self {
+        Self {
+            start: 0,
+            is_start_known: true,
+            end,
+            searched,
+        }
+    }
+
+    #[inline]
+    fn set(&mut self, start: Option<usize>, end: usize, searched: usize) {
+        self.is_start_known = start.is_some();
+        self.start = start.unwrap_or_default();
+        self.end = end;
+        self.searched = searched;
+    }
 }
 
 impl Pattern {
-    /// Together with its syntax tree.
+    /// Together with its syntax tree, if that is known.
     pub(super) fn new(
-        source: &str,
+        source: &Source,
+        flags: Flags,
         anywhere: bool,
-        limits: Limits,
+        limits: PatternLimits,
+        classes: &mut Classes,
+    ) -> Result<(Self, Option<Hir>), PatternError> {
+        match source {
+            Source::Text(text) => {
+                let (pattern, hir) = Self::compile(text, flags, anywhere, limits, classes)?;
+                Ok((pattern, Some(hir)))
+            }
+            Source::Given(_) if flags != Flags::default() => Err(PatternError {
+                offset: 0,
+                problem: "a `Regex` keeps the flags that it was built with: set them with \
+                          `RegexBuilder`"
+                    .into(),
+            }),
+            Source::Given(regex) => {
+                let tree = ast::parse::Parser::new().parse(regex.as_str()).ok();
+                let pattern = Self {
+                    source: regex.as_str().into(),
+                    anywhere,
+                    has_dollar: tree.is_some_and(|tree| has_dollar(&tree)),
+                    groups: Arc::new(GroupTable::of_regex(regex)),
+                    engine: Engine::Given(Arc::new(Given::new(regex.clone()))),
+                };
+                Ok((pattern, None))
+            }
+        }
+    }
+
+    fn compile(
+        text: &str,
+        flags: Flags,
+        anywhere: bool,
+        limits: PatternLimits,
+        classes: &mut Classes,
     ) -> Result<(Self, Hir), PatternError> {
+        let tree = ast::parse::ParserBuilder::new()
+            .ignore_whitespace(flags.ignore_whitespace)
+            .build()
+            .parse(text)
+            .map_err(regex_syntax::Error::from)?;
         // The search is anchored, not the pattern: neither a flag, nor a comment, nor an
         // alternation in it can reach beyond it.
-        let hir = regex_syntax::parse(source)?;
-        // A lazy automaton knows the borders of words in ASCII only, and allocates to tell that it gives
-        // up on others.
-        let looks = hir.properties().look_set();
-        let config = meta::Config::new()
-            .nfa_size_limit(Some(limits.automaton_bytes))
-            .hybrid(!looks.contains_word_unicode())
-            .hybrid_cache_capacity(limits.cache_bytes);
-        let regex = meta::Builder::new()
-            .configure(config)
-            .build_from_hir(&hir)
-            .map_err(|error| PatternError {
-                offset: 0,
-                problem: match error.size_limit() {
-                    Some(limit) => format!("its automaton takes more than {limit} bytes"),
-                    None => error.to_string(),
-                },
-            })?;
-        let known = fixed_margins(&hir);
+        let hir = flags.parser().build().parse(text)?;
+        let run = LiteralClassRun::new(&hir, classes).filter(|_| !anywhere);
+        let (engine, groups) = match (run, literal(&hir)) {
+            (Some(run), _) => (Engine::Run(run), GroupTable::of_tree(&hir)),
+            (None, Some(literal)) => (Engine::Literal(literal), GroupTable::of_tree(&hir)),
+            (None, None) => {
+                let config = NFA::config()
+                    .utf8(true)
+                    .which_captures(WhichCaptures::All)
+                    .nfa_size_limit(Some(limits.automaton_bytes));
+                let mut compiler = NFA::compiler();
+                let nfa = compiler
+                    .configure(config)
+                    .build_from_hir(&hir)
+                    .map_err(Box::new)?;
+                let groups = GroupTable::new(&hir, nfa.group_info());
+                let automata = Automata::new(nfa, &hir, anywhere, limits.table_bytes)?;
+                (Engine::Automata(Arc::new(automata)), groups)
+            }
+        };
         let pattern = Self {
-            source: source.into(),
+            source: text.into(),
             anywhere,
-            run: Run::new(&hir).filter(|_| !anywhere),
-            // `captures_len` leaves out groups that are repeated zero times, but not their numbers.
-            margins: (0..regex.group_info().group_len(PatternID::ZERO))
-                .map(|group| known.get(&group).copied())
-                .collect(),
-            regex,
+            has_dollar: has_dollar(&tree),
+            engine,
+            groups: Arc::new(groups),
         };
         Ok((pattern, hir))
     }
 
-    /// The memory that the automaton takes for good.
-    pub(super) fn automaton_bytes(&self) -> usize {
-        self.regex.memory_usage()
+    /// The memory that it takes for good.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let engine = match &self.engine {
+            Engine::Run(run) => run.memory_bytes(),
+            Engine::Literal(literal) => literal.len(),
+            Engine::Automata(automata) => automata.memory_bytes(),
+            Engine::Given(_) => size_of::<Given>(),
+        };
+        size_of::<Self>() + self.source.len() + engine + self.groups.memory_bytes()
     }
 
     pub(super) fn has_group(&self, group: usize) -> bool {
-        group < self.margins.len()
+        group < self.groups.len()
     }
 
     pub(super) fn group_named(&self, name: &str) -> Option<usize> {
-        self.regex.group_info().to_index(PatternID::ZERO, name)
+        self.groups.named(name)
     }
 
-    /// Where the match begins and ends, in bytes.
+    /// The regular expression that the caller has compiled, if it is one.
+    pub(super) fn given(&self) -> Option<&regex::Regex> {
+        match &self.engine {
+            Engine::Given(given) => Some(given.regex()),
+            _ => None,
+        }
+    }
+
+    /// The search for a pattern of that form, if there is no second try for a `$`.
     #[inline]
-    pub(super) fn find(&self, text: &str) -> Option<(usize, usize)> {
-        if let Some(run) = &self.run {
-            return run.match_len(text).map(|end| (0, end));
+    pub(super) fn run(&self) -> Option<&LiteralClassRun> {
+        match &self.engine {
+            Engine::Run(run) if !self.has_dollar => Some(run),
+            _ => None,
         }
-        let input = Input::new(text);
-        if self.anywhere {
-            let found = self.regex.search(&input)?;
-            return Some((found.start(), found.end()));
+    }
+
+    /// Finds the leftmost match, in the request or, if there is none, in what stands before its line end.
+    pub(super) fn find(
+        &self,
+        request: &str,
+        found: &mut Found,
+        budget: &mut Budget,
+    ) -> Result<bool, Exhausted> {
+        let matches = self.find_in(request, found, budget)?;
+        if matches || !self.has_dollar {
+            return Ok(matches);
         }
-        let end = self.regex.search_half(&input.anchored(Anchored::Yes))?;
-        Some((0, end.offset()))
+        match without_line_end(request) {
+            Some(line) => self.find_in(line, found, budget),
+            None => Ok(false),
+        }
+    }
+
+    fn find_in(
+        &self,
+        text: &str,
+        found: &mut Found,
+        budget: &mut Budget,
+    ) -> Result<bool, Exhausted> {
+        let matched = match &self.engine {
+            Engine::Run(run) => {
+                budget.spend(text.len() as u64)?;
+                run.match_len(text).map(|end| (Some(0), end))
+            }
+            Engine::Literal(literal) if self.anywhere => {
+                budget.spend(2 * text.len() as u64)?;
+                let start = text.find(&**literal);
+                start.map(|start| (Some(start), start + literal.len()))
+            }
+            Engine::Literal(literal) => {
+                budget.spend(literal.len() as u64)?;
+                let starts = text.starts_with(&**literal);
+                starts.then_some((Some(0), literal.len()))
+            }
+            Engine::Automata(automata) => automata.find(text, self.anywhere, budget)?,
+            Engine::Given(given) => {
+                budget.spend(text.len() as u64)?;
+                let matched = given.regex().find(text);
+                let matched = matched.filter(|matched| self.anywhere || matched.start() == 0);
+                matched.map(|matched| (Some(matched.start()), matched.end()))
+            }
+        };
+        let Some((start, end)) = matched else {
+            return Ok(false);
+        };
+        found.set(start, end, text.len());
+        Ok(true)
+    }
+
+    /// Where a match begins of which the end was found.
+    pub(super) fn start(
+        &self,
+        request: &str,
+        found: Found,
+        budget: &mut Budget,
+    ) -> Result<usize, Exhausted> {
+        match &self.engine {
+            Engine::Automata(automata) if !found.is_start_known => {
+                automata.start(&request[..found.searched], budget)
+            }
+            _ => Ok(found.start),
+        }
     }
 
     /// Where a group lies in every match, if that is known.
     #[inline]
     pub(super) fn margins(&self, group: usize) -> Option<Margins> {
-        self.margins[group]
+        self.groups.margins(group)
     }
 
-    /// Finds the groups up to number `last` of a match that begins at `start`.
-    pub(super) fn groups<'t>(&self, text: &'t str, start: usize, last: usize) -> Groups<'t> {
-        let mut groups = Groups {
-            text,
-            few: [None; 2 * FEW_GROUPS],
-            many: Vec::new(),
-        };
-        let slots = 2 * (last + 1);
-        let slots = if slots <= groups.few.len() {
-            &mut groups.few[..slots]
-        } else {
-            groups.many.resize(slots, None);
-            &mut groups.many
-        };
-        let input = Input::new(text).range(start..).anchored(Anchored::Yes);
-        self.regex.search_slots(&input, slots);
-        groups
+    /// Whether [`groups`](Self::groups) finds the groups up to number `last` within the budget.
+    pub(super) fn spend_for_groups(
+        &self,
+        request: &str,
+        found: Found,
+        last: usize,
+        budget: &mut Budget,
+    ) -> Result<(), Exhausted> {
+        let text = &request[..found.searched];
+        match &self.engine {
+            Engine::Automata(automata) => {
+                automata.spend_for_groups(text, found.start..found.end, last, budget)
+            }
+            _ => budget.spend(text.len() as u64),
+        }
+    }
+
+    /// Finds the groups up to number `last` of a match, whose start is known.
+    pub(super) fn groups<'t>(&self, request: &'t str, found: Found, last: usize) -> Groups<'t> {
+        let text = &request[..found.searched];
+        match &self.engine {
+            Engine::Automata(automata) => automata.groups(text, found.start..found.end, last),
+            Engine::Given(given) => given.groups(text, found.start, last),
+            // Their groups have margins, but for those that nothing is left of.
+            Engine::Run(_) | Engine::Literal(_) => Groups::new(text, last),
+        }
     }
 }
 
@@ -121,10 +289,10 @@ impl fmt::Debug for Pattern {
 
 /// How much memory a pattern may take.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct PatternLimits {
     pub(super) automaton_bytes: usize,
-    /// For each direction of search, and each thread that searches at the same time.
-    pub(super) cache_bytes: usize,
+    /// For the table of a search. Where more were needed, the search takes longer.
+    pub(super) table_bytes: usize,
 }
 
 /// What is wrong with a pattern, and where, in bytes.
@@ -149,199 +317,51 @@ impl From<regex_syntax::Error> for PatternError {
     }
 }
 
-/// A pattern of the form `literal[class]+literal`, with `*` for `+`, a group around the middle and
-/// without one or both of the literals: `你(\D+)吗？`, `I am (.*)`.
-///
-/// An automaton takes its steps byte by byte, each of which depends on the one before. Looking for
-/// the bytes that can end the run does not, and takes less than half the time.
-#[derive(Clone)]
-struct Run {
-    prefix: String,
-    /// Whether the run may not be empty.
-    some: bool,
-    /// The characters that are not in the class, sorted.
-    outside: Box<[ClassUnicodeRange]>,
-    /// Whether a byte is the first of a character that is not in the class.
-    first_outside: [bool; 256],
-    /// For each such byte, which of the ranges have characters that begin with it: few, where a
-    /// search among all would take as long as the rest of the answer.
-    ranges_from: Box<[Range<usize>; 256]>,
-    suffix: String,
-}
-
-impl Run {
-    /// `None` if the pattern has another form.
-    fn new(hir: &Hir) -> Option<Self> {
-        let (prefix, rest) = split_literal(parts(hir))?;
-        let (middle, rest) = rest.split_first()?;
-        let (suffix, []) = split_literal(rest)? else {
-            return None;
+impl From<Box<thompson::BuildError>> for PatternError {
+    fn from(error: Box<thompson::BuildError>) -> Self {
+        let problem = match error.size_limit() {
+            Some(limit) => format!("its automaton takes more than {limit} bytes"),
+            None => error.to_string(),
         };
-        let run = match middle.kind() {
-            HirKind::Capture(group) => group.sub.kind(),
-            other => other,
-        };
-        let HirKind::Repetition(run) = run else {
-            return None;
-        };
-        let HirKind::Class(Class::Unicode(class)) = run.sub.kind() else {
-            return None;
-        };
-        if run.min > 1 || run.max.is_some() || !run.greedy {
-            return None;
-        }
-        let mut outside = class.clone();
-        outside.negate();
-        let mut first_outside = [false; 256];
-        let mut ranges_from = Box::new([const { 0..0 }; 256]);
-        for (index, range) in outside.ranges().iter().enumerate() {
-            let first = |c: char| usize::from(c.encode_utf8(&mut [0; 4]).as_bytes()[0]);
-            for first in first(range.start())..=first(range.end()) {
-                let start = if first_outside[first] {
-                    ranges_from[first].start
-                } else {
-                    index
-                };
-                first_outside[first] = true;
-                ranges_from[first] = start..index + 1;
-            }
-        }
-        // In between lie bytes that are first in no character, but occur further on in many.
-        first_outside[0x80..0xc0].fill(false);
-        Some(Self {
-            prefix,
-            some: run.min == 1,
-            outside: outside.ranges().into(),
-            first_outside,
-            ranges_from,
-            suffix,
-        })
-    }
-
-    fn match_len(&self, text: &str) -> Option<usize> {
-        let rest = text.strip_prefix(self.prefix.as_str())?;
-        let longest = self.longest(rest);
-        let shortest = match rest.chars().next() {
-            Some(first) if self.some => first.len_utf8(),
-            None if self.some => return None,
-            _ => 0,
-        };
-        // The run is greedy: it ends at the last place where the suffix follows.
-        let end = rest.floor_char_boundary(longest + self.suffix.len());
-        let window = rest.get(shortest..end)?;
-        let after = if window.ends_with(self.suffix.as_str()) {
-            window.len()
-        } else {
-            window.rfind(self.suffix.as_str())? + self.suffix.len()
-        };
-        Some(self.prefix.len() + shortest + after)
-    }
-
-    /// The length of the run if nothing follows it.
-    fn longest(&self, text: &str) -> usize {
-        let mut len = 0;
-        while let Some(found) = text.as_bytes()[len..]
-            .iter()
-            .position(|byte| self.first_outside[usize::from(*byte)])
-        {
-            len += found;
-            let first = text.as_bytes()[len];
-            let next = text[len..].chars().next();
-            let Some(next) = next.filter(|c| !self.is_outside(first, *c)) else {
-                return len;
-            };
-            len += next.len_utf8();
-        }
-        text.len()
-    }
-
-    /// Whether a character, which begins with this byte, is not in the class.
-    fn is_outside(&self, first: u8, c: char) -> bool {
-        let ranges = &self.outside[self.ranges_from[usize::from(first)].clone()];
-        let at = ranges.partition_point(|range| range.end() < c);
-        ranges.get(at).is_some_and(|range| range.start() <= c)
+        Self { offset: 0, problem }
     }
 }
 
-/// The literal at the beginning, which may be empty, and what follows.
-fn split_literal(parts: &[Hir]) -> Option<(String, &[Hir])> {
-    match parts.split_first() {
-        Some((first, rest)) if let HirKind::Literal(literal) = first.kind() => {
-            Some((str::from_utf8(&literal.0).ok()?.to_owned(), rest))
-        }
-        _ => Some((String::new(), parts)),
-    }
+/// The request without the line end at its end, if there is one.
+fn without_line_end(request: &str) -> Option<&str> {
+    let line = request.strip_suffix('\n')?;
+    Some(line.strip_suffix('\r').unwrap_or(line))
 }
 
-fn parts(hir: &Hir) -> &[Hir] {
+/// The text, if the pattern is no more than that.
+fn literal(hir: &Hir) -> Option<Box<str>> {
     match hir.kind() {
-        HirKind::Concat(parts) => parts,
-        _ => std::slice::from_ref(hir),
+        regex_syntax::hir::HirKind::Literal(literal) => {
+            str::from_utf8(&literal.0).ok().map(Into::into)
+        }
+        _ => None,
     }
 }
 
-/// How far a group lies from the ends of the match that it is in, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Margins {
-    before: usize,
-    after: usize,
-}
+fn has_dollar(tree: &Ast) -> bool {
+    struct Dollar(bool);
 
-impl Margins {
-    #[inline]
-    pub(super) fn within<'t>(&self, matched: &'t str) -> &'t str {
-        &matched[self.before..matched.len() - self.after]
-    }
-}
+    impl ast::Visitor for Dollar {
+        type Output = bool;
+        type Err = std::convert::Infallible;
 
-/// What the groups of a pattern matched.
-pub(super) struct Groups<'t> {
-    text: &'t str,
-    few: [Option<NonMaxUsize>; 2 * FEW_GROUPS],
-    /// Used, in place of `few`, where those are too few.
-    many: Vec<Option<NonMaxUsize>>,
-}
+        fn finish(self) -> Result<bool, Self::Err> {
+            Ok(self.0)
+        }
 
-impl<'t> Groups<'t> {
-    /// Nothing for a group that took no part in the match.
-    pub(super) fn get(&self, group: usize) -> &'t str {
-        let slots = if self.many.is_empty() {
-            &self.few[..]
-        } else {
-            &self.many
-        };
-        match (slots[2 * group], slots[2 * group + 1]) {
-            (Some(start), Some(end)) => &self.text[start.get()..end.get()],
-            _ => "",
+        fn visit_pre(&mut self, part: &Ast) -> Result<(), Self::Err> {
+            if let Ast::Assertion(assertion) = part {
+                self.0 |= assertion.kind == ast::AssertionKind::EndLine;
+            }
+            Ok(())
         }
     }
-}
 
-/// The groups whose margins are the same in every match, and the whole match as group 0.
-fn fixed_margins(hir: &Hir) -> HashMap<usize, Margins> {
-    let parts = parts(hir);
-    let fixed_len = |parts: &[Hir]| {
-        parts
-            .iter()
-            .map(|part| {
-                let properties = part.properties();
-                let len = properties.minimum_len()?;
-                (properties.maximum_len() == Some(len)).then_some(len)
-            })
-            .sum::<Option<usize>>()
-    };
-    let groups = parts.iter().enumerate().filter_map(|(index, part)| {
-        let HirKind::Capture(group) = part.kind() else {
-            return None;
-        };
-        let margins = Margins {
-            before: fixed_len(&parts[..index])?,
-            after: fixed_len(&parts[index + 1..])?,
-        };
-        Some((group.index as usize, margins))
-    });
-    groups.chain([(0, Margins::default())]).collect()
+    let Ok(found) = ast::visit(tree, Dollar(false));
+    found
 }
-
-/// For so many groups, finding them allocates nothing.
-const FEW_GROUPS: usize = 16;

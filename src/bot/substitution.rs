@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -9,6 +10,7 @@ use super::error::RuleError;
 pub(super) struct Substitutions {
     searcher: Searcher,
     replacements: Vec<String>,
+    growth: usize,
     /// Whether each of the texts is a single character, so that each is within one piece.
     pub(super) single_chars: bool,
 }
@@ -22,11 +24,12 @@ impl Substitutions {
             from: from.into(),
             problem: problem.into(),
         };
-        for (index, (from, _)) in pairs.iter().enumerate() {
+        let mut earlier = HashSet::with_capacity(pairs.len());
+        for (from, _) in pairs {
             if from.is_empty() {
                 return Err(error(from, "it is empty"));
             }
-            if pairs[..index].iter().any(|(earlier, _)| earlier == from) {
+            if !earlier.insert(from) {
                 return Err(error(from, "there is another one"));
             }
         }
@@ -40,9 +43,32 @@ impl Substitutions {
         };
         Ok(Some(Self {
             searcher,
+            growth: pairs
+                .iter()
+                .map(|(from, to)| to.len().div_ceil(from.len()))
+                .max()
+                .unwrap_or_default()
+                .max(1),
             replacements: pairs.iter().map(|(_, to)| to.clone()).collect(),
             single_chars: pairs.iter().all(|(from, _)| single_char(from).is_some()),
         }))
+    }
+
+    /// By how much a text can become longer, as a factor.
+    pub(super) fn growth(&self) -> usize {
+        self.growth
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let texts = self
+            .replacements
+            .iter()
+            .map(|text| size_of_val(text) + text.len());
+        let searcher = match &self.searcher {
+            Searcher::Char(_) => 0,
+            Searcher::Texts(texts) => texts.memory_usage(),
+        };
+        searcher + texts.sum::<usize>()
     }
 
     pub(super) fn write(&self, text: &str, out: &mut impl fmt::Write) -> fmt::Result {

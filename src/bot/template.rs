@@ -1,10 +1,32 @@
+use super::groups::Margins;
 use super::pattern::Pattern;
+use super::rule::Compute;
+use super::substitution::Substitutions;
 use crate::escape::Escaped;
 
 /// What a rule answers: text with places for captures.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     pub(super) pieces: Vec<Piece>,
+    pub(super) needs: Needs,
+    /// How many captures there are.
+    pub(super) captures: usize,
+    /// What they cost, for each byte of the request.
+    pub(super) steps_per_byte: u64,
+    /// How long the rest is, before substitutions.
+    pub(super) literal_bytes: usize,
+}
+
+/// What must be known of a match, beside where it ends, before the answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Needs {
+    Nothing,
+    /// Where it begins.
+    Start,
+    /// Where its groups up to this number lie.
+    Groups(usize),
+    /// What a function makes of it.
+    Computed,
 }
 
 #[derive(Clone, Debug)]
@@ -17,8 +39,12 @@ pub(super) enum Piece {
     Capture {
         /// The index of a capture group.
         group: usize,
+        /// Where it lies in every match, if that is known.
+        margins: Option<Margins>,
         reflected: bool,
     },
+    /// What a function of the caller makes of the groups.
+    Computed(Compute),
 }
 
 /// What is wrong with a template, and where, in bytes.
@@ -81,25 +107,85 @@ impl Template {
                 )));
             }
             push_literal(&mut pieces, &mut literal);
-            pieces.push(Piece::Capture { group, reflected });
+            pieces.push(Piece::Capture {
+                group,
+                margins: pattern.margins(group),
+                reflected,
+            });
         }
         literal.push_str(rest);
         push_literal(&mut pieces, &mut literal);
-        Ok(Self { pieces })
+        Ok(Self::new(pieces))
     }
 
     /// A template without captures.
     pub(super) fn literal(text: &str) -> Self {
         let mut pieces = Vec::new();
         push_literal(&mut pieces, &mut text.to_owned());
-        Self { pieces }
+        Self::new(pieces)
     }
 
-    pub(super) fn captures(&self) -> impl Iterator<Item = usize> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Capture { group, .. } => Some(*group),
-            Piece::Literal { .. } => None,
-        })
+    /// A template that is all computed.
+    pub(super) fn computed(compute: Compute) -> Self {
+        Self::new(vec![Piece::Computed(compute)])
+    }
+
+    fn new(pieces: Vec<Piece>) -> Self {
+        let mut template = Self {
+            pieces: Vec::new(),
+            needs: Needs::Nothing,
+            captures: 0,
+            steps_per_byte: 0,
+            literal_bytes: 0,
+        };
+        for piece in &pieces {
+            let needs = match piece {
+                Piece::Literal { plain, .. } => {
+                    template.literal_bytes += plain.len();
+                    Needs::Nothing
+                }
+                Piece::Computed(_) => Needs::Computed,
+                Piece::Capture {
+                    group,
+                    margins,
+                    reflected,
+                } => {
+                    template.captures += 1;
+                    template.steps_per_byte += if *reflected { REFLECTING } else { COPYING };
+                    if margins.is_some() {
+                        Needs::Start
+                    } else {
+                        Needs::Groups(*group)
+                    }
+                }
+            };
+            template.needs = template.needs.max(needs);
+        }
+        template.pieces = pieces;
+        template
+    }
+
+    /// Makes the substitutions in the literal parts, once.
+    pub(super) fn substitute(&mut self, substitutions: Option<&Substitutions>) {
+        let Some(substitutions) = substitutions else {
+            return;
+        };
+        for piece in &mut self.pieces {
+            if let Piece::Literal { plain, substituted } = piece {
+                substituted.clear();
+                substitutions
+                    .write(plain, substituted)
+                    .expect("a string takes everything");
+            }
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        let texts = self.pieces.iter().map(|piece| match piece {
+            Piece::Literal { plain, substituted } => plain.len() + substituted.len(),
+            Piece::Capture { .. } | Piece::Computed(_) => 0,
+        });
+        size_of::<Self>() + size_of_val(&*self.pieces) + texts.sum::<usize>()
     }
 }
 
@@ -110,3 +196,8 @@ fn push_literal(pieces: &mut Vec<Piece>, literal: &mut String) {
         pieces.push(Piece::Literal { plain, substituted });
     }
 }
+
+/// Steps that it takes to write a byte that was captured ...
+const COPYING: u64 = 2;
+/// ... and to look for a reflection there.
+const REFLECTING: u64 = 8;

@@ -1,5 +1,8 @@
+#[cfg(feature = "udp")]
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
+use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use super::peers::Peers;
@@ -7,6 +10,7 @@ use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::config_error::ConfigError;
 use crate::transport::{Connect, LocalPort};
+#[cfg(feature = "udp")]
 use crate::udp::{UdpConnector, UdpOptions};
 
 /// Settings of a client.
@@ -33,10 +37,16 @@ pub struct ClientBuilder<C> {
     codec: C,
     options: Options,
     other_peers: Vec<SocketAddr>,
-    udp: UdpOptions,
+    #[cfg(feature = "udp")]
+    pub(crate) udp: UdpOptions,
 }
 
 impl<C: Codec> ClientBuilder<C> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn codec(&self) -> &C {
+        &self.codec
+    }
+
     /// The defaults.
     pub(super) fn new(codec: C) -> Self {
         Self {
@@ -53,6 +63,7 @@ impl<C: Codec> ClientBuilder<C> {
                 local_port: LocalPort::Renewed,
             },
             other_peers: Vec::new(),
+            #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
         }
     }
@@ -109,7 +120,7 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().port_unreachable(true));
+    /// net.set_link(Link::new().port_unreachable(true))?;
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .fail_when_unreachable(true)
@@ -255,7 +266,7 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// let net = SimNet::new();
-    /// net.set_link(Link::new().port_unreachable(true));
+    /// net.set_link(Link::new().port_unreachable(true))?;
     /// let [down, up] = ["10.0.0.1:9999".parse()?, "10.0.0.2:9999".parse()?];
     /// net.host(up, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
     /// let mut client = Client::builder(Text)
@@ -282,6 +293,7 @@ impl<C: Codec> ClientBuilder<C> {
     ///     .connect("127.0.0.1:9999")?;
     /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
+    #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
@@ -306,6 +318,7 @@ impl<C: Codec> ClientBuilder<C> {
     /// let no_window = Client::builder(Text).window(0).connect("127.0.0.1:9999");
     /// assert!(matches!(no_window, Err(ConfigError::OutOfRange { setting: "window", .. })));
     /// ```
+    #[cfg(feature = "udp")]
     pub fn connect(
         mut self,
         peer: impl ToSocketAddrs,

@@ -1,3 +1,4 @@
+mod datagrams;
 mod events;
 mod exchange;
 mod receive;
@@ -19,7 +20,7 @@ use super::{ClientStats, Options, RequestError, Retry, Ticket};
 use crate::backoff::ReceiveBackoff;
 use crate::codec::{Codec, Correlation, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
+use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 
 /// The client without sockets, clock or RNG: all that is decided about any number of exchanges with
 /// one server, each of them one request on its way to one result.
@@ -52,7 +53,7 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, OutboxFull};
 /// let mut core = Client::builder(Text).core(server)?;
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(8, 512));
 /// // What the transports of a real driver would have reported:
-/// let sent = SendReport { datagrams: 1, ..SendReport::default() };
+/// let sent = SendReport::accepted(1);
 /// let closed = ErrorKind::ConnectionRefused.into();
 ///
 /// // A zero as a random number is good enough for an example alone.
@@ -284,10 +285,7 @@ impl<C: Codec> ClientCore<C> {
                 break;
             }
             let peer = self.sockets.peer(socket);
-            let pushed = outbox.push_with(peer, None, |space| {
-                space[..len].copy_from_slice(&slot.request);
-                Ok::<_, OutboxFull>(len)
-            });
+            let pushed = outbox.push(peer, None, &slot.request);
             pushed.expect("the outbox has room");
             self.count_send(index, now);
             self.outgoing.push(index);

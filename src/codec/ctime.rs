@@ -1,11 +1,17 @@
+mod civil_time;
+mod parse;
+
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::ops::Range;
 use std::str::{self, Utf8Error};
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Datelike, Local, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use chrono::{DateTime, Datelike, Local};
 
+pub use self::civil_time::CivilTime;
+use self::civil_time::YEARS;
+use self::parse::parse_header;
 use super::{Codec, Writer};
 use crate::timestamp::Timestamp;
 
@@ -172,6 +178,7 @@ impl Codec for Ctime {
 /// # Ok::<(), rejoinder::codec::CtimeError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CtimeFrame<'a> {
     /// When the server answered, by its own clock and in its own time zone.
     pub time: CivilTime,
@@ -182,94 +189,6 @@ pub struct CtimeFrame<'a> {
 impl fmt::Display for CtimeFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{OPENING}{}{CLOSING}{}", self.time, self.text)
-    }
-}
-
-/// A date and a time of day, to the second, in a time zone that is not told: all that a ctime
-/// text says. The year lies between 1 and 9999 in the Gregorian calendar.
-///
-/// It displays as C's `ctime` writes it, without the newline: English names whatever the locale,
-/// the day of the month padded with a space to two characters, the year not padded.
-///
-/// ```
-/// use rejoinder::codec::CivilTime;
-///
-/// let time = CivilTime::new(2019, 7, 7, 17, 17, 58).expect("a real date");
-/// assert_eq!(time.to_string(), "Sun Jul  7 17:17:58 2019");
-/// assert_eq!((time.year(), time.month(), time.day()), (2019, 7, 7));
-/// assert_eq!((time.hour(), time.minute(), time.second()), (17, 17, 58));
-/// assert_eq!(CivilTime::new(2019, 2, 30, 0, 0, 0), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CivilTime(NaiveDateTime);
-
-impl CivilTime {
-    /// `None` if there is no such date or time of day, or the year is not in 1 to 9999.
-    pub fn new(year: u16, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Option<Self> {
-        let date = NaiveDate::from_ymd_opt(year.into(), month.into(), day.into())?;
-        let time = NaiveTime::from_hms_opt(hour.into(), minute.into(), second.into())?;
-        Self::in_range(date.and_time(time))
-    }
-
-    fn in_range(time: NaiveDateTime) -> Option<Self> {
-        YEARS.contains(&time.year()).then_some(Self(time))
-    }
-
-    /// 1 to 9999.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "1 to 9999"
-    )]
-    pub fn year(self) -> u16 {
-        self.0.year() as u16
-    }
-
-    /// 1 (January) to 12.
-    #[expect(clippy::cast_possible_truncation, reason = "1 to 12")]
-    pub fn month(self) -> u8 {
-        self.0.month() as u8
-    }
-
-    /// Day of the month, 1 to 31.
-    #[expect(clippy::cast_possible_truncation, reason = "1 to 31")]
-    pub fn day(self) -> u8 {
-        self.0.day() as u8
-    }
-
-    /// 0 to 23.
-    #[expect(clippy::cast_possible_truncation, reason = "0 to 23")]
-    pub fn hour(self) -> u8 {
-        self.0.hour() as u8
-    }
-
-    /// 0 to 59.
-    #[expect(clippy::cast_possible_truncation, reason = "0 to 59")]
-    pub fn minute(self) -> u8 {
-        self.0.minute() as u8
-    }
-
-    /// 0 to 59: like POSIX time, it knows no leap seconds.
-    #[expect(clippy::cast_possible_truncation, reason = "0 to 59")]
-    pub fn second(self) -> u8 {
-        self.0.second() as u8
-    }
-}
-
-impl fmt::Display for CivilTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // C11 7.27.3.1, asctime: "%.3s %.3s%3d %.2d:%.2d:%.2d %d".
-        write!(
-            f,
-            "{} {}{:3} {:02}:{:02}:{:02} {}",
-            WEEKDAYS[self.0.weekday().num_days_from_sunday() as usize],
-            MONTHS[self.0.month0() as usize],
-            self.day(),
-            self.hour(),
-            self.minute(),
-            self.second(),
-            self.year(),
-        )
     }
 }
 
@@ -309,8 +228,8 @@ pub enum CtimeError {
         /// What should stand there.
         expected: &'static str,
     },
-    /// The clock stands at a time that a ctime text cannot tell.
-    #[error("the clock's year is not between 1 and 9999")]
+    /// A ctime text has no room for the year of the clock, or of the date.
+    #[error("the year is not between 1 and 9999")]
     YearOutOfRange,
     /// The answer's own `Display` implementation failed.
     #[error("the answer could not be displayed")]
@@ -382,130 +301,7 @@ fn civil_time(second: i64, zone: Zone) -> Option<CivilTime> {
     })
 }
 
-/// Splits a response into its time and the bytes after the header.
-fn parse_header(datagram: &[u8]) -> Result<(CivilTime, &[u8]), CtimeError> {
-    let mut rest = Parser {
-        datagram,
-        offset: 0,
-    };
-    rest.literal(OPENING, "`[b'`")?;
-    let weekday_at = rest.offset;
-    let weekday = rest.name(&WEEKDAYS, "the English name of a weekday, in three letters")?;
-    rest.literal(" ", "a space")?;
-    let month = rest.name(&MONTHS, "the English name of a month, in three letters")?;
-    rest.literal(" ", "a space")?;
-    let day_at = rest.offset;
-    if rest.datagram.get(day_at) == Some(&b' ') {
-        rest.offset += 1;
-    }
-    let padded = rest.offset > day_at;
-    let day = rest.number(
-        if padded { 1 } else { 2 },
-        "a day of the month, padded to two characters with a space",
-    )?;
-    if !padded && day < 10 {
-        return Err(Parser::error(
-            day_at,
-            "a day of the month, padded to two characters with a space",
-        ));
-    }
-    rest.literal(" ", "a space")?;
-    let hour = rest.below(24, "an hour from 00 to 23")?;
-    rest.literal(":", "a colon")?;
-    let minute = rest.below(60, "a minute from 00 to 59")?;
-    rest.literal(":", "a colon")?;
-    let second = rest.below(60, "a second from 00 to 59")?;
-    rest.literal(" ", "a space")?;
-    let year = rest.year()?;
-    rest.literal(CLOSING, "`']`")?;
-
-    let time = u8::try_from(month + 1)
-        .ok()
-        .and_then(|month| CivilTime::new(year, month, day, hour, minute, second))
-        .ok_or(Parser::error(day_at, "a day that the month has"))?;
-    if time.0.weekday().num_days_from_sunday() as usize != weekday {
-        return Err(Parser::error(weekday_at, "the weekday of that date"));
-    }
-    Ok((time, &datagram[rest.offset..]))
-}
-
-struct Parser<'a> {
-    datagram: &'a [u8],
-    offset: usize,
-}
-
-impl Parser<'_> {
-    fn error(offset: usize, expected: &'static str) -> CtimeError {
-        CtimeError::NotAResponse { offset, expected }
-    }
-
-    fn literal(&mut self, literal: &str, expected: &'static str) -> Result<(), CtimeError> {
-        if !self.datagram[self.offset..].starts_with(literal.as_bytes()) {
-            return Err(Self::error(self.offset, expected));
-        }
-        self.offset += literal.len();
-        Ok(())
-    }
-
-    fn name(&mut self, names: &[&str], expected: &'static str) -> Result<usize, CtimeError> {
-        let rest = &self.datagram[self.offset..];
-        let index = names
-            .iter()
-            .position(|name| rest.starts_with(name.as_bytes()))
-            .ok_or(Self::error(self.offset, expected))?;
-        self.offset += names[index].len();
-        Ok(index)
-    }
-
-    /// Exactly `digits` digits, at most two.
-    fn number(&mut self, digits: usize, expected: &'static str) -> Result<u8, CtimeError> {
-        let number = self
-            .datagram
-            .get(self.offset..self.offset + digits)
-            .filter(|number| number.iter().all(u8::is_ascii_digit))
-            .ok_or(Self::error(self.offset, expected))?;
-        self.offset += digits;
-        Ok(number
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + (digit - b'0')))
-    }
-
-    fn below(&mut self, limit: u8, expected: &'static str) -> Result<u8, CtimeError> {
-        let at = self.offset;
-        let number = self.number(2, expected)?;
-        if number < limit {
-            Ok(number)
-        } else {
-            Err(Self::error(at, expected))
-        }
-    }
-
-    fn year(&mut self) -> Result<u16, CtimeError> {
-        let rest = &self.datagram[self.offset..];
-        let digits = rest
-            .iter()
-            .take(5)
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        if !(1..=4).contains(&digits) || rest[0] == b'0' {
-            return Err(Self::error(
-                self.offset,
-                "a year from 1 to 9999, not padded",
-            ));
-        }
-        self.offset += digits;
-        Ok(rest[..digits]
-            .iter()
-            .fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')))
-    }
-}
-
 const OPENING: &str = "[b'";
 const CLOSING: &str = "']";
 /// `Sun Jul  7 17:17:58 2019` between the brackets.
 const HEADER_BYTES: usize = OPENING.len() + 24 + CLOSING.len();
-const YEARS: std::ops::RangeInclusive<i32> = 1..=9999;
-const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];

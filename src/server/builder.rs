@@ -1,14 +1,19 @@
-use std::io;
+use std::net::SocketAddr;
+#[cfg(feature = "udp")]
 use std::net::ToSocketAddrs;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Shared;
-use super::{ServeError, Server, Worker};
+use super::Server;
+use super::config::WorkerConfig;
+use super::core::{Behind, ServerCore};
+use super::source::SourceCheck;
 use crate::codec::Codec;
+use crate::config_error::ConfigError;
 use crate::gate::{Gate, REFLECTOR_PORTS};
-use crate::transport::{MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Transport};
-use crate::udp::{UdpFeature, UdpOptions, UdpTransport};
+use crate::proxy::{MAX_HEADER_BYTES, Proxies};
+use crate::transport::Transport;
+#[cfg(feature = "udp")]
+use crate::udp::{UdpOptions, UdpTransport};
 
 /// Options of a server. Every one has a default that is right for most.
 ///
@@ -20,20 +25,26 @@ use crate::udp::{UdpFeature, UdpOptions, UdpTransport};
 ///
 /// let server = Server::builder(Text)
 ///     .max_request_bytes(1_200)
-///     .max_reply_bytes(1_200)
+///     .max_response_bytes(1_200)
 ///     .max_age(Duration::from_secs(5)) // when its clients give up
 ///     .gate(RateLimit::default())
 ///     .bind("127.0.0.1:0")?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct ServerBuilder<C, G = ()> {
     codec: C,
     gate: G,
     blocked_ports: Vec<u16>,
+    local_addrs: Vec<SocketAddr>,
+    max_age: Option<Duration>,
+    proxies: Option<Proxies>,
+    #[cfg(feature = "udp")]
     udp: UdpOptions,
-    limits: Limits,
+    #[cfg(feature = "udp")]
     workers: usize,
+    pub(crate) config: WorkerConfig,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -43,16 +54,13 @@ impl<C: Codec> ServerBuilder<C> {
             codec,
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
+            #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
-            limits: Limits {
-                max_age: None,
-                max_request_bytes: MAX_DATAGRAM_BYTES,
-                max_reply_bytes: MAX_DATAGRAM_BYTES,
-                // With 64 peers that have two requests each in flight, twice as many as 64 let most of
-                // the replies leave in pairs; 256 are no better.
-                batch: 128,
-                busy_poll: false,
-            },
+            local_addrs: Vec::new(),
+            max_age: None,
+            proxies: None,
+            config: WorkerConfig::DEFAULT,
+            #[cfg(feature = "udp")]
             workers: 1,
         }
     }
@@ -80,8 +88,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             codec: self.codec,
             gate: (self.gate, gate),
             blocked_ports: self.blocked_ports,
+            local_addrs: self.local_addrs,
+            max_age: self.max_age,
+            proxies: self.proxies,
+            #[cfg(feature = "udp")]
             udp: self.udp,
-            limits: self.limits,
+            config: self.config,
+            #[cfg(feature = "udp")]
             workers: self.workers,
         }
     }
@@ -101,7 +114,6 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
     pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         self.blocked_ports = ports.into_iter().collect();
         self
@@ -114,7 +126,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Its age is the time that it waited in the system's queue, if the transport knows
     /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
     /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
-    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
     ///
     /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
@@ -134,9 +146,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
     pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.limits.max_age = Some(max_age);
+        self.max_age = Some(max_age);
         self
     }
 
@@ -160,11 +171,10 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .max_request_bytes(65_528)
     ///     .bind("127.0.0.1:0")
     ///     .unwrap_err();
-    /// assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    /// assert_eq!(error.to_string(), "max_request_bytes is 65528, must be 0 to 65527");
     /// ```
-    #[must_use]
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.limits.max_request_bytes = bytes;
+        self.config.max_request_bytes = bytes;
         self
     }
 
@@ -177,12 +187,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// use rejoinder::Server;
     ///
     /// // What the way to anybody carries in one piece (RFC 8200 §5): 1,280 bytes less the headers.
-    /// let server = Server::builder(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_response_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
-    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
-        self.limits.max_reply_bytes = bytes;
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_response_bytes = bytes;
         self
     }
 
@@ -198,7 +207,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// let server = Server::builder(Text).udp_options(large).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
+    #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
@@ -226,7 +235,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// );
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
+    #[cfg(feature = "udp")]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
@@ -245,148 +254,202 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    #[must_use]
     pub fn busy_poll(mut self, busy_poll: bool) -> Self {
-        self.limits.busy_poll = busy_poll;
+        self.config.busy_poll = busy_poll;
+        self
+    }
+
+    /// Puts the server behind proxies that name the client in a PROXY header, see
+    /// [`proxy`](crate::proxy). Default: none, and a header is taken for a part of the request.
+    ///
+    /// A datagram that comes by none of them is dropped. The checks of the sender, gates,
+    /// [`Dedup`](crate::handler::Dedup) and the handler see the client; the response goes to the proxy.
+    /// [`max_request_bytes`](Self::max_request_bytes) does not count the header.
+    ///
+    /// ```
+    /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::proxy::{Proxies, ProxyMode};
+    ///
+    /// let proxies = Proxies::builder(ProxyMode::V2).trust("10.0.0.0".parse()?, 8).build()?;
+    /// let server = Server::builder(Text).behind(proxies).bind("127.0.0.1:0")?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn behind(mut self, proxies: Proxies) -> Self {
+        self.proxies = Some(proxies);
+        self.config.header_bytes = MAX_HEADER_BYTES;
+        self
+    }
+
+    /// Adds an address that the server is bound to: datagrams that claim to come from there are
+    /// dropped as [`SourceOwn`](crate::DropReason::SourceOwn). [`bind`](Self::bind) and
+    /// [`with_transport`](Self::with_transport) add the addresses of their sockets; a driver of a
+    /// [core](Self::core) adds its own. Default: none.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Server, Timestamp};
+    ///
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let own = "192.0.2.1:9999".parse()?;
+    /// let mut core = Server::builder(Text).local_addr(own).core(echo);
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(b"hello", Meta::new(own));
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+    /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
+        self.local_addrs.push(addr);
         self
     }
 
     /// A server on UDP sockets of its own, bound to the first of the addresses that can be had; the
     /// error is the last one's.
     ///
-    /// A limit that is out of range is an error of the kind
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput), and so are no workers. More workers than one
-    /// where the system cannot spread the peers are one of the kind
-    /// [`Unsupported`](io::ErrorKind::Unsupported).
+    /// [`max_request_bytes`](Self::max_request_bytes) and [`max_response_bytes`](Self::max_response_bytes)
+    /// take 0 to 65,527, [`workers`](Self::workers) at least 1. More workers than one where the OS
+    /// cannot spread the peers are an [`io::Error`](std::io::Error) of the kind
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
     ///
     /// ```
-    /// use rejoinder::codec::Text;
     /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
     ///
     /// let server = Server::builder(Text).bind("127.0.0.1:0")?;
     /// assert!(server.local_addr()?.ip().is_loopback());
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn bind(self, addr: impl ToSocketAddrs) -> io::Result<Server<UdpTransport, C, G>>
+    #[cfg(feature = "udp")]
+    pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server<UdpTransport, C, G>, ConfigError>
     where
         C: Clone,
         G: Clone,
     {
-        let check = self.limits.check();
-        check.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let udp = match self.limits.max_age {
-            Some(_) if !self.udp.is_portable() => self.udp.clone().with(UdpFeature::Timestamp),
-            _ => self.udp.clone(),
+        let group = self.bind_group(addr)?;
+        self.with_transports(group)
+    }
+
+    /// The sockets of [`bind`](Self::bind).
+    #[cfg(feature = "udp")]
+    pub(crate) fn bind_group(
+        &self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
+        self.config.check()?;
+        let udp = match self.max_age {
+            Some(_) => self.udp.clone().timestamps(true),
+            None => self.udp.clone(),
         };
-        let mut group = udp.bind_group(addr, self.workers)?;
-        let last = group.pop().expect("a group has a socket");
-        Ok(self.with_all(group, last))
+        udp.bind_group(addr, self.workers)
     }
 
     /// A server on a transport that is open already, with one worker.
     ///
     /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
     /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::udp::UdpOptions;
     /// use std::net::UdpSocket;
     ///
     /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let server = Server::builder(Text).with_transport(UdpTransport::from_socket(socket)?);
+    /// let server = Server::builder(Text).with_transport(UdpOptions::new().adopt(socket)?)?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn with_transport<T: Transport>(self, transport: T) -> Server<T, C, G> {
-        self.with(Vec::new(), transport)
+    pub fn with_transport<T: Transport>(
+        self,
+        transport: T,
+    ) -> Result<Server<T, C, G>, ConfigError> {
+        let config = self.config;
+        config.check()?;
+        let mut core = self.core(());
+        if let Ok(addr) = transport.local_addr() {
+            core.add_local_addr(addr);
+        }
+        core.set_is_local_ip(T::is_local_ip);
+        Ok(Server::new(vec![(transport, core)], config))
     }
 
     /// A server on several transports that are open already, with a worker for each: on sockets that
-    /// a service manager passes, say. They may have different addresses.
+    /// a service manager passes, say. They may have different addresses. There must be at least one.
     ///
     /// The requests of one peer are answered in order if they all arrive at the same transport, as
-    /// they do in a [group](UdpOptions::bind_group), and replies carry no
-    /// [ids](crate::Correlation::Id). None at all is an error of the kind
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput).
+    /// they do in a [group](UdpOptions::bind_group), and responses carry no
+    /// [ids](crate::Correlation::Id).
     ///
     /// ```
+    /// use rejoinder::Server;
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpTransport;
-    /// use rejoinder::Server;
     ///
     /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
     /// let server = Server::builder(Text).with_transports(transports)?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn with_transports<T: Transport>(
-        self,
+        mut self,
         transports: impl IntoIterator<Item = T>,
-    ) -> io::Result<Server<T, C, G>>
+    ) -> Result<Server<T, C, G>, ConfigError>
     where
         C: Clone,
         G: Clone,
     {
-        let mut transports: Vec<_> = transports.into_iter().collect();
-        let last = transports.pop().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a server has a transport")
-        })?;
-        Ok(self.with_all(transports, last))
-    }
-
-    fn with_all<T>(self, transports: Vec<T>, last: T) -> Server<T, C, G>
-    where
-        C: Clone,
-        G: Clone,
-    {
-        let workers = transports.into_iter().map(|transport| Worker {
-            transport,
-            codec: self.codec.clone(),
-            gate: self.gate.clone(),
-        });
-        let workers = workers.collect();
-        self.with(workers, last)
-    }
-
-    fn with<T>(self, mut workers: Vec<Worker<T, C, G>>, transport: T) -> Server<T, C, G> {
-        workers.push(Worker {
-            transport,
-            codec: self.codec,
-            gate: self.gate,
-        });
-        Server {
-            shared: Arc::new(Shared::new(workers.len())),
-            workers,
-            limits: self.limits,
-            blocked_ports: self.blocked_ports,
+        let config = self.config;
+        config.check()?;
+        let transports: Vec<_> = transports.into_iter().collect();
+        if transports.is_empty() {
+            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
         }
+        // Two workers that face each other must go quiet too.
+        let own = transports.iter().filter_map(|one| one.local_addr().ok());
+        self.local_addrs.extend(own);
+        let workers = transports.into_iter().map(|transport| {
+            let mut core = self.clone().core(());
+            core.set_is_local_ip(T::is_local_ip);
+            (transport, core)
+        });
+        Ok(Server::new(workers.collect(), config))
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) max_request_bytes: usize,
-    pub(super) max_reply_bytes: usize,
-    /// In buffers for receiving.
-    pub(super) batch: usize,
-    pub(super) busy_poll: bool,
-    pub(super) max_age: Option<Duration>,
-}
-
-impl Limits {
-    pub(super) fn check(&self) -> Result<(), ServeError> {
-        let limits = [
-            ("max_request_bytes", self.max_request_bytes),
-            ("max_reply_bytes", self.max_reply_bytes),
-        ];
-        match limits
-            .into_iter()
-            .find(|limit| limit.1 > MAX_V6_DATAGRAM_BYTES)
-        {
-            None => Ok(()),
-            Some((limit, bytes)) => Err(ServeError::LimitOutOfRange { limit, bytes }),
+impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+    /// A core with these settings, for a driver of your own: the same that a server drives. The
+    /// limits to lengths, [`workers`](Self::workers), [`busy_poll`](Self::busy_poll) and
+    /// [`udp_options`](Self::udp_options) are the driver's business and do nothing here.
+    ///
+    /// With `()` in place of a handler, the core only [defers](ServerCore::defer_next) requests.
+    ///
+    /// ```
+    /// use rejoinder::Server;
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::AmplificationLimit;
+    ///
+    /// let core = Server::builder(Text)
+    ///     .gate(AmplificationLimit::default())
+    ///     .core(|text: &str| Some(text.to_uppercase()));
+    /// ```
+    pub fn core<H>(self, handler: H) -> ServerCore<C, H, G> {
+        let mut sources = SourceCheck::new(self.blocked_ports);
+        for addr in self.local_addrs {
+            sources.add_own(addr);
         }
+        let behind = self.proxies.map(|proxies| Behind {
+            proxies,
+            max_request_bytes: self.config.max_request_bytes,
+        });
+        ServerCore::assemble(
+            self.codec,
+            handler,
+            self.gate,
+            sources,
+            behind,
+            self.max_age,
+        )
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 #[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::Duration;
@@ -401,7 +464,7 @@ mod tests {
         let has_times = |options: UdpOptions| {
             let builder = Server::builder(Text).udp_options(options);
             let server = builder.max_age(Duration::from_secs(1)).bind("127.0.0.1:0");
-            let features = server.unwrap().workers[0].transport.features();
+            let features = server.unwrap().workers[0].0.features();
             features.contains(UdpFeature::Timestamp)
         };
         assert_eq!(has_times(UdpOptions::new()), cfg!(target_os = "linux"));

@@ -1,52 +1,76 @@
-use std::any::Any;
-use std::error::Error;
+mod deferral;
+mod pipeline;
+mod proxied;
+
 use std::fmt;
-use std::io::{self, ErrorKind};
-use std::mem;
+use std::io;
 use std::net::SocketAddr;
-use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, SystemTime};
 
+pub use self::deferral::Deferred;
+pub(super) use self::proxied::Behind;
+use super::last_error::LastError;
 use super::log::Log;
 use super::source::SourceCheck;
-use super::stats::{Fate, Stats};
-use crate::codec::Codec;
-use crate::drop_reason::DropReason;
-use crate::gate::{Gate, ReplySize};
-use crate::handler::{Context, Handler, MAX_REPLIES, Reply, ReplyError};
+use super::stats::Stats;
+use crate::codec::{Codec, Correlation};
+use crate::gate::Gate;
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::sim::Node;
 use crate::timestamp::Timestamp;
-use crate::transport::{Datagram, ErrorClass, Inbox, Outbox, SendReport};
+use crate::transport::{ErrorClass, Inbox, Outbox, SendReport};
 
 /// The server without its surroundings: no socket, no clock, no thread, only a function from
 /// datagrams to datagrams.
 ///
-/// [`Server`](crate::Server) drives one over a transport; a [`SimNet`](crate::sim::SimNet) hosts one in
-/// memory; a test, or a driver of your own, calls it directly:
+/// [`Server`](crate::Server) drives one core per transport; a [`SimNet`](crate::sim::SimNet) hosts one
+/// in memory; a driver of your own does what they do:
+///
+/// 1. Receive a batch into an [`Inbox`]. Report an error with
+///    [`on_receive_error`](Self::on_receive_error), and pause as
+///    [`ReceiveBackoff`](crate::sans_io::ReceiveBackoff) says.
+/// 2. Until the inbox is empty: [`handle`](Self::handle) it, send the [`Outbox`], report what became
+///    of that with [`on_sent`](Self::on_sent), clear the outbox.
 ///
 /// ```
+/// use rejoinder::Timestamp;
 /// use rejoinder::codec::Text;
 /// use rejoinder::sans_io::ServerCore;
-/// use rejoinder::transport::{Inbox, Meta, Outbox};
-/// use rejoinder::Timestamp;
+/// use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
 ///
 /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// inbox.push(b"quiet", Meta::new("192.0.2.1:7777".parse()?));
-/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
-/// assert_eq!(
-///     outbox.iter().next().map(|reply| reply.bytes),
-///     Some(&b"QUIET"[..])
-/// );
+/// while !inbox.is_empty() {
+///     core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+///     for response in outbox.iter() {
+///         assert_eq!(response.bytes, b"QUIET"); // send it
+///     }
+///     core.on_sent(&SendReport::accepted(outbox.len()));
+///     outbox.clear();
+/// }
+/// assert_eq!(core.stats().responses_sent, 1);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
+///
+/// # Handlers that wait
+///
+/// A driver whose handlers wait for something, a database say, does not call `handle`. It takes
+/// requests out with [`defer_next`](Self::defer_next), keeps each until its answer is there, and ends
+/// it with [`answer_deferred`](Self::answer_deferred) or [`drop_deferred`](Self::drop_deferred). The
+/// checks, gates and counters are the same.
 pub struct ServerCore<C, H, G = ()> {
     codec: C,
     handler: H,
     gate: G,
     sources: SourceCheck,
+    behind: Option<Behind>,
     max_age: Option<Duration>,
+    /// Whether responses carry ids, so that their order does not matter.
+    unordered: bool,
     stats: Stats,
+    /// Datagrams that the latest [`handle`](Self::handle) left in the inbox.
+    pending: usize,
     last_receive_error: Option<LastError>,
     last_send_error: Option<LastError>,
     log: Log,
@@ -57,15 +81,33 @@ pub struct ServerCore<C, H, G = ()> {
 }
 
 impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
-    /// A core that has seen nothing yet.
+    /// A core with the defaults of [`ServerBuilder`](crate::ServerBuilder).
+    /// [`ServerBuilder::core`](crate::ServerBuilder::core) makes one with gates and
+    /// other settings.
     pub fn new(codec: C, handler: H) -> Self {
+        Self::assemble(codec, handler, (), SourceCheck::default(), None, None)
+    }
+}
+
+impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
+    pub(super) fn assemble(
+        codec: C,
+        handler: H,
+        gate: G,
+        sources: SourceCheck,
+        behind: Option<Behind>,
+        max_age: Option<Duration>,
+    ) -> Self {
         Self {
+            unordered: matches!(codec.correlation(), Correlation::Id { .. }),
             codec,
             handler,
-            gate: (),
-            sources: SourceCheck::default(),
-            max_age: None,
+            gate,
+            sources,
+            behind,
+            max_age,
             stats: Stats::default(),
+            pending: 0,
             last_receive_error: None,
             last_send_error: None,
             log: Log::default(),
@@ -73,27 +115,27 @@ impl<C: Codec, H: Handler<C>> ServerCore<C, H> {
             last_read: Duration::ZERO,
         }
     }
-}
 
-impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
-    /// Adds a gate, after those that are there.
+    /// The same core with another handler.
     ///
     /// ```
+    /// use rejoinder::Server;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::gate::AmplificationLimit;
-    /// use rejoinder::sans_io::ServerCore;
     ///
-    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
-    /// let core = core.gate(AmplificationLimit::default());
+    /// let echo = |text: &str| Some(text.to_owned());
+    /// let core = Server::builder(Text).core(()).with_handler(echo);
     /// ```
-    pub fn gate<G2: Gate>(self, gate: G2) -> ServerCore<C, H, (G, G2)> {
+    pub fn with_handler<H2>(self, handler: H2) -> ServerCore<C, H2, G> {
         ServerCore {
             codec: self.codec,
-            handler: self.handler,
-            gate: (self.gate, gate),
+            handler,
+            gate: self.gate,
             sources: self.sources,
+            behind: self.behind,
             max_age: self.max_age,
+            unordered: self.unordered,
             stats: self.stats,
+            pending: self.pending,
             last_receive_error: self.last_receive_error,
             last_send_error: self.last_send_error,
             log: self.log,
@@ -102,127 +144,103 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         }
     }
 
-    /// The source ports that are never answered, see
-    /// [`ServerBuilder::blocked_ports`](crate::ServerBuilder::blocked_ports).
+    /// Adds an address that the server is bound to, see
+    /// [`ServerBuilder::local_addr`](crate::ServerBuilder::local_addr).
     ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::sans_io::ServerCore;
-    /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::{DropReason, Timestamp};
     ///
-    /// let echo = |text: &str| Some(text.to_owned());
-    /// let mut core = ServerCore::new(Text, echo).blocked_ports([7777]);
-    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
-    /// inbox.push(b"hello", Meta::new("192.0.2.1:7777".parse()?));
-    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
-    /// assert_eq!(core.stats().dropped(DropReason::SourceReflector), 1);
+    /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// core.add_local_addr("192.0.2.1:9999".parse()?);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    #[must_use]
-    pub fn blocked_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
-        self.sources.set_blocked_ports(ports);
-        self
+    pub fn add_local_addr(&mut self, addr: SocketAddr) {
+        self.sources.add_own(addr);
     }
 
-    /// The address that the server is bound to: what claims to come from there is dropped. A server
-    /// with several addresses says each of them. Default: none is known.
+    /// Sets how to find out whether an address is one of this machine's, as
+    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip) does. Default: it is not known, and a
+    /// server that is bound to all addresses takes every peer with its own port for itself.
+    ///
+    /// The core asks about peers that have one of the server's own ports, where the server is bound to
+    /// all addresses, and drops what comes from the machine itself: the server would answer itself
+    /// without end. It asks about each address once a second at most.
     ///
     /// ```
     /// use rejoinder::codec::Text;
-    /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::{DropReason, Timestamp};
+    /// use rejoinder::{DropReason, Server, Timestamp};
     ///
-    /// let echo = |text: &str| Some(text.to_owned());
-    /// let mut core = ServerCore::new(Text, echo).local_addr("192.0.2.1:9999".parse()?);
+    /// let mut core = Server::builder(Text).core(|text: &str| Some(text.to_owned()));
+    /// core.add_local_addr("0.0.0.0:9999".parse()?);
+    /// core.set_is_local_ip(|addr| addr.ip().is_loopback());
     /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
-    /// inbox.push(b"hello", Meta::new("192.0.2.1:9999".parse()?));
+    /// for peer in ["192.0.2.1:9999", "127.0.0.1:9999"] {
+    ///     inbox.push(b"hello", Meta::new(peer.parse()?));
+    /// }
     /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
     /// assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    #[must_use]
-    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
-        self.sources.add_own(addr);
-        self
+    pub fn set_is_local_ip(&mut self, is_local: fn(SocketAddr) -> bool) {
+        self.sources.set_is_local(is_local);
     }
 
-    /// How old a request may be, see [`ServerBuilder::max_age`](crate::ServerBuilder::max_age).
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::sans_io::ServerCore;
-    /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::{DropReason, Timestamp};
-    /// use std::time::Duration;
-    ///
-    /// let echo = |text: &str| Some(text.to_owned());
-    /// let mut core = ServerCore::new(Text, echo).max_age(Duration::from_secs(5));
-    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
-    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?);
-    /// meta.waited = Duration::from_secs(6);
-    /// inbox.push(b"hello?", meta);
-    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
-    /// assert_eq!(core.stats().dropped(DropReason::Stale), 1);
-    /// # Ok::<(), std::net::AddrParseError>(())
-    /// ```
-    #[must_use]
-    pub fn max_age(mut self, max_age: Duration) -> Self {
-        self.max_age = Some(max_age);
-        self
-    }
-
-    /// Takes datagrams out of the inbox and queues the replies, until the inbox is empty or the
-    /// outbox has no room for the replies to one more. `now` is when the inbox was received.
+    /// Takes datagrams out of the inbox and queues the responses, until the inbox is empty or the
+    /// outbox has no room for the responses to one more request. `now` is when the inbox was received.
     ///
     /// # Panics
     ///
-    /// If the outbox has no room even when empty: it must hold at least [`MAX_REPLIES`] datagrams.
+    /// If the outbox has no room even when empty: it must hold at least [`MAX_RESPONSES`] datagrams.
     ///
     /// ```
+    /// use rejoinder::Timestamp;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::handler::MAX_REPLIES;
+    /// use rejoinder::handler::MAX_RESPONSES;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::Timestamp;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
-    /// // Room for the replies to one request at a time.
-    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(MAX_REPLIES, 512));
+    /// // Room for the responses to one request at a time.
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(MAX_RESPONSES, 512));
     /// for word in [b"one", b"two"] {
     ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
     /// }
-    /// let mut answers = Vec::new();
+    /// let mut responses = Vec::new();
     /// while !inbox.is_empty() {
     ///     core.handle(Timestamp::system(), &mut inbox, &mut outbox);
-    ///     answers.extend(outbox.iter().map(|reply| reply.bytes.to_vec())); // send them
+    ///     responses.extend(outbox.iter().map(|one| one.bytes.to_vec())); // send them
     ///     outbox.clear();
     /// }
-    /// assert_eq!(answers, [b"ONE", b"TWO"]);
+    /// assert_eq!(responses, [b"ONE", b"TWO"]);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
-    pub fn handle(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
+    pub fn handle(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox)
+    where
+        H: Handler<C>,
+    {
         self.handle_with_clock(now, || now, inbox, outbox);
     }
 
-    /// The same, with a clock to see how long requests and replies wait for the handler: this also
-    /// returns after 10 ms if there are replies, so that they leave although the handler is slow.
+    /// [`handle`](Self::handle) with a clock, which shows how long requests and responses wait for the
+    /// handler. It also returns after 10 ms if there are responses, so that they leave although the
+    /// handler is slow.
     ///
-    /// The clock is read after the first request, after twice as many, and so on (after eight times
-    /// as many, while the 10 ms are far), and at least after every 64th, while there are more: a lone
-    /// request costs no reading. (After 10 ms without a reply it is read after each.) If a
-    /// [`max_age`](Self::max_age) is set, it is read before each request.
+    /// Clock readings are spaced geometrically: after the first request, then after twice as many
+    /// (eight times as many while far from the 10 ms), and at least after every 64th. A batch of one
+    /// never reads the clock. After 10 ms without a response the clock is read after each request. If
+    /// a [`max_age`](crate::ServerBuilder::max_age) is set, it is read before each request.
     ///
     /// # Panics
     ///
     /// As [`handle`](Self::handle).
     ///
     /// ```
+    /// use rejoinder::Timestamp;
     /// use rejoinder::codec::Text;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
-    /// use rejoinder::Timestamp;
     /// use std::cell::Cell;
     /// use std::time::{Duration, SystemTime};
     ///
@@ -238,7 +256,7 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
     ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
     /// }
     /// core.handle_with_clock(clock(), clock, &mut inbox, &mut outbox);
-    /// // The first answer is not to wait for the second request.
+    /// // The first response does not wait for the second request.
     /// assert_eq!((outbox.len(), inbox.len()), (1, 1));
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
@@ -248,18 +266,22 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
         clock: impl Fn() -> Timestamp,
         inbox: &mut Inbox,
         outbox: &mut Outbox,
-    ) {
+    ) where
+        H: Handler<C>,
+    {
         assert!(
-            !outbox.is_empty() || outbox.has_room_for(MAX_REPLIES),
-            "an outbox holds the replies to one request"
+            !outbox.is_empty() || outbox.has_room_for(MAX_RESPONSES),
+            "outbox too small: it needs room for the {MAX_RESPONSES} responses to one request"
         );
+        self.begin_batch(outbox);
         self.latest = received;
-        // The rest of a batch that was left to let replies go begins where that was seen.
+        // If the previous call returned early to flush responses, the 10 ms for the remaining
+        // datagrams start at the clock reading that made it return.
         let mut begun = received.monotonic.max(self.last_read);
         let mut at = received.monotonic;
         let mut handled = 0;
         let mut next_read = usize::from(self.max_age.is_none());
-        while outbox.has_room_for(MAX_REPLIES) && !inbox.is_empty() {
+        while outbox.has_room_for(MAX_RESPONSES) && !inbox.is_empty() {
             if handled == next_read {
                 at = clock().monotonic;
                 self.last_read = at;
@@ -278,88 +300,33 @@ impl<C: Codec, H: Handler<C>, G: Gate> ServerCore<C, H, G> {
                 };
             }
             handled += 1;
-            let datagram = inbox.pop().expect("it is not empty");
-            let waited = at
-                .saturating_sub(received.monotonic)
-                .saturating_add(datagram.meta.waited);
-            let is_stale = self.max_age.is_some_and(|max_age| waited > max_age);
+            let datagram = inbox.pop().expect("the inbox is not empty");
+            let is_stale = self.is_stale(received, at, &datagram.meta);
             let fate = self.answer(received, &datagram, is_stale, outbox);
             self.stats.count(fate);
         }
+        self.pending = inbox.len();
     }
 
-    /// The whole life of a datagram.
-    fn answer(
-        &mut self,
-        now: Timestamp,
-        datagram: &Datagram<'_>,
-        is_stale: bool,
-        outbox: &mut Outbox,
-    ) -> Fate {
-        let queued = outbox.len();
-        // What a panic could leave half done is the handler's own state, which is its own affair,
-        // and the outbox, which is set back. The codec and the gates are inside too: they should
-        // never panic, but one datagram that makes them do so must not be the end of the server.
-        let result = panic::catch_unwind(AssertUnwindSafe(|| {
-            self.answer_or_panic(now, datagram, is_stale, outbox)
-        }));
-        let refusal = match result {
-            Ok(Ok(fate)) => return fate,
-            Ok(Err(refusal)) => refusal,
-            Err(payload) => {
-                drop_quietly(payload);
-                Refusal::For(DropReason::HandlerPanicked)
-            }
-        };
-        outbox.truncate(queued);
-        let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
-            Refusal::For(reason) => (*reason, None),
-            Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
-            Refusal::Reply(error) => (DropReason::ReplyFailed, Some(error)),
-        };
-        // To show an error of the codec is its own code again, and so is to drop it. Each has a
-        // catch of its own: a panic within a panic would be the end.
-        let log = &mut self.log;
-        quietly(|| log.dropped(now, &datagram.meta, reason, cause));
-        quietly(|| drop(refusal));
-        Fate::Dropped(reason)
+    /// The codec.
+    ///
+    /// ```
+    /// use rejoinder::Codec;
+    /// use rejoinder::codec::Text;
+    ///
+    /// let core = rejoinder::Server::builder(Text).core(());
+    /// assert_eq!(core.codec().decode_request(b"hello"), Ok("hello"));
+    /// ```
+    pub fn codec(&self) -> &C {
+        &self.codec
     }
 
-    fn answer_or_panic(
-        &mut self,
-        now: Timestamp,
-        datagram: &Datagram<'_>,
-        is_stale: bool,
-        outbox: &mut Outbox,
-    ) -> Result<Fate, Refusal<C::Error>> {
-        let Datagram { bytes, meta } = datagram;
-        if meta.truncated {
-            return Err(Refusal::For(DropReason::Truncated));
+    /// Prepares an outbox for the first responses of a batch.
+    #[inline]
+    fn begin_batch(&self, outbox: &mut Outbox) {
+        if outbox.is_empty() {
+            outbox.set_unordered(self.unordered);
         }
-        self.sources.check(meta)?;
-        if is_stale {
-            return Err(Refusal::For(DropReason::Stale));
-        }
-        if self.codec.is_response(bytes) {
-            return Err(Refusal::For(DropReason::Response));
-        }
-        self.gate.accept(now, datagram)?;
-        let request = self
-            .codec
-            .decode_request(bytes)
-            .map_err(Refusal::Malformed)?;
-        let queued = outbox.len();
-        let context = Context::new(meta, now);
-        let mut reply = Reply::new(&self.codec, bytes, &context, outbox);
-        self.handler
-            .handle(request, &context, &mut reply)
-            .map_err(Refusal::Reply)?;
-        if outbox.len() == queued {
-            return Ok(Fate::Silent);
-        }
-        let replies = ReplySize::new(outbox.len() - queued, outbox.bytes_from(queued));
-        self.gate.release(now, datagram, replies)?;
-        Ok(Fate::Replied)
     }
 }
 
@@ -372,32 +339,29 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// use rejoinder::transport::SendReport;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
-    /// let mut sent = SendReport {
-    ///     datagrams: 2,
-    ///     ..SendReport::default()
-    /// };
-    /// sent.fail(std::io::ErrorKind::HostUnreachable.into());
-    /// core.on_sent(&sent);
+    /// let mut report = SendReport::accepted(2);
+    /// report.record_failure(std::io::ErrorKind::HostUnreachable.into());
+    /// core.on_sent(&report);
     /// assert_eq!(
-    ///     (core.stats().replies_sent, core.stats().replies_failed),
+    ///     (core.stats().responses_sent, core.stats().responses_failed),
     ///     (2, 1)
     /// );
     /// ```
-    pub fn on_sent(&mut self, sent: &SendReport) {
-        self.stats.count_sent(sent);
-        if let Some(error) = &sent.error {
+    pub fn on_sent(&mut self, report: &SendReport) {
+        self.stats.count_sent(report);
+        if let Some(error) = &report.last_error {
             self.last_send_error = Some(LastError::new(error));
-            self.log.send_failed(self.latest, error, sent.failed);
+            self.log.send_failed(self.latest, error, report.failed);
         }
     }
 
     /// Counts an attempt to receive that failed.
     ///
     /// ```
+    /// use rejoinder::Timestamp;
     /// use rejoinder::codec::Text;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::ErrorClass;
-    /// use rejoinder::Timestamp;
     /// use std::io;
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
@@ -409,14 +373,14 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// ```
     pub fn on_receive_error(&mut self, now: Timestamp, error: &io::Error) {
         self.stats.count_receive_error(error);
-        // That a signal came is nothing to look at.
+        // A signal is no error worth keeping.
         if ErrorClass::classify(error) != ErrorClass::Interrupted {
             self.last_receive_error = Some(LastError::new(error));
         }
-        self.log.on_receive_error(now, error);
+        self.log.receive_failed(now, error);
     }
 
-    /// Notes how many datagrams the system has dropped in all, see
+    /// Sets how many datagrams the kernel has dropped in total, see
     /// [`Transport::kernel_drops`](crate::Transport::kernel_drops).
     ///
     /// ```
@@ -425,14 +389,15 @@ impl<C, H, G> ServerCore<C, H, G> {
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
     /// core.set_kernel_drops(3);
-    /// core.set_kernel_drops(5); // two more, not five
+    /// core.set_kernel_drops(5);
     /// assert_eq!(core.stats().kernel_drops, 5);
     /// ```
-    pub fn set_kernel_drops(&mut self, datagrams: u64) {
-        self.stats.kernel_drops = datagrams;
+    pub fn set_kernel_drops(&mut self, total: u64) {
+        self.stats.kernel_drops = total;
     }
 
-    /// The counters. Nothing is pending here: what was not popped was not seen.
+    /// The counters. [`pending`](Stats::pending) are the datagrams that the latest call left in the
+    /// inbox.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -442,16 +407,33 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// assert_eq!(core.stats().received, 0);
     /// ```
     pub fn stats(&self) -> Stats {
-        self.stats
+        self.stats.with_pending(self.pending)
     }
 
-    /// What [`ServerHandle`](super::ServerHandle) shows, with `pending` datagrams not popped yet.
-    pub(super) fn snapshot(&self, pending: usize) -> Snapshot {
-        Snapshot {
-            stats: self.stats.with_pending(pending),
-            last_receive_error: self.last_receive_error,
-            last_send_error: self.last_send_error,
-        }
+    /// The latest error in receiving, whenever that was.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    ///
+    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// assert!(core.last_receive_error().is_none());
+    /// ```
+    pub fn last_receive_error(&self) -> Option<io::Error> {
+        self.last_receive_error.map(Into::into)
+    }
+
+    /// The latest error in sending, whenever that was.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    ///
+    /// let core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    /// assert!(core.last_send_error().is_none());
+    /// ```
+    pub fn last_send_error(&self) -> Option<io::Error> {
+        self.last_send_error.map(Into::into)
     }
 }
 
@@ -460,8 +442,8 @@ impl<C: Codec, H: Handler<C>, G: Gate> Node for ServerCore<C, H, G> {
         self.handle(now, inbox, outbox);
     }
 
-    fn on_sent(&mut self, sent: &SendReport) {
-        self.on_sent(sent);
+    fn on_sent(&mut self, report: &SendReport) {
+        self.on_sent(report);
     }
 }
 
@@ -473,69 +455,7 @@ impl<C, H, G> fmt::Debug for ServerCore<C, H, G> {
     }
 }
 
-/// A core's counters, and its latest troubles.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) stats: Stats,
-    pub(super) last_receive_error: Option<LastError>,
-    pub(super) last_send_error: Option<LastError>,
-}
-
-/// An error in a form that can be copied.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastError {
-    kind: ErrorKind,
-    os_code: Option<i32>,
-}
-
-impl LastError {
-    fn new(error: &io::Error) -> Self {
-        Self {
-            kind: error.kind(),
-            os_code: error.raw_os_error(),
-        }
-    }
-}
-
-impl From<LastError> for io::Error {
-    fn from(error: LastError) -> Self {
-        match error.os_code {
-            Some(code) => Self::from_raw_os_error(code),
-            None => error.kind.into(),
-        }
-    }
-}
-
-/// Why nothing is sent for a datagram.
-enum Refusal<E> {
-    For(DropReason),
-    Malformed(E),
-    Reply(ReplyError),
-}
-
-impl<E> From<DropReason> for Refusal<E> {
-    fn from(reason: DropReason) -> Self {
-        Self::For(reason)
-    }
-}
-
-/// Does what should not panic, and goes on if it does.
-#[inline]
-fn quietly(act: impl FnOnce()) {
-    if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(act)) {
-        drop_quietly(payload);
-    }
-}
-
-/// Drops what a panic was raised with, which may panic in turn.
-fn drop_quietly(payload: Box<dyn Any + Send>) {
-    if let Err(next) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // It could go on like this for ever.
-        mem::forget(next);
-    }
-}
-
-/// How long the first replies of a batch may wait for the others, where a clock tells.
+/// How long the first responses of a batch may wait for the others, where there is a clock.
 const FLUSH_AFTER: Duration = Duration::from_millis(10);
 /// The most requests between two readings of the clock.
 const MAX_UNTIMED: usize = 64;

@@ -4,7 +4,8 @@
 //! that a flood does not become one of the log; how many lines were left out is told too. Of an error,
 //! which may quote what came, at most 200 characters are told.
 
-pub(super) use self::imp::{Log, ended, started};
+pub(super) use self::imp::Log;
+pub(crate) use self::imp::{ended, started};
 
 #[cfg(feature = "tracing")]
 mod imp {
@@ -57,7 +58,7 @@ mod imp {
             }
         }
 
-        pub(in crate::server) fn on_receive_error(&mut self, now: Timestamp, error: &io::Error) {
+        pub(in crate::server) fn receive_failed(&mut self, now: Timestamp, error: &io::Error) {
             let class = ErrorClass::classify_receive(error);
             if class != ErrorClass::Interrupted
                 && let Some(left_out) = self.budget(class).spend(now)
@@ -87,14 +88,14 @@ mod imp {
         }
     }
 
-    pub(in crate::server) fn started(addr: &io::Result<SocketAddr>) {
+    pub(crate) fn started(addr: &io::Result<SocketAddr>) {
         match addr {
             Ok(addr) => info!(%addr, "serving"),
             Err(error) => info!(%error, "serving, at an address that is not known"),
         }
     }
 
-    pub(in crate::server) fn ended(stats: &Stats) {
+    pub(crate) fn ended(stats: &Stats) {
         info!(%stats, "ended");
     }
 
@@ -207,13 +208,13 @@ mod imp {
         }
 
         #[inline]
-        pub(in crate::server) fn on_receive_error(&mut self, _: Timestamp, _: &io::Error) {}
+        pub(in crate::server) fn receive_failed(&mut self, _: Timestamp, _: &io::Error) {}
 
         #[inline]
         pub(in crate::server) fn send_failed(&mut self, _: Timestamp, _: &io::Error, _: usize) {}
     }
 
-    pub(in crate::server) fn started(_: &io::Result<SocketAddr>) {}
+    pub(crate) fn started(_: &io::Result<SocketAddr>) {}
 
-    pub(in crate::server) fn ended(_: &Stats) {}
+    pub(crate) fn ended(_: &Stats) {}
 }

@@ -3,13 +3,14 @@ use std::io;
 use std::iter::Sum;
 use std::ops::AddAssign;
 
+use super::dropped::{Dropped, MAX_GATE_REASONS};
 use crate::drop_reason::DropReason;
 use crate::transport::{ErrorClass, ErrorCounts, SendReport};
 
 /// What became of every datagram: plain counters, since the server began.
 ///
 /// Every datagram that was received is in exactly one place:
-/// `received = replied + silent + dropped + pending`, at every moment and when the server ended.
+/// `received = replied + silent + dropped + deferred + pending`, at every moment and when the server ended.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -38,7 +39,7 @@ use crate::transport::{ErrorClass, ErrorCounts, SendReport};
 /// );
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Datagrams received.
@@ -47,12 +48,15 @@ pub struct Stats {
     pub replied: u64,
     /// Datagrams that the handler answered with silence.
     pub silent: u64,
+    /// Requests that wait for their answer outside of the core, see
+    /// [`ServerCore::defer_next`](crate::sans_io::ServerCore::defer_next).
+    pub deferred: u64,
     /// Datagrams received and not looked at yet.
     pub pending: u64,
     /// Replies that the system accepted for sending.
-    pub replies_sent: u64,
+    pub responses_sent: u64,
     /// Replies that the system refused to send.
-    pub replies_failed: u64,
+    pub responses_failed: u64,
     /// Attempts to receive that failed; that a signal came is no failure.
     pub receive_errors: u64,
     /// Datagrams that the system dropped before anybody received them, because they came faster
@@ -68,7 +72,7 @@ pub struct Stats {
 impl Stats {
     /// How many reasons of [gates](DropReason::Gate) have a counter of their own. Further ones
     /// share `DropReason::Gate("other gates")`.
-    pub const MAX_GATE_REASONS: usize = 8;
+    pub const MAX_GATE_REASONS: usize = MAX_GATE_REASONS;
 
     /// Datagrams dropped for one reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
@@ -107,10 +111,10 @@ impl Stats {
     /// assert_eq!(core.stats().receive_errors_of(ErrorClass::Resources), 1);
     /// ```
     pub fn receive_errors_of(&self, class: ErrorClass) -> u64 {
-        self.receive_errors_by_class.of(class)
+        self.receive_errors_by_class.get(class)
     }
 
-    /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
+    /// Replies that the system refused to send with an error of one class: `responses_failed` in all.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -119,17 +123,18 @@ impl Stats {
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
     /// let mut sent = SendReport::default();
-    /// sent.fail(std::io::ErrorKind::PermissionDenied.into()); // a firewall
+    /// sent.record_failure(std::io::ErrorKind::PermissionDenied.into()); // a firewall
     /// core.on_sent(&sent);
     /// assert_eq!(core.stats().send_errors_of(ErrorClass::Configuration), 1);
     /// ```
     pub fn send_errors_of(&self, class: ErrorClass) -> u64 {
-        self.send_errors_by_class.of(class)
+        self.send_errors_by_class.get(class)
     }
 
     /// Whether every datagram received is accounted for.
     pub fn is_conserved(&self) -> bool {
-        self.received == self.replied + self.silent + self.dropped_total() + self.pending
+        let settled = self.replied + self.silent + self.dropped_total();
+        self.received == settled + self.deferred + self.pending
     }
 
     /// All counters with their names, for an exporter: always the same names in the same order.
@@ -151,7 +156,7 @@ impl Stats {
         let gates = self.dropped.gates.iter().map(|(_, datagrams)| datagrams);
         let gates = gates.sum::<u64>() + self.dropped.other_gates;
         let built_in =
-            DropReason::BUILT_IN.map(|reason| (reason.counter_name(), self.dropped(reason)));
+            DropReason::built_in().map(|reason| (reason.counter_name(), self.dropped(reason)));
         let receive =
             ErrorClass::ALL.map(|class| (receive_counter(class), self.receive_errors_of(class)));
         let send = ErrorClass::ALL.map(|class| (send_counter(class), self.send_errors_of(class)));
@@ -159,9 +164,10 @@ impl Stats {
             ("received", self.received),
             ("replied", self.replied),
             ("silent", self.silent),
+            ("deferred", self.deferred),
             ("pending", self.pending),
-            ("replies_sent", self.replies_sent),
-            ("replies_failed", self.replies_failed),
+            ("responses_sent", self.responses_sent),
+            ("responses_failed", self.responses_failed),
             ("receive_errors", self.receive_errors),
             ("kernel_drops", self.kernel_drops),
         ]
@@ -173,10 +179,11 @@ impl Stats {
     }
 
     /// The same, with `datagrams` more that were received and wait.
-    pub(super) fn with_pending(mut self, datagrams: usize) -> Self {
-        self.pending += datagrams as u64;
-        self.received += datagrams as u64;
-        self
+    pub(super) fn with_pending(&self, datagrams: usize) -> Self {
+        let mut with = self.clone();
+        with.pending += datagrams as u64;
+        with.received += datagrams as u64;
+        with
     }
 
     pub(super) fn count_receive_error(&mut self, error: &io::Error) {
@@ -186,15 +193,9 @@ impl Stats {
     }
 
     pub(super) fn count_sent(&mut self, sent: &SendReport) {
-        self.replies_sent += sent.datagrams as u64;
-        self.replies_failed += sent.failed as u64;
-        self.send_errors_by_class.merge(&sent.errors);
-        let unclassified = (sent.failed as u64).saturating_sub(sent.errors.total());
-        let class = sent
-            .error
-            .as_ref()
-            .map_or(ErrorClass::Other, ErrorClass::classify);
-        self.send_errors_by_class.add(class, unclassified);
+        self.responses_sent += sent.sent as u64;
+        self.responses_failed += sent.failed as u64;
+        self.send_errors_by_class.merge(&sent.errors_by_class());
     }
 
     pub(super) fn count(&mut self, fate: Fate) {
@@ -202,8 +203,16 @@ impl Stats {
         match fate {
             Fate::Replied => self.replied += 1,
             Fate::Silent => self.silent += 1,
+            Fate::Deferred => self.deferred += 1,
             Fate::Dropped(reason) => self.dropped.add(reason, 1),
         }
+    }
+
+    /// Counts what became of a request that was deferred.
+    pub(super) fn settle(&mut self, fate: Fate) {
+        self.deferred -= 1;
+        self.received -= 1;
+        self.count(fate);
     }
 }
 
@@ -214,9 +223,10 @@ impl AddAssign for Stats {
             received,
             replied,
             silent,
+            deferred,
             pending,
-            replies_sent,
-            replies_failed,
+            responses_sent,
+            responses_failed,
             receive_errors,
             kernel_drops,
             receive_errors_by_class,
@@ -226,9 +236,10 @@ impl AddAssign for Stats {
         self.received += received;
         self.replied += replied;
         self.silent += silent;
+        self.deferred += deferred;
         self.pending += pending;
-        self.replies_sent += replies_sent;
-        self.replies_failed += replies_failed;
+        self.responses_sent += responses_sent;
+        self.responses_failed += responses_failed;
         self.receive_errors += receive_errors;
         self.kernel_drops += kernel_drops;
         self.receive_errors_by_class.merge(&receive_errors_by_class);
@@ -267,13 +278,16 @@ impl fmt::Display for Stats {
         if separator == ", " {
             f.write_str(")")?;
         }
+        if self.deferred > 0 {
+            write!(f, ", deferred {}", self.deferred)?;
+        }
         write!(
             f,
             ", pending {}; replies sent {}, failed {}; receive errors {}",
-            self.pending, self.replies_sent, self.replies_failed, self.receive_errors
+            self.pending, self.responses_sent, self.responses_failed, self.receive_errors
         )?;
         if self.kernel_drops > 0 {
-            write!(f, "; dropped by the system {}", self.kernel_drops)?;
+            write!(f, "; dropped by the kernel {}", self.kernel_drops)?;
         }
         Ok(())
     }
@@ -284,65 +298,8 @@ impl fmt::Display for Stats {
 pub(super) enum Fate {
     Replied,
     Silent,
+    Deferred,
     Dropped(DropReason),
-}
-
-/// A counter for each reason, in a space of fixed size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Dropped {
-    built_in: [u64; DropReason::BUILT_IN.len()],
-    /// In the order in which the reasons appeared. A place is free while its count is zero.
-    gates: [(&'static str, u64); Stats::MAX_GATE_REASONS],
-    /// For the reasons beyond.
-    other_gates: u64,
-}
-
-impl Dropped {
-    fn get(&self, reason: DropReason) -> u64 {
-        self.iter()
-            .find(|&(known, _)| known == reason)
-            .map_or(0, |(_, datagrams)| datagrams)
-    }
-
-    fn add(&mut self, reason: DropReason, datagrams: u64) {
-        if datagrams > 0 {
-            *self.counter(reason) += datagrams;
-        }
-    }
-
-    fn counter(&mut self, reason: DropReason) -> &mut u64 {
-        if let DropReason::Gate(name) = reason {
-            if name == OTHER_GATES {
-                return &mut self.other_gates;
-            }
-            let place = |(known, datagrams): &(&str, u64)| *datagrams == 0 || *known == name;
-            return match self.gates.iter().position(place) {
-                Some(at) => {
-                    self.gates[at].0 = name;
-                    &mut self.gates[at].1
-                }
-                None => &mut self.other_gates,
-            };
-        }
-        let at = DropReason::BUILT_IN
-            .iter()
-            .position(|&known| known == reason);
-        &mut self.built_in[at.expect("all reasons but those of gates are listed")]
-    }
-
-    /// Those of gates only if they happened.
-    fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
-        let built_in = DropReason::BUILT_IN.into_iter().zip(self.built_in);
-        let gates = self
-            .gates
-            .into_iter()
-            .chain([(OTHER_GATES, self.other_gates)]);
-        built_in.chain(
-            gates
-                .filter(|&(_, datagrams)| datagrams > 0)
-                .map(|(name, datagrams)| (DropReason::Gate(name), datagrams)),
-        )
-    }
 }
 
 fn receive_counter(class: ErrorClass) -> &'static str {
@@ -367,8 +324,6 @@ fn send_counter(class: ErrorClass) -> &'static str {
     }
 }
 
-const OTHER_GATES: &str = "other gates";
-
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
@@ -378,7 +333,7 @@ mod tests {
     #[test]
     fn every_fate_is_counted_once_and_stats_add_up() {
         let mut stats = Stats::default();
-        for reason in DropReason::BUILT_IN {
+        for reason in DropReason::built_in() {
             stats.count(Fate::Dropped(reason));
             assert_eq!(stats.dropped(reason), 1);
         }
@@ -386,7 +341,7 @@ mod tests {
         stats.count(Fate::Silent);
         assert!(stats.is_conserved());
 
-        let both: Stats = [stats, stats].into_iter().sum();
+        let both: Stats = [stats.clone(), stats.clone()].into_iter().sum();
         assert!(both.is_conserved());
         assert!(
             both.counters()
@@ -438,15 +393,14 @@ mod tests {
     fn refused_replies_are_counted_by_class_however_a_transport_tells() {
         let mut stats = Stats::default();
         let mut sent = SendReport::default();
-        sent.fail(ErrorKind::ConnectionRefused.into());
-        sent.fail(ErrorKind::PermissionDenied.into());
+        sent.record_failure(ErrorKind::ConnectionRefused.into());
+        sent.record_failure(ErrorKind::PermissionDenied.into());
         stats.count_sent(&sent);
-        stats.count_sent(&SendReport {
-            failed: 3,
-            error: Some(ErrorKind::PermissionDenied.into()),
-            ..SendReport::default()
-        });
-        assert_eq!(stats.replies_failed, 5);
+        let mut unclassified = SendReport::default();
+        unclassified.failed = 3;
+        unclassified.last_error = Some(ErrorKind::PermissionDenied.into());
+        stats.count_sent(&unclassified);
+        assert_eq!(stats.responses_failed, 5);
         assert_eq!(stats.send_errors_of(ErrorClass::Peer), 1);
         assert_eq!(stats.send_errors_of(ErrorClass::Configuration), 4);
     }

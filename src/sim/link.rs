@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::config_error::ConfigError;
+
 /// What happens to datagrams in one direction between two machines of a
 /// [`SimNet`](crate::sim::SimNet).
 ///
@@ -18,7 +20,7 @@ use std::time::Duration;
 ///         .duplication(0.2)
 ///         .latency(ms(20))
 ///         .jitter(ms(5)),
-/// );
+/// )?;
 ///
 /// // As a bad mobile connection: 64 kbit/s with a long queue, and things overtake each other.
 /// let mobile = Link::new()
@@ -28,8 +30,8 @@ use std::time::Duration;
 ///     .corruption(0.001)
 ///     .mtu(1_280, AboveMtu::Fragment)
 ///     .port_unreachable(true);
-/// net.set_link_between("10.0.0.1".parse()?, "10.0.0.2".parse()?, mobile);
-/// # Ok::<(), std::net::AddrParseError>(())
+/// net.set_link_between("10.0.0.1".parse()?, "10.0.0.2".parse()?, mobile)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Chances are numbers from 0 (never, the default) to 1 (always). They are drawn for each datagram
@@ -55,7 +57,7 @@ pub struct Link {
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();
-/// net.set_link(Link::new().mtu(1_500, AboveMtu::Lose));
+/// net.set_link(Link::new().mtu(1_500, AboveMtu::Lose))?;
 /// let (one, other) = ("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?);
 /// let _endpoint = net.bind(other)?;
 /// for (bytes, fate) in [
@@ -106,21 +108,17 @@ impl Link {
         }
     }
 
-    /// The chance that a datagram is lost. Default: 0, as for the other chances.
-    ///
-    /// # Panics
-    ///
-    /// As the other setters of a chance do, if it is not in 0 to 1.
+    /// The chance that a datagram is lost, 0 to 1. Default: 0, as for the other chances.
     #[must_use]
     pub fn loss(mut self, chance: f64) -> Self {
-        self.loss = checked(chance);
+        self.loss = chance;
         self
     }
 
     /// The chance that a second copy of a datagram arrives, with a delay of its own.
     #[must_use]
     pub fn duplication(mut self, chance: f64) -> Self {
-        self.duplication = checked(chance);
+        self.duplication = chance;
         self
     }
 
@@ -128,7 +126,7 @@ impl Link {
     /// later ones overtake it.
     #[must_use]
     pub fn reordering(mut self, chance: f64, hold_up: Duration) -> Self {
-        self.reordering = checked(chance);
+        self.reordering = chance;
         self.hold_up = hold_up;
         self
     }
@@ -137,7 +135,7 @@ impl Link {
     /// really happens to bits; what arrives changed was changed before or behind it.)
     #[must_use]
     pub fn corruption(mut self, chance: f64) -> Self {
-        self.corruption = checked(chance);
+        self.corruption = chance;
         self
     }
 
@@ -157,27 +155,18 @@ impl Link {
     }
 
     /// The longest packet in bytes, IP and UDP headers included (28 bytes over IPv4, 48 over IPv6),
-    /// and what happens to longer ones. Default: every datagram passes.
-    ///
-    /// # Panics
-    ///
-    /// If `bytes` is below 68, the least that IPv4 allows (RFC 791 §3.2).
+    /// and what happens to longer ones. At least 68, as IPv4 demands (RFC 791 §3.2). Default: every
+    /// datagram passes.
     #[must_use]
     pub fn mtu(mut self, bytes: usize, above: AboveMtu) -> Self {
-        assert!(bytes >= 68, "an MTU has at least 68 bytes");
         self.mtu = Some((bytes, above));
         self
     }
 
     /// How many bytes per second pass, headers included, and how many datagrams may wait for their
-    /// turn; one more is lost. Default: no limit, so nothing ever waits.
-    ///
-    /// # Panics
-    ///
-    /// If the rate is 0.
+    /// turn; one more is lost. The rate is at least 1. Default: no limit, so nothing ever waits.
     #[must_use]
     pub fn rate(mut self, bytes_per_second: u64, queue: usize) -> Self {
-        assert!(bytes_per_second > 0, "a link that carries something");
         self.rate = Some(Rate {
             bytes_per_second,
             queue,
@@ -192,6 +181,29 @@ impl Link {
     pub fn port_unreachable(mut self, told: bool) -> Self {
         self.port_unreachable = told;
         self
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (setting, chance) in [
+            ("loss", self.loss),
+            ("duplication", self.duplication),
+            ("reordering", self.reordering),
+            ("corruption", self.corruption),
+        ] {
+            if !(0.0..=1.0).contains(&chance) {
+                return Err(ConfigError::out_of_range(setting, chance, "0 to 1"));
+            }
+        }
+        match (self.mtu, self.rate) {
+            (Some((bytes, _)), _) if bytes < MIN_MTU => {
+                let range = format!("at least {MIN_MTU}");
+                Err(ConfigError::out_of_range("mtu", bytes, range))
+            }
+            (_, Some(rate)) if rate.bytes_per_second == 0 => {
+                Err(ConfigError::out_of_range("rate", 0, "at least 1"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Into how many packets a datagram of `bytes` bytes would be cut.
@@ -229,11 +241,8 @@ impl Rate {
     }
 }
 
-fn checked(chance: f64) -> f64 {
-    assert!((0.0..=1.0).contains(&chance), "a chance is in 0 to 1");
-    chance
-}
-
+/// RFC 791 §3.2.
+const MIN_MTU: usize = 68;
 const UDP_HEADER_BYTES: usize = 8;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::transport::{Datagram, Inbox, Outbox, SendReport};
 /// ```
 /// use rejoinder::codec::Text;
 /// use rejoinder::sim::{Node, SimNet};
-/// use rejoinder::transport::{Inbox, Outbox, OutboxFull, SendReport};
+/// use rejoinder::transport::{Inbox, Outbox, SendReport};
 /// use rejoinder::{Client, Timestamp};
 /// use std::mem;
 ///
@@ -29,14 +29,11 @@ use crate::transport::{Datagram, Inbox, Outbox, SendReport};
 ///         while let Some(datagram) = inbox.pop() {
 ///             let before = mem::replace(&mut self.kept, datagram.bytes.to_vec());
 ///             // If the outbox is full, there is no answer, as on any network.
-///             let _ = outbox.push_with(datagram.meta.peer, None, |space| {
-///                 space[..before.len()].copy_from_slice(&before);
-///                 Ok::<_, OutboxFull>(before.len())
-///             });
+///             let _ = outbox.push(datagram.meta.peer, None, &before);
 ///         }
 ///     }
 ///     fn on_sent(&mut self, sent: &SendReport) {
-///         self.answers += sent.datagrams;
+///         self.answers += sent.sent;
 ///     }
 /// }
 ///

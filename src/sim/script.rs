@@ -86,7 +86,7 @@ impl Script {
         &self.faults
     }
 
-    pub(super) fn of(&self, number: u64) -> impl Iterator<Item = Fault> {
+    pub(super) fn faults_for(&self, number: u64) -> impl Iterator<Item = Fault> {
         let first = self.faults.partition_point(|&(other, _)| other < number);
         self.faults[first..]
             .iter()
@@ -135,6 +135,7 @@ impl fmt::Debug for Script {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{fault:?} is no fault: one is {EXAMPLE}")]
+#[non_exhaustive]
 pub struct ScriptError {
     /// The part that is not understood.
     pub fault: String,

@@ -95,7 +95,7 @@ impl fmt::Display for Trace {
 /// use std::time::Duration;
 ///
 /// let net = SimNet::new();
-/// net.set_link(Link::new().latency(Duration::from_millis(20)));
+/// net.set_link(Link::new().latency(Duration::from_millis(20)))?;
 /// net.inject("10.0.0.1:1".parse()?, "10.0.0.2:2".parse()?, b"hello");
 /// net.advance(Duration::from_secs(1));
 /// let trace = net.trace();

@@ -1,4 +1,4 @@
-use super::{Kept, law, mutations, unpanicked};
+use super::{Kept, catch_panic, mutations, require};
 use crate::codec::{Codec, Correlation, Writer};
 
 /// Checks what [`Codec`] says of every codec, on datagrams that are made from samples.
@@ -6,7 +6,7 @@ use crate::codec::{Codec, Correlation, Writer};
 /// `requests` are whole datagrams, of any kind that the codec has; each must decode. `respond`
 /// encodes a response to such a request with [`Codec::encode_response`], with whatever answer.
 ///
-/// The laws are, by the names that the error gives:
+/// The requirements, by the names that the error gives:
 ///
 /// - "decoding never panics": nor does any other question about any bytes whatever.
 /// - "a sample is a request": it decodes, encodes, and is no response.
@@ -15,8 +15,8 @@ use crate::codec::{Codec, Correlation, Writer};
 /// - "a response is a response": either every encoded response is one, or none is (and the codec
 ///   has no way to tell).
 /// - "a response decodes".
-/// - "a response repeats the id of its request" and "a response answers its request": where
-///   requests have ids.
+/// - "a response repeats the id of its request", "a response answers its request", and
+///   "`response_id` reads no request": where requests have ids.
 /// - "what does not fit is too long": an encoder says so, and does not write half.
 ///
 /// ```
@@ -52,7 +52,7 @@ pub fn codec_conformance<C: Codec>(
 
     let mut responses = Vec::new();
     for &request in requests {
-        law(
+        require(
             "a sample is a request",
             codec.decode_request(request).is_ok()
                 && !codec.is_response(request)
@@ -61,11 +61,11 @@ pub fn codec_conformance<C: Codec>(
         )?;
         let response = encode(&|out| respond(request, out));
         let Some(response) = response else {
-            return law("a response decodes", false, || {
+            return require("a response decodes", false, || {
                 format!("the response to {request:02x?} could not be encoded")
             });
         };
-        law(
+        require(
             "a response decodes",
             codec.decode_response(&response).is_ok(),
             || format!("{response:02x?} does not"),
@@ -78,7 +78,7 @@ pub fn codec_conformance<C: Codec>(
     }
     let told = responses.iter().filter(|bytes| codec.is_response(bytes));
     let told = told.count();
-    law(
+    require(
         "a response is a response",
         told == 0 || told == responses.len(),
         || format!("{told} of {} are", responses.len()),
@@ -90,7 +90,7 @@ pub fn codec_conformance<C: Codec>(
         .chain(responses.iter().map(Vec::as_slice))
         .collect();
     for bytes in mutations(&samples) {
-        let (is_request, is_response) = unpanicked(
+        let (is_request, is_response) = catch_panic(
             "decoding never panics",
             || {
                 let _ = codec.decode_response(&bytes).is_ok();
@@ -113,7 +113,7 @@ pub fn codec_conformance<C: Codec>(
                 Correlation::Id { .. } => once == once.as_deref().and_then(|once| again(1, once)),
             };
             // A client may refuse to send what a server would not answer.
-            law(
+            require(
                 "what decodes encodes to the same bytes",
                 kept || once.is_none(),
                 || format!("{bytes:02x?} becomes {once:02x?}"),
@@ -137,21 +137,23 @@ fn ids<C: Codec>(
     for id in [0, 1, highest / 3, highest] {
         let asked = again(id, request).unwrap_or_default();
         let response = respond(&asked).unwrap_or_default();
-        law(
+        let found = codec.response_id(&response);
+        require(
             "a response repeats the id of its request",
-            codec.response_id(&response) == Some(id) && codec.response_id(&asked).is_none(),
-            || {
-                let found = codec.response_id(&response);
-                format!("{found:?}, not {id}, in the response {response:02x?} to {asked:02x?}")
-            },
+            found == Some(id),
+            || format!("{found:?}, not {id}, in the response {response:02x?} to {asked:02x?}"),
         )?;
-        law(
+        let found = codec.response_id(&asked);
+        require("`response_id` reads no request", found.is_none(), || {
+            format!("it finds {found:?} in the request {asked:02x?}")
+        })?;
+        require(
             "a response answers its request",
             codec.response_matches(&asked, &response),
             || format!("{response:02x?} does not answer {asked:02x?}"),
         )?;
         let distinct = earlier.is_none_or(|earlier| earlier != asked);
-        law("a response repeats the id of its request", distinct, || {
+        require("a response repeats the id of its request", distinct, || {
             format!("two ids give the same request {asked:02x?}")
         })?;
         earlier = Some(asked);
@@ -169,7 +171,7 @@ fn tells_too_long<E>(
         let mut out = Writer::new(&mut space);
         let result = respond(request, &mut out);
         // An encoder may notice by itself, or leave it to the writer.
-        law(
+        require(
             "what does not fit is too long",
             result.is_err() || out.finish().is_err(),
             || format!("{} bytes fit into {limit}", response.len()),

@@ -1,10 +1,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{Kept, law, mutations};
+use super::{Kept, mutations, require};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
-use crate::handler::{Handler, MAX_REPLIES};
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::server::ServerCore;
 use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
@@ -12,7 +12,7 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 /// Checks what every service should keep, on datagrams that are made from samples: some requests,
 /// as whole datagrams.
 ///
-/// The laws are, by the names that the error gives:
+/// The requirements, by the names that the error gives:
 ///
 /// - "no request makes a handler panic".
 /// - "every reply can be sent": none is too long, or one too many, or cannot be encoded.
@@ -41,31 +41,31 @@ pub fn handler_conformance<C: Codec + Clone, H: Handler<C>>(
         let before = core.stats();
         let replies = answer(&mut core, &bytes)?;
         let after = core.stats();
-        law(
+        require(
             "no request makes a handler panic",
             after.dropped(DropReason::HandlerPanicked) == 0,
             given,
         )?;
-        law(
+        require(
             "every reply can be sent",
             after.dropped(DropReason::ReplyFailed) == 0,
             given,
         )?;
-        law(
+        require(
             "the samples are requests",
             index >= requests.len()
                 || after.replied + after.silent == before.replied + before.silent + 1,
             given,
         )?;
         for reply in replies {
-            law(
+            require(
                 "a reply decodes as a response",
                 codec.decode_response(&reply).is_ok(),
                 || format!("{reply:02x?}, {}", given()),
             )?;
             if codec.is_response(&reply) {
                 let more = answer(&mut core, &reply)?;
-                law("a reply triggers no reply", more.is_empty(), || {
+                require("a reply triggers no reply", more.is_empty(), || {
                     format!("{reply:02x?} does")
                 })?;
             }
@@ -83,11 +83,11 @@ fn answer<C: Codec, H: Handler<C>>(
     let second = Duration::from_secs(946_684_800);
     let now = Timestamp::new(second, SystemTime::UNIX_EPOCH + second);
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
-    let mut outbox = Outbox::new(MAX_REPLIES, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(MAX_RESPONSES, MAX_DATAGRAM_BYTES);
     inbox.push(bytes, Meta::new(peer));
     core.handle(now, &mut inbox, &mut outbox);
     let to_asker = outbox.iter().all(|reply| reply.peer == peer);
-    law("replies go to the one who asked", to_asker, || {
+    require("replies go to the one who asked", to_asker, || {
         format!("{outbox:?}")
     })?;
     Ok(outbox.iter().map(|reply| reply.bytes.to_vec()).collect())

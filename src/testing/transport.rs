@@ -2,10 +2,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Kept, Violation, law};
-use crate::transport::{
-    Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, OutboxFull, SendReport, Transport, Wait,
-};
+use super::{Kept, Violation, require};
+use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport, Transport, Wait};
 
 /// Two transports that can reach each other, with nothing else on the way between them, and no
 /// faults.
@@ -67,9 +65,9 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 }
 
 /// Checks what [`Transport`] says of every transport, of both of a pair. `open` opens a fresh pair
-/// for each law.
+/// for each requirement.
 ///
-/// The laws are, by the names that the error gives:
+/// The requirements, by the names that the error gives:
 ///
 /// - "a datagram arrives as it was sent": empty, short and long ones, in both directions.
 /// - "a longer datagram is marked as truncated": and one that fits exactly is not.
@@ -83,7 +81,7 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 /// - "an answer leaves from the address that was asked".
 /// - "the clock never goes back".
 ///
-/// An error when a pair is opened, or of `recv` in between, is a broken law too.
+/// An error when a pair is opened, or of `recv` in between, is a violation too.
 ///
 /// ```
 /// use rejoinder::udp::UdpTransport;
@@ -98,7 +96,7 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 pub fn transport_conformance<A: Transport, B: Transport>(
     mut open: impl FnMut() -> io::Result<Pair<A, B>>,
 ) -> Kept {
-    let laws: [fn(&mut Ends<'_>) -> Kept; 7] = [
+    let checks: [fn(&mut Ends<'_>) -> Kept; 7] = [
         arrives_whole,
         truncation_is_told,
         addresses_are_told,
@@ -107,9 +105,9 @@ pub fn transport_conformance<A: Transport, B: Transport>(
         all_are_tried,
         answers_leave_from_where_was_asked,
     ];
-    for check in laws {
+    for check in checks {
         let mut pair = open().map_err(|error| Violation {
-            law: "a pair can be opened",
+            requirement: "a pair can be opened",
             found: error.to_string(),
         })?;
         let Pair {
@@ -171,11 +169,11 @@ fn arrives_whole(ends: &mut Ends<'_>) -> Kept {
     let long: Vec<_> = (0_u8..=250).cycle().take(LONG_BYTES).collect();
     for bytes in [&b""[..], b"x", b"\0\xff\r\n", &long] {
         let sent = ends.send(&[bytes]);
-        law(WHOLE, sent.datagrams == 1 && sent.failed == 0, || {
+        require(WHOLE, sent.sent == 1 && sent.failed == 0, || {
             format!("{} bytes were not sent: {sent:?}", bytes.len())
         })?;
         let received = ends.receive(1, &mut Inbox::new(4, MAX_DATAGRAM_BYTES))?;
-        law(
+        require(
             WHOLE,
             matches!(&received[..], [(got, meta)] if got == bytes && !meta.truncated),
             || {
@@ -194,7 +192,7 @@ fn truncation_is_told(ends: &mut Ends<'_>) -> Kept {
     for (len, limit) in [(9, 10), (10, 10), (11, 10), (500, 10), (1, 0), (0, 0)] {
         ends.send(&[&vec![7; len]]);
         let received = ends.receive(1, &mut Inbox::new(4, limit))?;
-        law(
+        require(
             "a longer datagram is marked as truncated",
             matches!(&received[..], [(_, meta)] if meta.truncated == (len > limit)),
             || format!("{len} bytes, limit {limit}: {:?}", received.first()),
@@ -207,14 +205,14 @@ fn addresses_are_told(ends: &mut Ends<'_>) -> Kept {
     ends.send(&[b"who?"]);
     let received = ends.receive(1, &mut Inbox::new(4, 100))?;
     let Some((_, meta)) = received.first() else {
-        return law(WHOLE, false, || "nothing arrived".to_owned());
+        return require(WHOLE, false, || "nothing arrived".to_owned());
     };
-    law(
+    require(
         "the sender is told by its canonical address",
         meta.peer.ip() == meta.peer.ip().to_canonical() && meta.peer == ends.from_addr,
         || format!("{}, not {}", meta.peer, ends.from_addr),
     )?;
-    law(
+    require(
         "the address it was sent to is told",
         meta.local.is_none_or(|local| local == ends.to_addr.ip()),
         || format!("{:?}, not {}", meta.local, ends.to_addr.ip()),
@@ -231,26 +229,26 @@ fn counts_are_right(ends: &mut Ends<'_>) -> Kept {
     let mut before = ends.to.now().monotonic;
     while received.len() < numbers.len() && ends.to.now().monotonic < deadline {
         let count = recv(ends.to, &mut inbox, Wait::For(PATIENCE))?;
-        law(
+        require(
             "recv returns how many datagrams there are",
             count == inbox.len(),
             || format!("{count}, not {}", inbox.len()),
         )?;
         received.extend(drain(&mut inbox).into_iter().map(|(bytes, _)| bytes));
         let now = ends.to.now().monotonic;
-        law("the clock never goes back", now >= before, || {
+        require("the clock never goes back", now >= before, || {
             format!("from {before:?} to {now:?}")
         })?;
         before = now;
     }
     recv(ends.to, &mut inbox, Wait::No)?;
     let more = drain(&mut inbox);
-    law("nothing is received twice", more.is_empty(), || {
+    require("nothing is received twice", more.is_empty(), || {
         format!("{more:?} once more")
     })?;
     let mut sorted = received.clone();
     sorted.sort_unstable();
-    law(
+    require(
         "every datagram of an outbox is tried",
         sorted == datagrams,
         || {
@@ -261,7 +259,7 @@ fn counts_are_right(ends: &mut Ends<'_>) -> Kept {
             )
         },
     )?;
-    law(
+    require(
         "datagrams to a peer are sent in order",
         received == sorted,
         || format!("{received:?}"),
@@ -269,23 +267,25 @@ fn counts_are_right(ends: &mut Ends<'_>) -> Kept {
 }
 
 fn waits_end(ends: &mut Ends<'_>) -> Kept {
-    const LAW: &str = "recv waits no longer than it should";
+    const REQUIREMENT: &str = "recv waits no longer than it should";
     let mut inbox = Inbox::new(1, 8);
     for wait in [Wait::No, Wait::For(Duration::ZERO), Wait::For(SHORT)] {
         let begun = ends.to.now().monotonic;
         let count = recv(ends.to, &mut inbox, wait)?;
         let took = ends.to.now().monotonic.saturating_sub(begun);
-        law(LAW, count == 0 && inbox.is_empty(), || {
+        require(REQUIREMENT, count == 0 && inbox.is_empty(), || {
             format!("{count} datagrams out of nothing")
         })?;
         // Generous, because a real machine may be busy.
-        law(LAW, took < PATIENCE, || format!("{took:?}, for {wait:?}"))?;
+        require(REQUIREMENT, took < PATIENCE, || {
+            format!("{took:?}, for {wait:?}")
+        })?;
     }
     Ok(())
 }
 
 fn all_are_tried(ends: &mut Ends<'_>) -> Kept {
-    const LAW: &str = "every datagram of an outbox is tried";
+    const REQUIREMENT: &str = "every datagram of an outbox is tried";
     let nowhere = SocketAddr::new(ends.to_addr.ip(), 0);
     let outbox = outbox([
         (ends.to_addr, &b"first"[..]),
@@ -293,15 +293,17 @@ fn all_are_tried(ends: &mut Ends<'_>) -> Kept {
         (ends.to_addr, b"last"),
     ]);
     let sent = ends.from.send(&outbox);
-    law(LAW, sent.datagrams + sent.failed == 3, || {
+    require(REQUIREMENT, sent.sent + sent.failed == 3, || {
         format!("{sent:?} of three datagrams")
     })?;
-    law(LAW, sent.failed == 0 || sent.error.is_some(), || {
-        "a failure without an error".to_owned()
-    })?;
+    require(
+        REQUIREMENT,
+        sent.failed == 0 || sent.last_error.is_some(),
+        || "a failure without an error".to_owned(),
+    )?;
     let received = ends.receive(2, &mut Inbox::new(4, 100))?;
     let bytes: Vec<_> = received.iter().map(|(bytes, _)| &bytes[..]).collect();
-    law(LAW, bytes == [&b"first"[..], b"last"], || {
+    require(REQUIREMENT, bytes == [&b"first"[..], b"last"], || {
         format!(
             "{} of two arrived around one that cannot be sent",
             bytes.len()
@@ -313,12 +315,12 @@ fn answers_leave_from_where_was_asked(ends: &mut Ends<'_>) -> Kept {
     ends.send(&[b"question"]);
     let received = ends.receive(1, &mut Inbox::new(4, 100))?;
     let Some((_, meta)) = received.first() else {
-        return law(WHOLE, false, || "nothing arrived".to_owned());
+        return require(WHOLE, false, || "nothing arrived".to_owned());
     };
     let mut answer = Outbox::new(1, 100);
     push(&mut answer, meta.peer, meta.local, b"answer");
     let sent = ends.to.send(&answer);
-    law(WHOLE, sent.datagrams == 1, || {
+    require(WHOLE, sent.sent == 1, || {
         format!("the answer was not sent: {sent:?}")
     })?;
     let mut back = Ends {
@@ -328,7 +330,7 @@ fn answers_leave_from_where_was_asked(ends: &mut Ends<'_>) -> Kept {
         to_addr: ends.from_addr,
     };
     let received = back.receive(1, &mut Inbox::new(4, 100))?;
-    law(
+    require(
         "an answer leaves from the address that was asked",
         matches!(&received[..], [(bytes, meta)] if bytes == b"answer" && meta.peer == back.from_addr),
         || format!("{received:?}, not from {}", back.from_addr),
@@ -341,7 +343,7 @@ fn recv(transport: &mut dyn Transport, inbox: &mut Inbox, wait: Wait) -> Result<
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 return Err(Violation {
-                    law: "recv fails only if something failed",
+                    requirement: "recv fails only if something failed",
                     found: error.to_string(),
                 });
             }
@@ -367,10 +369,7 @@ fn outbox<'a>(datagrams: impl IntoIterator<Item = (SocketAddr, &'a [u8])>) -> Ou
 }
 
 fn push(outbox: &mut Outbox, peer: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
-    let pushed = outbox.push_with(peer, local, |space| {
-        space[..bytes.len()].copy_from_slice(bytes);
-        Ok::<_, OutboxFull>(bytes.len())
-    });
+    let pushed = outbox.push(peer, local, bytes);
     pushed.expect("the outbox is large enough");
 }
 

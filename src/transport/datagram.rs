@@ -1,4 +1,4 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
@@ -18,11 +18,12 @@ pub(crate) const MAX_V6_DATAGRAM_BYTES: usize = 65_527;
 /// Where a received datagram came from and went to.
 ///
 /// ```
-/// use rejoinder::transport::Meta;
+/// use rejoinder::transport::{Delivery, Meta};
 ///
-/// let meta = Meta::new("192.0.2.1:7777".parse()?).to("198.51.100.1".parse()?);
+/// let meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("198.51.100.1".parse()?);
 /// assert_eq!(meta.peer.port(), 7777);
 /// assert_eq!(meta.local, Some("198.51.100.1".parse()?));
+/// assert_eq!(meta.delivery, Delivery::Unicast);
 /// assert!(!meta.truncated && meta.waited.is_zero());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
@@ -31,12 +32,20 @@ pub(crate) const MAX_V6_DATAGRAM_BYTES: usize = 65_527;
 pub struct Meta {
     /// Who sent it, or at least whom the datagram names as its sender: UDP proves nothing.
     pub peer: SocketAddr,
-    /// The address that it was sent to, if the system tells. The answer leaves from there.
+    /// The address of this machine that it was sent to, if the OS reports it; for a datagram to a
+    /// group, the one of the interface that it came in by. The response leaves from there.
     pub local: Option<IpAddr>,
+    /// The port that it was sent to; 0 if that is unknown.
+    pub local_port: u16,
+    /// The index of the interface that it came in by; 0 if that is unknown. Over UDP it is known on
+    /// Linux, for sockets that are bound to all addresses or to a group.
+    pub interface: u32,
+    /// Whether it was sent to this machine or to a group, as far as is known.
+    pub delivery: Delivery,
     /// Whether it was longer than the inbox's limit, so that only a part of it is here.
     pub truncated: bool,
-    /// How long it had waited in the system's queue when it was received, if the system tells;
-    /// otherwise zero.
+    /// How long it had waited in the OS's queue when it was received, if the OS reports it; otherwise
+    /// zero.
     pub waited: Duration,
 }
 
@@ -46,6 +55,9 @@ impl Meta {
         Self {
             peer,
             local: None,
+            local_port: 0,
+            interface: 0,
+            delivery: Delivery::Unicast,
             truncated: false,
             waited: Duration::ZERO,
         }
@@ -53,9 +65,146 @@ impl Meta {
 
     /// The same, sent to `local`.
     #[must_use]
-    pub const fn to(mut self, local: IpAddr) -> Self {
+    pub const fn sent_to(mut self, local: IpAddr) -> Self {
         self.local = Some(local);
         self
+    }
+
+    /// The address and the port that it was sent to, if both are known.
+    ///
+    /// ```
+    /// use rejoinder::transport::Meta;
+    ///
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("198.51.100.1".parse()?);
+    /// assert_eq!(meta.local_addr(), None);
+    /// meta.local_port = 9999;
+    /// assert_eq!(meta.local_addr(), Some("198.51.100.1:9999".parse()?));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        local_addr(self.local, self.local_port, self.interface)
+    }
+
+    /// Where the response to it leaves from.
+    ///
+    /// It leaves from the address that was asked. It leaves by the interface that the request came in
+    /// by, if that was sent to a group or by a link-local address, which another interface may have
+    /// too; in all other cases the routes decide.
+    ///
+    /// ```
+    /// use rejoinder::transport::{Delivery, Meta};
+    ///
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?).sent_to("192.0.2.9".parse()?);
+    /// meta.interface = 3;
+    /// assert_eq!(meta.egress().interface, 0);
+    /// meta.delivery = Delivery::Multicast;
+    /// assert_eq!(meta.egress().interface, 3);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn egress(&self) -> Egress {
+        egress(self.peer, self.local, self.interface, self.delivery)
+    }
+}
+
+/// Where the response to a datagram leaves from, see [`Meta::egress`].
+#[inline]
+pub(crate) fn egress(
+    peer: SocketAddr,
+    local: Option<IpAddr>,
+    interface: u32,
+    delivery: Delivery,
+) -> Egress {
+    let is_link_local = match peer.ip() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let stays = is_link_local || delivery != Delivery::Unicast;
+    Egress {
+        ip: local,
+        interface: if stays { interface } else { 0 },
+    }
+}
+
+/// An address with its port, and its interface where it needs one (RFC 4007 §6).
+pub(crate) fn local_addr(ip: Option<IpAddr>, port: u16, interface: u32) -> Option<SocketAddr> {
+    let ip = ip.filter(|_| port != 0)?;
+    Some(match ip {
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+            SocketAddrV6::new(ip, port, 0, interface).into()
+        }
+        ip => SocketAddr::new(ip, port),
+    })
+}
+
+/// To whom a datagram was sent.
+///
+/// A response to a request that many received is a matter of its own: errors, for one, are better
+/// kept back (RFC 7252 §8.2), because each of the many would send one.
+///
+/// ```
+/// use rejoinder::Context;
+/// use rejoinder::transport::Delivery;
+///
+/// fn may_report_an_error(context: &Context) -> bool {
+///     context.delivery == Delivery::Unicast
+/// }
+/// # let meta = rejoinder::transport::Meta::new("192.0.2.1:7777".parse()?);
+/// # assert!(may_report_an_error(&Context::new(&meta, rejoinder::Timestamp::system())));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// To this machine alone, or it is not known.
+    #[default]
+    Unicast,
+    /// To a multicast group.
+    Multicast,
+    /// To a broadcast address.
+    Broadcast,
+}
+
+/// Where a datagram leaves from: an address, an interface, both or neither. What is left open, the OS
+/// chooses.
+///
+/// ```
+/// use rejoinder::transport::{Egress, Outbox};
+///
+/// let mut outbox = Outbox::new(8, 512);
+/// let peer = "192.0.2.1:7777".parse()?;
+/// outbox.push(peer, None, b"from anywhere")?;
+/// outbox.push(peer, Egress::from("192.0.2.9".parse::<std::net::IpAddr>()?), b"from there")?;
+/// outbox.push(peer, Egress::by_interface(3), b"by the third interface")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Egress {
+    /// The address that it leaves from.
+    pub ip: Option<IpAddr>,
+    /// The index of the interface that it leaves by, or 0.
+    pub interface: u32,
+}
+
+impl Egress {
+    /// By an interface, from an address that the OS chooses; 0 leaves the interface open too.
+    pub const fn by_interface(interface: u32) -> Self {
+        Self {
+            ip: None,
+            interface,
+        }
+    }
+}
+
+impl From<IpAddr> for Egress {
+    fn from(ip: IpAddr) -> Self {
+        Some(ip).into()
+    }
+}
+
+impl From<Option<IpAddr>> for Egress {
+    fn from(ip: Option<IpAddr>) -> Self {
+        Self { ip, interface: 0 }
     }
 }
 
@@ -71,23 +220,99 @@ impl Meta {
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Datagram<'a> {
     /// The payload; a part of it if [`Meta::truncated`] is set.
     pub bytes: &'a [u8],
-    /// Where it came from.
+    /// Where it came from. Behind a proxy, the peer is the client.
     pub meta: Meta,
+    /// The proxy that it came by, where the server is [behind](crate::ServerBuilder::behind) one.
+    pub proxied: Option<Proxied>,
+    /// The bytes of the proxy's header, if this datagram has one: see
+    /// [`Header`](crate::proxy::Header). They are not in `bytes`.
+    pub proxy_header: &'a [u8],
+}
+
+/// By which proxy a datagram came.
+///
+/// ```
+/// use rejoinder::codec::Text;
+/// use rejoinder::proxy::{Header, Proxies, ProxyMode};
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
+/// use rejoinder::{Context, Handler, Reply, ReplyError, Server, Timestamp};
+///
+/// /// Answers with the client's address and with the proxy's.
+/// struct Whence;
+///
+/// impl Handler<Text> for Whence {
+///     fn handle(
+///         &self,
+///         _: &str,
+///         context: &Context,
+///         reply: &mut Reply<'_, Text>,
+///     ) -> Result<(), ReplyError> {
+///         let proxy = context.proxied.map(|one| one.proxy);
+///         reply.send(&format_args!("{} by {proxy:?}", context.peer))
+///     }
+/// }
+///
+/// let proxies = Proxies::builder(ProxyMode::V2).trust("10.0.0.0".parse()?, 8).build()?;
+/// let mut core = Server::builder(Text).behind(proxies).core(Whence);
+/// let (mut inbox, mut outbox) = (Inbox::new(8, 1_024), Outbox::new(64, 512));
+/// let mut datagram = Header::encode_v2("192.0.2.1:7".parse()?, "198.51.100.1:9".parse()?);
+/// datagram.extend(b"hello");
+/// inbox.push(&datagram, Meta::new("10.0.0.9:5000".parse()?));
+/// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+/// let response = outbox.iter().next().expect("a response");
+/// assert_eq!(response.peer, "10.0.0.9:5000".parse()?);
+/// assert_eq!(response.bytes, b"192.0.2.1:7 by Some(10.0.0.9:5000)");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Proxied {
+    /// The proxy's address: the response goes there.
+    pub proxy: SocketAddr,
+    /// Whether the proxy asks for itself, to see whether the server is well.
+    pub is_health_check: bool,
+}
+
+impl Proxied {
+    pub(crate) const fn new(proxy: SocketAddr, is_health_check: bool) -> Self {
+        Self {
+            proxy,
+            is_health_check,
+        }
+    }
+}
+
+impl<'a> Datagram<'a> {
+    /// A datagram: for tests of a gate or of a host on its own.
+    ///
+    /// ```
+    /// use rejoinder::transport::{Datagram, Meta};
+    ///
+    /// let datagram = Datagram::new(b"hello", Meta::new("192.0.2.1:7777".parse()?));
+    /// assert_eq!(datagram.bytes, b"hello");
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub const fn new(bytes: &'a [u8], meta: Meta) -> Self {
+        Self {
+            bytes,
+            meta,
+            proxied: None,
+            proxy_header: &[],
+        }
+    }
 }
 
 /// One datagram to be sent.
 ///
 /// ```
-/// use rejoinder::transport::{Outbox, OutboxFull};
+/// use rejoinder::transport::Outbox;
 ///
 /// let mut outbox = Outbox::new(1, 512);
-/// outbox.push_with("192.0.2.1:7777".parse()?, None, |space| {
-///     space[0] = b'!';
-///     Ok::<_, OutboxFull>(1)
-/// })?;
+/// outbox.push("192.0.2.1:7777".parse()?, None, b"!")?;
 /// // What a transport does with an outbox:
 /// for datagram in outbox.iter() {
 ///     assert_eq!((datagram.bytes, datagram.peer.port()), (&b"!"[..], 7777));
@@ -95,11 +320,12 @@ pub struct Datagram<'a> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Outgoing<'a> {
     /// The payload.
     pub bytes: &'a [u8],
     /// Whom it goes to.
     pub peer: SocketAddr,
-    /// The address that it leaves from; with `None` the system chooses.
-    pub local: Option<IpAddr>,
+    /// Where it leaves from.
+    pub egress: Egress,
 }

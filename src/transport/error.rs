@@ -62,6 +62,16 @@ impl ErrorClass {
 
     /// The class of an error in receiving. No firewall refuses that; but a router may refuse what was
     /// sent before, and say so (RFC 4443 §3.1, codes 1, 5 and 6).
+    ///
+    /// ```
+    /// use rejoinder::transport::ErrorClass;
+    /// use std::io::{Error, ErrorKind};
+    ///
+    /// // A refusal in sending is for good; a packet can cause one in receiving.
+    /// let refusal = Error::from_raw_os_error(if cfg!(unix) { 13 } else { 10_013 }); // EACCES
+    /// assert_eq!(ErrorClass::classify(&refusal), ErrorClass::Configuration);
+    /// assert_eq!(ErrorClass::classify_receive(&refusal), ErrorClass::Peer);
+    /// ```
     pub fn classify_receive(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(EACCES) => Self::Peer,
@@ -80,42 +90,29 @@ impl ErrorClass {
 }
 
 /// How many errors there were of each class.
-///
-/// ```
-/// use rejoinder::transport::{ErrorClass, ErrorCounts};
-///
-/// let mut today = ErrorCounts::default();
-/// today.add(ErrorClass::Peer, 2);
-/// let mut yesterday = ErrorCounts::default();
-/// yesterday.add(ErrorClass::Resources, 1);
-///
-/// today.merge(&yesterday);
-/// assert_eq!(today.of(ErrorClass::Peer), 2);
-/// assert_eq!(today.total(), 3);
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ErrorCounts([u64; ErrorClass::ALL.len()]);
+pub(crate) struct ErrorCounts([u64; ErrorClass::ALL.len()]);
 
 impl ErrorCounts {
     /// How many of one class.
-    pub fn of(&self, class: ErrorClass) -> u64 {
+    pub(crate) fn get(&self, class: ErrorClass) -> u64 {
         self.0[class as usize]
     }
 
     /// How many in all.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
 
     /// Counts `errors` more of a class.
-    pub fn add(&mut self, class: ErrorClass, errors: u64) {
+    pub(crate) fn add(&mut self, class: ErrorClass, errors: u64) {
         self.0[class as usize] += errors;
     }
 
     /// Adds what others counted.
-    pub fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for class in ErrorClass::ALL {
-            self.add(class, other.of(class));
+            self.add(class, other.get(class));
         }
     }
 }
@@ -206,6 +203,6 @@ mod tests {
         let mut twice = counts;
         twice.merge(&counts);
         assert_eq!(twice.total(), 2 * (1 + 2 + 3 + 4 + 5 + 6));
-        assert_eq!(twice.of(ErrorClass::Gone), 10);
+        assert_eq!(twice.get(ErrorClass::Gone), 10);
     }
 }

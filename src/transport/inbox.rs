@@ -106,10 +106,7 @@ impl Inbox {
             self.first += 1;
         }
         self.waiting -= 1;
-        Some(Datagram {
-            bytes: &self.arena[start..end],
-            meta,
-        })
+        Some(Datagram::new(&self.arena[start..end], meta))
     }
 
     /// For transports: whether a buffer is unused. An inbox that was emptied has them all.

@@ -1,7 +1,8 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use super::datagram::Outgoing;
+use super::datagram::{Egress, Outgoing};
+use crate::codec::{TooLong, Writer};
 
 /// A batch of datagrams to be sent, next to each other in an arena that is allocated once.
 ///
@@ -10,16 +11,12 @@ use super::datagram::Outgoing;
 /// `datagrams`. It never grows.
 ///
 /// ```
-/// use rejoinder::transport::{Outbox, OutboxFull};
+/// use rejoinder::transport::Outbox;
 ///
 /// let mut outbox = Outbox::new(32, 512);
 /// let peer = "192.0.2.1:7777".parse()?;
-/// for word in ["one", "two"] {
-///     outbox.push_with(peer, None, |space| {
-///         space[..word.len()].copy_from_slice(word.as_bytes());
-///         Ok::<_, OutboxFull>(word.len())
-///     })?;
-/// }
+/// outbox.push(peer, None, b"one")?;
+/// outbox.push(peer, None, b"two")?;
 /// assert_eq!(outbox.len(), 2);
 /// assert!(outbox.has_room_for(30) && !outbox.has_room_for(31));
 ///
@@ -37,9 +34,7 @@ pub struct Outbox {
     max_datagram_bytes: usize,
     datagrams: Vec<Queued>,
     max_datagrams: usize,
-    any_order: bool,
-    /// Whether this batch has datagrams whose order tells something.
-    keeps_order: bool,
+    unordered: bool,
 }
 
 /// A datagram in the arena.
@@ -48,7 +43,7 @@ pub(crate) struct Queued {
     pub(crate) start: usize,
     pub(crate) len: usize,
     pub(crate) peer: SocketAddr,
-    pub(crate) local: Option<IpAddr>,
+    pub(crate) egress: Egress,
 }
 
 impl Outbox {
@@ -72,23 +67,34 @@ impl Outbox {
             max_datagram_bytes,
             datagrams: Vec::with_capacity(datagrams),
             max_datagrams: datagrams,
-            any_order: false,
-            keeps_order: false,
+            unordered: false,
         }
     }
 
-    /// The same, for datagrams that carry ids: those to one peer may leave in any order, if fewer
-    /// messages can be made of them then.
-    #[must_use]
-    pub(crate) fn in_any_order(mut self) -> Self {
-        self.any_order = true;
-        self
+    /// Whether the datagrams to one peer may leave in any order, until the outbox is
+    /// [cleared](Self::clear). A transport can then make fewer segmented sends of them.
+    ///
+    /// [`ServerCore`](crate::sans_io::ServerCore) sets it where responses carry
+    /// [ids](crate::Correlation::Id), unless one request of the batch has several responses.
+    ///
+    /// ```
+    /// use rejoinder::transport::Outbox;
+    ///
+    /// let mut outbox = Outbox::new(1, 512);
+    /// outbox.set_unordered(true);
+    /// assert!(outbox.is_unordered());
+    /// outbox.clear();
+    /// assert!(!outbox.is_unordered());
+    /// ```
+    #[inline]
+    pub fn set_unordered(&mut self, unordered: bool) {
+        self.unordered = unordered;
     }
 
-    /// Has this batch leave in order nevertheless.
+    /// Whether the datagrams to one peer may leave in any order. The default is no.
     #[inline]
-    pub(crate) fn keep_order(&mut self) {
-        self.keeps_order = true;
+    pub fn is_unordered(&self) -> bool {
+        self.unordered
     }
 
     /// The longest datagram that can be queued.
@@ -113,39 +119,94 @@ impl Outbox {
             && datagrams.saturating_mul(self.max_datagram_bytes) <= self.arena.len() - self.used
     }
 
-    /// Queues a datagram that `write` writes in place: it gets the space of the longest datagram
-    /// and returns how many bytes of it to send. Nothing is queued if it fails. The space still has
-    /// what was in it before, so it is no good to return more bytes than were written.
+    /// Queues a datagram for `peer`. `local` is the address that it leaves from; with `None` the OS
+    /// chooses.
+    ///
+    /// Nothing is queued if it fails.
+    ///
+    /// ```
+    /// use rejoinder::transport::{Outbox, PushError};
+    ///
+    /// let mut outbox = Outbox::new(1, 512);
+    /// let peer = "192.0.2.1:7777".parse()?;
+    /// assert!(matches!(outbox.push(peer, None, &[0; 513]), Err(PushError::TooLong(_))));
+    /// assert_eq!(outbox.push(peer, None, b"hello"), Ok(()));
+    /// assert_eq!(outbox.push(peer, None, b"again"), Err(PushError::Full));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[inline]
+    pub fn push(
+        &mut self,
+        peer: SocketAddr,
+        egress: impl Into<Egress>,
+        bytes: &[u8],
+    ) -> Result<(), PushError> {
+        self.push_with(peer, egress, |space| {
+            let mut out = Writer::new(space);
+            out.put(bytes);
+            out.finish()
+        })
+    }
+
+    /// Queues a datagram that `write` writes in place. `write` is given the space of the longest
+    /// datagram and returns how many bytes of it to send, as [`Writer::finish`] does.
+    ///
+    /// Nothing is queued if it fails. The space still holds the bytes of earlier datagrams: a length
+    /// beyond what was written would send those.
     ///
     /// # Panics
     ///
-    /// If `write` returns more than it was given.
+    /// If `write` returns more bytes than the space has.
+    ///
+    /// ```
+    /// use rejoinder::Writer;
+    /// use rejoinder::transport::Outbox;
+    /// use std::fmt::Write;
+    ///
+    /// let mut outbox = Outbox::new(1, 512);
+    /// outbox.push_with("192.0.2.1:7777".parse()?, None, |space| {
+    ///     let mut out = Writer::new(space);
+    ///     let _ = write!(out, "{} is a number", 7); // what is too much, `finish` reports
+    ///     out.finish()
+    /// })?;
+    /// assert_eq!(outbox.iter().next().map(|one| one.bytes), Some(&b"7 is a number"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
-    pub fn push_with<E>(
+    pub fn push_with(
         &mut self,
         peer: SocketAddr,
-        local: Option<IpAddr>,
+        egress: impl Into<Egress>,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, TooLong>,
+    ) -> Result<(), PushError> {
+        self.try_push_with(peer, egress, |space| Ok(write(space)?))
+    }
+
+    /// [`push_with`](Self::push_with) for a `write` with errors of its own.
+    #[inline]
+    pub(crate) fn try_push_with<E: From<PushError>>(
+        &mut self,
+        peer: SocketAddr,
+        egress: impl Into<Egress>,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<(), E>
-    where
-        E: From<OutboxFull>,
-    {
+    ) -> Result<(), E> {
         if !self.has_room_for(1) {
-            return Err(OutboxFull.into());
+            return Err(PushError::Full.into());
         }
         let start = self.used;
         let space = &mut self.arena[start..start + self.max_datagram_bytes];
         let len = write(space)?;
         assert!(
             len <= self.max_datagram_bytes,
-            "no more bytes than there is space"
+            "`write` returned {len} bytes, but the space has {}",
+            self.max_datagram_bytes
         );
         self.used += len;
         self.datagrams.push(Queued {
             start,
             len,
             peer,
-            local,
+            egress: egress.into(),
         });
         Ok(())
     }
@@ -161,13 +222,7 @@ impl Outbox {
     /// Takes back all datagrams.
     pub fn clear(&mut self) {
         self.truncate(0);
-        self.keeps_order = false;
-    }
-
-    /// Whether the datagrams to one peer may leave in any order.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn is_in_any_order(&self) -> bool {
-        self.any_order && !self.keeps_order
+        self.unordered = false;
     }
 
     /// How many bytes the datagrams from index `first` on have together.
@@ -179,13 +234,13 @@ impl Outbox {
     }
 
     /// How many datagrams can be queued at most.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn max_datagrams(&self) -> usize {
         self.max_datagrams
     }
 
     /// Where everything lies.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn parts(&self) -> (&[u8], &[Queued]) {
         (&self.arena, &self.datagrams)
     }
@@ -195,7 +250,7 @@ impl Outbox {
         self.datagrams.iter().map(|queued| Outgoing {
             bytes: &self.arena[queued.start..queued.start + queued.len],
             peer: queued.peer,
-            local: queued.local,
+            egress: queued.egress,
         })
     }
 }
@@ -206,46 +261,41 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// An outbox has no room for another datagram.
+/// Why a datagram was not queued.
 ///
 /// ```
-/// use rejoinder::transport::{Outbox, OutboxFull};
+/// use rejoinder::transport::{Outbox, PushError};
 ///
 /// let mut outbox = Outbox::new(1, 512);
 /// let peer = "192.0.2.1:7777".parse()?;
-/// let mut push = || outbox.push_with(peer, None, |_| Ok::<_, OutboxFull>(0));
-/// assert_eq!(push(), Ok(()));
-/// assert_eq!(push(), Err(OutboxFull));
+/// let error = outbox.push(peer, None, &[0; 513]).unwrap_err();
+/// assert_eq!(error.to_string(), "513 bytes do not fit into a datagram of at most 512");
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the outbox is full")]
-pub struct OutboxFull;
+#[non_exhaustive]
+pub enum PushError {
+    /// The outbox has no room for another datagram of the greatest length.
+    #[error("the outbox is full")]
+    Full,
+    /// The datagram is longer than the outbox's limit.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
 
 /// What an Ethernet frame carries.
 const USUAL_DATAGRAM_BYTES: usize = 1_500;
 
 #[cfg(test)]
 mod tests {
-    use super::{Outbox, OutboxFull};
+    use super::Outbox;
 
     #[test]
     fn no_number_of_datagrams_is_too_large_to_ask_room_for() {
         let mut outbox = Outbox::new(4, 16);
-        let pushed = outbox.push_with(([192, 0, 2, 1], 7).into(), None, |_| Ok(1));
-        assert_eq!(pushed, Ok::<(), OutboxFull>(()));
+        let pushed = outbox.push(([192, 0, 2, 1], 7).into(), None, b"1");
+        assert_eq!(pushed, Ok(()));
         assert!(outbox.has_room_for(3) && !outbox.has_room_for(4));
         assert!(!outbox.has_room_for(usize::MAX));
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn what_must_leave_in_order_is_asked_for_anew_in_each_batch() {
-        let mut outbox = Outbox::new(1, 512).in_any_order();
-        assert!(outbox.is_in_any_order());
-        outbox.keep_order();
-        assert!(!outbox.is_in_any_order());
-        outbox.clear();
-        assert!(outbox.is_in_any_order());
     }
 }

@@ -1,9 +1,11 @@
+//! What Linux can do for a UDP socket and other systems cannot.
+
 use std::fmt;
 
-/// Something that Linux can do for a UDP socket and others cannot: what the fast path is made of.
+/// One thing that Linux can do for a UDP socket: for tests that leave it out.
 ///
-/// None changes what a transport does, only how fast, but the last three: without them it does not
-/// know what they tell.
+/// Without one, a transport does the same more slowly; without the last three, it does not know what
+/// they report.
 ///
 /// ```
 /// use rejoinder::udp::{UdpFeature, UdpOptions};
@@ -13,10 +15,13 @@ use std::fmt;
 ///     .bind("127.0.0.1:0")?;
 /// assert!(!transport.features().contains(UdpFeature::Gro));
 /// assert_eq!(UdpFeature::Gro.to_string(), "gro");
-/// # Ok::<(), std::io::Error>(())
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
+#[cfg_attr(
+    not(feature = "testing"),
+    expect(unreachable_pub, reason = "exported with the feature `testing`")
+)]
 pub enum UdpFeature {
     /// Receiving many messages with one system call, `recvmmsg`.
     Recvmmsg,
@@ -26,15 +31,16 @@ pub enum UdpFeature {
     Gro,
     /// Sending many datagrams to one peer as one message, `UDP_SEGMENT` (Linux 4.18).
     Gso,
-    /// Learning the address that a datagram was sent to and letting the answer leave from there,
-    /// `IP_PKTINFO` and `IPV6_RECVPKTINFO`. Only used by a socket that is bound to all addresses:
-    /// one that is bound to a single address needs nothing for it.
+    /// The address that a datagram was sent to, from which the response leaves, `IP_PKTINFO` and
+    /// `IPV6_RECVPKTINFO`. Used only by a socket that is bound to all addresses: one that is bound to
+    /// a single address needs nothing for it.
     PacketInfo,
-    /// Counting what the system drops because the receive buffer is full, `SO_RXQ_OVFL`.
+    /// The count of what the kernel drops because the receive buffer is full, `SO_RXQ_OVFL`.
     DropCount,
-    /// Learning when a datagram arrived, `SO_TIMESTAMPNS`, and so how long it
-    /// [waited](crate::transport::Meta::waited). The only one that is not used unless it is
-    /// [asked for](crate::udp::UdpOptions::with): it makes the system read its clock for every datagram.
+    /// The time at which a datagram arrived, `SO_TIMESTAMPNS`, and so how long it
+    /// [waited](crate::transport::Meta::waited). Used only where
+    /// [asked for](crate::udp::UdpOptions::timestamps): it makes the kernel read its clock for every
+    /// datagram.
     Timestamp,
 }
 
@@ -50,7 +56,7 @@ impl UdpFeature {
     ];
 }
 
-/// The name under which the system's manuals have it, in short.
+/// The name under which Linux's manual has it, in short.
 impl fmt::Display for UdpFeature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -65,16 +71,15 @@ impl fmt::Display for UdpFeature {
     }
 }
 
-/// Those features that a transport uses. It displays as their names, or as `portable` without any.
+/// What a transport uses of the kernel, for a line of a log: it displays as the names of features, or
+/// as `portable` without any.
 ///
 /// ```
-/// use rejoinder::udp::{UdpFeature, UdpOptions};
+/// use rejoinder::udp::UdpOptions;
 ///
-/// let features = UdpOptions::new().portable().bind("127.0.0.1:0")?.features();
-/// assert_eq!(features.to_string(), "portable");
-/// assert_eq!(features.iter().count(), 0);
-/// assert!(!features.contains(UdpFeature::Sendmmsg));
-/// # Ok::<(), std::io::Error>(())
+/// let transport = UdpOptions::new().portable().bind("127.0.0.1:0")?;
+/// assert_eq!(transport.features().to_string(), "portable");
+/// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UdpFeatures(u8);
@@ -85,16 +90,25 @@ impl UdpFeatures {
     pub(super) const DEFAULT: Self = Self(!Self::bit(UdpFeature::Timestamp));
 
     /// Whether a feature is among them.
+    ///
+    /// Only with the crate's feature `testing`.
+    ///
+    /// ```
+    /// use rejoinder::udp::{UdpFeature, UdpOptions};
+    ///
+    /// let transport = UdpOptions::new().portable().bind("127.0.0.1:0")?;
+    /// assert!(!transport.features().contains(UdpFeature::Gso));
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    #[cfg(feature = "testing")]
     #[inline]
     pub fn contains(self, feature: UdpFeature) -> bool {
-        self.0 & Self::bit(feature) != 0
+        self.has(feature)
     }
 
-    /// The features in a fixed order.
-    pub fn iter(self) -> impl Iterator<Item = UdpFeature> {
-        UdpFeature::ALL
-            .into_iter()
-            .filter(move |&feature| self.contains(feature))
+    #[inline]
+    pub(super) fn has(self, feature: UdpFeature) -> bool {
+        self.0 & Self::bit(feature) != 0
     }
 
     pub(super) fn with(self, feature: UdpFeature, has: bool) -> Self {
@@ -109,7 +123,9 @@ impl UdpFeatures {
 
 impl fmt::Display for UdpFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut names = self.iter();
+        let mut names = UdpFeature::ALL
+            .into_iter()
+            .filter(|&feature| self.has(feature));
         let Some(first) = names.next() else {
             return f.write_str("portable");
         };

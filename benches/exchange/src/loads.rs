@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use rejoinder::transport::{Connect as _, Inbox, Outbox, OutboxFull, MAX_DATAGRAM_BYTES};
-use rejoinder::udp::{UdpConnector, UdpOptions, UdpTransport};
+use rejoinder::transport::{Connect as _, Inbox, MAX_DATAGRAM_BYTES, Outbox};
+use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{Transport as _, Wait};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -166,15 +166,11 @@ impl Asker {
             } => {
                 outbox.clear();
                 for _ in part {
-                    outbox.push_with::<OutboxFull>(*peer, None, |space| {
-                        let request = request(*next);
-                        space[..request.len()].copy_from_slice(&request);
-                        Ok(request.len())
-                    })?;
+                    outbox.push(*peer, None, &request(*next))?;
                     *next += 1;
                 }
                 let sent = transport.send(outbox);
-                if let Some(error) = sent.error {
+                if let Some(error) = sent.last_error {
                     return Err(error.into());
                 }
             }

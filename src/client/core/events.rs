@@ -28,10 +28,10 @@ impl<C: Codec> ClientCore<C> {
         let Some(socket) = self.sending.take() else {
             return;
         };
-        if report.datagrams > 0 {
+        if report.sent > 0 {
             self.sockets.note_use(socket);
         }
-        let Some(error) = &report.error else {
+        let Some(error) = &report.last_error else {
             self.congestion = 0;
             for &index in &self.outgoing {
                 self.slots[index].is_repeated = false;
@@ -39,7 +39,7 @@ impl<C: Codec> ClientCore<C> {
             return;
         };
         let time = now.monotonic;
-        let all = report.datagrams == 0;
+        let all = report.sent == 0;
         let failed = report.failed.clamp(1, self.outgoing.len().max(1));
         match ErrorClass::classify(error) {
             ErrorClass::Gone => self.gone(now, socket, error),

@@ -16,7 +16,7 @@ impl<C: Codec> ClientCore<C> {
         socket: SocketId,
         datagram: Datagram<'_>,
     ) -> bool {
-        let Datagram { bytes, meta } = datagram;
+        let Datagram { bytes, meta, .. } = datagram;
         if meta.truncated || !self.sockets.is_of(socket, meta.peer) {
             return false;
         }

@@ -1,0 +1,73 @@
+//! An authoritative name server for one small zone:
+//!
+//! ```text
+//! cargo run -p rejoinder-protocols --example dns -- --zone crates/protocols/src/dns/example.zone
+//! dig @127.0.0.1 -p 5300 +ignore www.example.org
+//! ```
+//!
+//! It knows no TCP, so what is truncated stays so, and no zones are transferred. Where others say
+//! FORMERR it is silent: what is no query deserves no packet to an address that may be forged.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rejoinder::Server;
+use rejoinder::handler::Swap;
+use rejoinder::udp::UdpOptions;
+use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
+use rejoinder_protocols::dns::zone::Zone;
+use rejoinder_tools::program::Failure;
+use rejoinder_tools::program::input::read_text;
+use rejoinder_tools::service::{self, Common, Reload, Service};
+
+/// A name server for one small zone (DNS on UDP: RFC 1035, RFC 6891)
+///
+/// A name that begins with the label whoami is answered with the address of the peer (A or AAAA), or with
+/// address and port (TXT). SIGHUP has the zone read again. Ctrl-C ends it.
+#[derive(clap::Parser)]
+#[command(name = "dns")]
+struct Options {
+    /// Where to listen: HOST:PORT, or only one of them; port 0 is any free port. Default: 127.0.0.1:5300, or
+    /// the socket that a service manager has opened
+    address: Option<String>,
+    /// A master file. Default: a zone example.org with a bit of everything
+    #[arg(long, value_name = "FILE")]
+    zone: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn main() -> ExitCode {
+    service::main(|options: Options| {
+        let zone = match &options.zone {
+            None => Zone::example()?,
+            Some(path) => read_zone(path).map_err(Failure::RunTime)?,
+        };
+        let zones = Swap::new(zone);
+        let server = Server::builder(Dns)
+            // No message from outside is to make fragments, which can be forged.
+            .udp_options(UdpOptions::new().ignore_path_mtu(true))
+            .blocked_ports(blocked_ports())
+            .max_request_bytes(MAX_BYTES.into())
+            .max_response_bytes(MAX_BYTES.into());
+        let address = options.address.as_deref();
+        let service = Service::open(address, DEFAULT, false, server, zones.clone())?;
+        let reload = options.zone.map(|path| {
+            let load = move || {
+                zones.replace(read_zone(&path)?);
+                Ok(format!("answering from {}", path.display()))
+            };
+            Reload::start(load, "answering from the zone of before", None)
+        });
+        Ok((options.common, vec![service], reload.transpose()?))
+    })
+}
+
+fn read_zone(path: &Path) -> Result<Zone, String> {
+    let text =
+        read_text(path).map_err(|problem| format!("--zone {}: {problem}", path.display()))?;
+    Zone::parse(text.as_bytes()).map_err(|error| format!("--zone {}: {error}", path.display()))
+}
+
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);

@@ -1,0 +1,218 @@
+//! Master files as name servers take them, written as the parser takes them.
+//!
+//! BIND and others read times with units (`1h`, `2W3d`) and records without a class, in any order of TTL
+//! and class (RFC 1035 §5.1 and RFC 2308 §4 have neither the units nor a `$TTL` with one). Here each
+//! entry is split into its words, and written again in one line with the TTL in seconds and the class. An
+//! entry keeps the number of its last line, so that errors name the right one.
+
+/// The same entries, with times in seconds and a class in each record.
+pub(super) fn normalized(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 4);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let entry = Entry::read(&mut rest);
+        entry.write(&mut out);
+        for _ in 0..entry.line_ends {
+            out.push('\n');
+        }
+    }
+    if !out.ends_with('\n') {
+        out.push('\n');
+    }
+    out
+}
+
+/// What stands between two line ends outside parentheses.
+struct Entry<'a> {
+    /// Whether it begins with a space, and so belongs to the owner before.
+    is_indented: bool,
+    /// As they stand there, quotes included.
+    words: Vec<&'a str>,
+    line_ends: usize,
+}
+
+impl<'a> Entry<'a> {
+    fn read(rest: &mut &'a str) -> Self {
+        let mut entry = Self {
+            is_indented: rest.starts_with([' ', '\t']),
+            words: Vec::new(),
+            line_ends: 0,
+        };
+        let text = *rest;
+        let mut depth = 0_usize;
+        let mut word = None;
+        let mut chars = text.char_indices();
+        let mut is_quoted = false;
+        while let Some((at, c)) = chars.next() {
+            if is_quoted {
+                match c {
+                    '\\' => drop(chars.next()),
+                    '"' => is_quoted = false,
+                    '\n' => entry.line_ends += 1,
+                    _ => {}
+                }
+                continue;
+            }
+            let ends_a_word = c.is_ascii_whitespace() || ['(', ')', ';'].contains(&c);
+            if ends_a_word && let Some(begin) = word.take() {
+                entry.words.push(&text[begin..at]);
+            }
+            match c {
+                '\n' => {
+                    entry.line_ends += 1;
+                    if depth == 0 {
+                        *rest = &text[at + 1..];
+                        return entry;
+                    }
+                }
+                '(' => depth += 1,
+                ')' => depth = depth.saturating_sub(1),
+                ';' => {
+                    // A comment, up to the line's end.
+                    let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+                    while chars.offset() < end {
+                        chars.next();
+                    }
+                }
+                c if c.is_ascii_whitespace() => {}
+                c => {
+                    word.get_or_insert(at);
+                    match c {
+                        '\\' => drop(chars.next()),
+                        '"' => is_quoted = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        entry.words.extend(word.map(|begin| &text[begin..]));
+        *rest = "";
+        entry
+    }
+
+    fn write(&self, out: &mut String) {
+        let mut words = self.words.iter().copied();
+        let mut put = |word: &str| {
+            if !out.is_empty() && !out.ends_with(['\n', ' ']) {
+                out.push(' ');
+            }
+            out.push_str(word);
+        };
+        if self.words.is_empty() {
+            return;
+        }
+        if self.words[0].starts_with('$') {
+            let is_ttl = self.words[0].eq_ignore_ascii_case("$TTL");
+            for word in words {
+                put(&seconds(word)
+                    .filter(|_| is_ttl)
+                    .unwrap_or_else(|| word.to_owned()));
+            }
+            return;
+        }
+        if self.is_indented {
+            put(" ");
+        } else {
+            put(words.next().unwrap_or_default());
+        }
+        let (mut ttl, mut class) = (None, "IN");
+        let mut rtype = None;
+        for word in words.by_ref() {
+            if let Some(time) = seconds(word) {
+                ttl = Some(time);
+            } else if ["IN", "CH", "HS", "CS"]
+                .iter()
+                .any(|one| one.eq_ignore_ascii_case(word))
+            {
+                class = word;
+            } else {
+                rtype = Some(word);
+                break;
+            }
+        }
+        if let Some(ttl) = ttl {
+            put(&ttl);
+        }
+        put(class);
+        let rtype = rtype.unwrap_or_default();
+        put(rtype);
+        let is_soa = rtype.eq_ignore_ascii_case("SOA");
+        for (index, word) in words.enumerate() {
+            // Refresh, retry, expire and minimum follow two names and the serial number.
+            put(&seconds(word)
+                .filter(|_| is_soa && index >= 3)
+                .unwrap_or_else(|| word.to_owned()));
+        }
+    }
+}
+
+/// The seconds of `3600`, `1h` or `1w2d3h4m5s`.
+fn seconds(word: &str) -> Option<String> {
+    let mut total = 0_u32;
+    let mut number = None::<u32>;
+    for c in word.chars() {
+        let unit = match c.to_ascii_lowercase() {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            'w' => 604_800,
+            c => {
+                let digit = c.to_digit(10)?;
+                number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+                continue;
+            }
+        };
+        total = total.checked_add(number.take()?.checked_mul(unit)?)?;
+    }
+    let last = match (number, word) {
+        (Some(number), _) => number,
+        (None, "") => return None,
+        (None, _) => 0,
+    };
+    total.checked_add(last).map(|total| total.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{normalized, seconds};
+
+    #[test]
+    fn times_have_units() {
+        for (word, expected) in [
+            ("0", Some("0")),
+            ("3600", Some("3600")),
+            ("1h", Some("3600")),
+            ("1H30M", Some("5400")),
+            ("1w1d", Some("691200")),
+            ("1h5", Some("3605")),
+            ("", None),
+            ("h", None),
+            ("1x", None),
+            ("A", None),
+            ("99999999999", None),
+            ("9999999w", None),
+        ] {
+            assert_eq!(seconds(word).as_deref(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn records_are_written_in_one_form() {
+        let text = "$ORIGIN example.org. ; a comment\n\
+            $TTL 1h\n\
+            @ SOA ns root ( 1 ; serial\n 3H 1H\n 1W 1H )\n\
+            \tNS ns\n\
+            www 1d A 192.0.2.1\r\n\
+            www IN 5m AAAA ::1\n\n\
+            txt TXT \"a ; (b\" c\\;d";
+        let expected = "$ORIGIN example.org.\n\
+            $TTL 3600\n\
+            @ IN SOA ns root 1 10800 3600 604800 3600\n\n\n \
+            IN NS ns\n\
+            www 86400 IN A 192.0.2.1\n\
+            www 300 IN AAAA ::1\n\n\
+            txt IN TXT \"a ; (b\" c\\;d\n";
+        assert_eq!(normalized(text), expected);
+    }
+}

@@ -1,0 +1,10 @@
+//! What tests of several packages share.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+pub mod fates;
+pub mod faulty;
+pub mod process;
+pub mod robot;
+pub mod settings;
+pub mod storm;
+pub mod victim;

@@ -1,0 +1,278 @@
+//! Addresses as people write them, for all the programs.
+//!
+//! `HOST:PORT`, `HOST` or `PORT`, where a host is a name, an IPv4 address or an IPv6 address. The last
+//! one can have brackets, which it needs before a port, and a zone (RFC 4007 §11), by name or number:
+//! `fe80::1%eth0`, `[fe80::1%2]:8888`.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+
+use super::{Failure, chain};
+
+/// Where the server listens and the client asks by default.
+pub const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8888);
+
+/// The parts of an address, as they were written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts<'a> {
+    /// Without brackets.
+    host: &'a str,
+    port: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Result<Self, &'static str> {
+        if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or("a bracket is not closed")?;
+            let port = match rest {
+                "" => None,
+                rest => Some(
+                    rest.strip_prefix(':')
+                        .ok_or("no colon behind the bracket")?,
+                ),
+            };
+            if !host.contains(':') {
+                return Err("brackets are for IPv6 addresses");
+            }
+            return Ok(Self { host, port });
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Self {
+                host: "127.0.0.1",
+                port: Some(text),
+            });
+        }
+        match text.rsplit_once(':') {
+            // Several colons: an IPv6 address without brackets, and so without a port.
+            Some((host, _)) if host.contains(':') => Ok(Self {
+                host: text,
+                port: None,
+            }),
+            Some((host, port)) => Ok(Self {
+                host,
+                port: Some(port),
+            }),
+            None => Ok(Self {
+                host: text,
+                port: None,
+            }),
+        }
+    }
+}
+
+/// The addresses that a text stands for; at least one. Without a port it is `port`.
+///
+/// # Errors
+///
+/// [`Failure::Usage`] for what is no address, [`Failure::RunTime`] for a name without one.
+pub fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    let advice = format!("write HOST:PORT, such as {DEFAULT}");
+    let bad = |problem: &str| Failure::Usage(format!("bad address `{text}`: {problem}; {advice}"));
+    let parts = Parts::of(text).map_err(bad)?;
+    if parts.host.is_empty() {
+        return Err(bad("no host"));
+    }
+    let port = match parts.port {
+        None => port,
+        Some(port) => port
+            .parse()
+            .ok()
+            .filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))
+            .ok_or_else(|| bad("the port is not a number from 0 to 65535"))?,
+    };
+    if parts
+        .host
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control())
+    {
+        return Err(bad("a space or a control character in the host"));
+    }
+    // The system's resolver knows zones by name and by number.
+    match (parts.host, port).to_socket_addrs().map(Vec::from_iter) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Failure::RunTime(format!(
+            "`{text}` has no address; {advice}"
+        ))),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(bad(&error.to_string())),
+        Err(error) => Err(Failure::RunTime(match parts.host.split_once('%') {
+            Some((_, zone)) => format!(
+                "no address for `{text}`: {error}; is `{zone}` an interface of this machine?"
+            ),
+            None => format!("no address for `{text}`: {error}; {advice}"),
+        })),
+    }
+}
+
+/// Whether a text can hardly be anything but an address with a port.
+pub(crate) fn looks_like_an_address(text: &str) -> bool {
+    let Ok(Parts {
+        host,
+        port: Some(port),
+    }) = Parts::of(text)
+    else {
+        return false;
+    };
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_host = host.parse::<IpAddr>().is_ok()
+        || host == "localhost"
+        || host.contains('.')
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+        || host.contains(':') && host.contains('%');
+    is_port && is_host && text.contains(':')
+}
+
+/// Where a server that listens at `addr` can be asked from the same machine: one that listens at every
+/// address is asked at the loopback address.
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
+    let ip = match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        // Its zone is kept.
+        _ => return addr,
+    };
+    SocketAddr::new(ip, addr.port())
+}
+
+/// The command that starts one of the programs with an address, unless that is the default. Shells
+/// treat brackets as a pattern, so an IPv6 address is quoted.
+pub(crate) fn command(name: &str, option: &str, addr: SocketAddr) -> String {
+    let quote = if addr.is_ipv6() { "'" } else { "" };
+    match addr {
+        DEFAULT => format!("rejoinder {name}"),
+        _ => format!("rejoinder {name} {option}{quote}{addr}{quote}"),
+    }
+}
+
+/// Why a server cannot listen there, with advice where the cause is sure.
+pub(crate) fn why_not_bound(text: &str, addresses: &[SocketAddr], error: &io::Error) -> String {
+    let port = addresses.first().map_or(0, SocketAddr::port);
+    let only_v6 = addresses.iter().all(SocketAddr::is_ipv6);
+    let all = addresses.iter().any(|addr| addr.ip().is_unspecified());
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => {
+            "the port is taken; end that program or choose another port (0: any free one)"
+                .to_owned()
+        }
+        ErrorKind::PermissionDenied if (1..1024).contains(&port) => {
+            "that port is not for everyone; choose one above 1023".to_owned()
+        }
+        ErrorKind::AddrNotAvailable if only_v6 && !all => {
+            "this machine has no such address; try [::1] or [::]".to_owned()
+        }
+        ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; try 127.0.0.1 or 0.0.0.0".to_owned()
+        }
+        _ if only_v6 && is_no_ipv6(error) => {
+            let ip = if all { "0.0.0.0" } else { "127.0.0.1" };
+            format!("this machine has no IPv6; try {ip}:{port}")
+        }
+        ErrorKind::Unsupported => "several workers need Linux; leave out --workers".to_owned(),
+        _ if addresses.iter().any(needs_a_zone) => format!(
+            "{}; a link-local address needs its interface, as in [fe80::1%eth0]:{port}",
+            chain(error)
+        ),
+        _ => chain(error),
+    };
+    format!("cannot listen on {text}: {advice}")
+}
+
+/// Whether the kernel has no such family of addresses (EAFNOSUPPORT).
+pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+fn needs_a_zone(addr: &SocketAddr) -> bool {
+    matches!(addr, SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() && addr.scope_id() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DEFAULT, Parts, looks_like_an_address, resolve};
+    use crate::program::Failure;
+
+    #[test]
+    fn an_address_has_a_host_and_perhaps_a_port() {
+        for (text, host, port) in [
+            ("127.0.0.1:80", "127.0.0.1", Some("80")),
+            ("127.0.0.1", "127.0.0.1", None),
+            ("80", "127.0.0.1", Some("80")),
+            ("example.org", "example.org", None),
+            ("example.org:http", "example.org", Some("http")),
+            ("::1", "::1", None),
+            ("[::1]", "::1", None),
+            ("[::1]:80", "::1", Some("80")),
+            ("fe80::1%eth0", "fe80::1%eth0", None),
+            ("[fe80::1%eth0]:80", "fe80::1%eth0", Some("80")),
+            ("[fe80::1%2]", "fe80::1%2", None),
+            (":80", "", Some("80")),
+            ("", "", None),
+        ] {
+            assert_eq!(Parts::of(text), Ok(Parts { host, port }), "{text}");
+        }
+        for text in ["[::1", "[::1]80", "[127.0.0.1]:80", "[example.org]"] {
+            assert!(Parts::of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_an_error_of_the_call() {
+        for text in [
+            "",
+            ":80",
+            "127.0.0.1:",
+            "127.0.0.1:65536",
+            "127.0.0.1:+1",
+            "[::1",
+            "a b:80",
+            "a\nb",
+        ] {
+            let failure = resolve(text, 8888);
+            assert!(
+                matches!(failure, Err(Failure::Usage(_))),
+                "{text}: {failure:?}"
+            );
+        }
+        // RFC 6761: nobody's name.
+        let failure = resolve("nobody.invalid", 8888);
+        assert!(matches!(failure, Err(Failure::RunTime(_))), "{failure:?}");
+    }
+
+    #[test]
+    fn a_default_port_is_filled_in() {
+        let addresses = |text| resolve(text, 8888).expect("it is an address");
+        assert_eq!(addresses("127.0.0.1"), [DEFAULT]);
+        assert_eq!(addresses("8888"), [DEFAULT]);
+        assert_eq!(addresses("::1")[0].to_string(), "[::1]:8888");
+        assert_eq!(addresses("[::1]:9")[0].to_string(), "[::1]:9");
+        assert_eq!(addresses("fe80::1%7")[0].to_string(), "[fe80::1%7]:8888");
+    }
+
+    #[test]
+    fn messages_are_told_from_addresses() {
+        for text in [
+            "127.0.0.1:8899",
+            "[::1]:8899",
+            "localhost:8899",
+            "bot.example.org:53",
+            "[fe80::1%lo]:1",
+        ] {
+            assert!(looks_like_an_address(text), "{text}");
+        }
+        for text in [
+            "8899",
+            "12:30",
+            "::1",
+            "hello",
+            "re: 7",
+            "你好吗？",
+            "a.b:",
+            "1.2.3.4",
+            "x:80",
+            "10.5:x",
+        ] {
+            assert!(!looks_like_an_address(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Where a service's sockets come from: it opens them, or a service manager has.
+
+use std::io;
+use std::net::SocketAddr;
+
+#[cfg(unix)]
+use listenfd::ListenFd;
+use rejoinder::Transport;
+use rejoinder::udp::{UdpOptions, UdpTransport};
+
+use super::address::{resolve, why_not_bound};
+use super::{Failure, warn};
+
+/// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`). Their
+/// buffers are not made smaller.
+#[cfg(unix)]
+pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
+    let mut passed = ListenFd::from_env();
+    let count = passed.len();
+    let options = UdpOptions::new();
+    (0..count)
+        .map(|index| match passed.take_udp_socket(index) {
+            Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),
+            _ => Err(Failure::RunTime(format!(
+                "socket {} of {count} that the service manager passed is no UDP socket: a socket \
+                 unit needs ListenDatagram=, systemd-socket-activate needs --datagram",
+                index + 1
+            ))),
+        })
+        .collect()
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
+    Ok(Vec::new())
+}
+
+/// Binds a socket for each worker to the first of the addresses that can be had. A receive buffer
+/// smaller than the one asked for is reported.
+pub(crate) fn bind(text: &str, port: u16, workers: usize) -> Result<Vec<UdpTransport>, Failure> {
+    let addresses = resolve(text, port)?;
+    let transports = UdpOptions::new()
+        .receive_buffer_bytes(RECEIVE_BUFFER_BYTES)
+        .bind_group(&addresses[..], workers)
+        .map_err(|error| Failure::RunTime(why_not_bound(text, &addresses, &error.into())))?;
+    if let Ok(granted) = transports[0].receive_buffer_bytes()
+        // Linux counts its own bookkeeping, and doubles the number for it (socket(7)).
+        && let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted }
+        && granted < RECEIVE_BUFFER_BYTES
+    {
+        warn(format_args!(
+            "the kernel grants {} of receive buffer, not {}: bursts are lost earlier; raise \
+             net.core.rmem_max",
+            kib(granted),
+            kib(RECEIVE_BUFFER_BYTES)
+        ));
+    }
+    Ok(transports)
+}
+
+fn kib(bytes: usize) -> String {
+    format!("{} KiB", bytes / 1_024)
+}
+
+/// Where sockets listen.
+pub(crate) fn addresses_of(transports: &[UdpTransport]) -> io::Result<Vec<SocketAddr>> {
+    transports.iter().map(Transport::local_addr).collect()
+}
+
+/// What the library asks for by default.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;

@@ -1,0 +1,66 @@
+//! Standard output and standard error, written to by whoever may wait for them.
+
+use std::io::{self, ErrorKind, Write};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::AsFd;
+
+/// Writes all bytes to a stream that may be non-blocking: what it does not take now, it gets when it
+/// has room.
+///
+/// The error comes with the number of bytes that were written before it.
+pub(crate) fn write_all(stream: impl AsFd, mut bytes: &[u8]) -> Result<(), (usize, io::Error)> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        let result = match rustix::io::write(&stream, bytes) {
+            Ok(written) => {
+                bytes = &bytes[written..];
+                continue;
+            }
+            Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(rustix::io::Errno::AGAIN) => wait(&stream, PollFlags::OUT),
+            Err(error) => Err(error.into()),
+        };
+        result.map_err(|error| (all - bytes.len(), error))?;
+    }
+    Ok(())
+}
+
+/// Waits until a non-blocking stream has something to read.
+pub(crate) fn wait_for_input(stream: impl AsFd) -> io::Result<()> {
+    wait(&stream, PollFlags::IN)
+}
+
+fn wait(stream: &impl AsFd, what: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(stream, what)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes to standard output, and leaves nothing in its buffer.
+pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
+    write_all(io::stdout(), bytes).map_err(|(_, error)| in_output(error))
+}
+
+/// Names the stream in an error. The error of a reader that has gone stays as it is, because no
+/// program reports it.
+pub(crate) fn in_output(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => error,
+        kind => io::Error::new(kind, format!("standard output: {error}")),
+    }
+}
+
+/// Standard output as a [`Write`] without a buffer.
+pub(crate) struct Out;
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        print(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,324 @@
+//! `rejoinder serve`: 小Zurich, or a robot of other rules, on UDP.
+//!
+//! Standard output is the transcript of the original program, standard error is everything else.
+
+mod log;
+mod metrics;
+mod network;
+pub mod rates;
+pub mod rules;
+pub mod transcript;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rejoinder::bot::zurich;
+use rejoinder::codec::Ctime;
+use rejoinder::escape::Escaped;
+use rejoinder::gate::RateLimit;
+use rejoinder::udp::UdpTransport;
+use rejoinder::{Server, ServerBuilder};
+
+use self::log::Format;
+use self::metrics::Metrics;
+use self::network::Network;
+use self::rates::Rates;
+use self::rules::RulesFile;
+use self::transcript::Transcribed;
+use crate::program::address::{DEFAULT, command, reachable};
+use crate::program::output::{Output, Stream};
+use crate::program::signals::Signals;
+use crate::program::sockets::{addresses_of, bind, passed};
+use crate::program::{self, Failure, GRACE, manager, say, warn, zone};
+use crate::service::{Reload, Service, both, run as run_services};
+
+/// Answer requests: the robot, or rules of your own
+///
+/// Ctrl-C ends it, a second one at once. SIGUSR1 prints the counters. SIGHUP reads the rules again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where to listen: HOST:PORT, or only one of them
+    ///
+    /// Port 0 is any free port, 0.0.0.0 all of IPv4, [::] all of IPv6 and IPv4. Default:
+    /// 127.0.0.1:8888, or the sockets that a service manager has opened (a .socket unit of systemd, or
+    /// systemd-socket-activate --datagram)
+    address: Option<String>,
+    /// How many threads answer, each on a socket of its own
+    ///
+    /// More than one needs Linux. Default: 1, or one for each socket that was opened already
+    #[arg(short, long, value_name = "N", value_parser = workers, allow_negative_numbers = true)]
+    workers: Option<usize>,
+    /// A robot of other rules, from a file of TOML; SIGHUP has it read again
+    #[arg(short, long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+    /// The most memory that the rules may take, in MiB
+    #[arg(
+        long, value_name = "MIB", value_parser = rules_memory, allow_negative_numbers = true,
+        default_value = "64"
+    )]
+    rules_memory: usize,
+    /// Read the rules again whenever their file changes, is replaced, or is another link's target
+    #[arg(long, requires = "rules")]
+    watch: bool,
+    /// How many answers per second, and KiB, any one network gets, or `off`
+    ///
+    /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address, otherwise 100,
+    /// because the sender of a datagram is easily forged
+    #[arg(
+        short, long, value_name = "ANSWERS", value_parser = limit, allow_negative_numbers = true,
+        default_value = "default", hide_default_value = true
+    )]
+    limit: Limit,
+    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; can be repeated
+    #[arg(long, value_name = "NET", value_parser = network::parse)]
+    exempt: Vec<Network>,
+    /// The longest request that is answered, in bytes; longer ones are dropped and counted
+    #[arg(
+        long, value_name = "BYTES", value_parser = max_request, allow_negative_numbers = true,
+        default_value = "65507"
+    )]
+    max_request: usize,
+    /// Every so often, one line of rates on standard error; 0.1 to 86400
+    #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_negative_numbers = true)]
+    stats: Option<Duration>,
+    /// Serve counters for Prometheus at `http://ADDRESS/metrics`
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// Log what the server meets on standard error; with json, every line there is an object
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<Format>,
+    /// No transcript on standard output
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
+    // First of all, so that no signal finds the program half started.
+    let signals = Signals::register()?;
+    let status = program::queue_status()?;
+    if let Some(format) = options.log {
+        log::start(format, status.clone())?;
+    }
+    if let Some(problem) = zone::problem() {
+        warn(problem);
+    }
+
+    let memory = options.rules_memory << 20;
+    let rules = options.rules.clone();
+    let rules = rules.map(|path| Arc::new(RulesFile::new(path, memory)));
+    let loaded = match &rules {
+        Some(rules) => Some((Arc::clone(rules), rules.load().map_err(Failure::RunTime)?)),
+        None => None,
+    };
+    let workers = options.workers.unwrap_or(1);
+    program::has_memory(workers * WORKER_BYTES, format_args!("{workers} workers"))?;
+    let transports = sockets(options.address.as_deref(), options.workers)?;
+    let addresses = addresses_of(&transports)?;
+    let is_local = addresses.iter().all(|addr| addr.ip().is_loopback());
+    let limit = match options.limit {
+        Limit::Answers(answers) => Some(answers),
+        Limit::ForOthers if !is_local => Some(DEFAULT_LIMIT),
+        Limit::ForOthers | Limit::Off => None,
+    };
+    let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
+    let server = builder(options.max_request)
+        .gate(gate.transpose()?)
+        .with_transports(transports)?;
+    let metrics = match &options.metrics {
+        Some(address) => Some(Metrics::bind(address)?),
+        None => None,
+    };
+
+    let listening = listening_line(&addresses, workers);
+    say(format_args!("{listening} (end with Ctrl-C)"));
+    let client = command("ask", "--server ", reachable(addresses[0]));
+    say(format_args!("start the client with: {client}"));
+    say(format_args!("the time in responses is {}", zone::offset()));
+    let (robot, count) = match loaded {
+        Some((rules, robot)) => {
+            say(Escaped(&format!("answering by {rules}")));
+            rules.report(&robot, None);
+            let count = robot.rules();
+            (robot, Some(count))
+        }
+        None => (zurich(), None),
+    };
+    if let Some(answers) = limit {
+        say(format_args!(
+            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
+             with --limit)"
+        ));
+    } else if !is_local {
+        say("answering without a limit: whoever forges a sender can use this against others");
+    }
+    if let Some(metrics) = &metrics {
+        say(format_args!(
+            "metrics at http://{}/metrics",
+            metrics.addr()?
+        ));
+    }
+
+    let transcript = if options.quiet {
+        None
+    } else {
+        Some(start_output(Stream::Stdout)?)
+    };
+    let robot = Transcribed::new(robot, transcript.clone());
+    let service = Service::new(server, addresses, robot.clone());
+    let counters = rules::Counters::new(count);
+    let watched = options.rules.filter(|_| options.watch);
+    let reload = match rules {
+        Some(rules) => Some(start_reload(
+            rules,
+            robot.clone(),
+            Arc::clone(&counters),
+            watched,
+        )?),
+        None => None,
+    };
+    if let Some(metrics) = metrics {
+        let outputs = [("stdout", transcript.clone()), ("stderr", Some(status))];
+        metrics.serve(service.handle(), robot.clone(), counters, outputs)?;
+    }
+    manager::ready(&listening);
+
+    let rates = options.stats.map(|every| Rates::new(every, Instant::now()));
+    run_services(vec![service], signals, reload.as_ref(), rates, || {
+        let transcript = transcript.as_ref()?;
+        transcript.drain(GRACE);
+        let lines = transcript.left_out();
+        (lines > 0).then(|| format!("{lines} lines of the transcript were left out"))
+    })
+}
+
+fn builder(max_request: usize) -> ServerBuilder<Ctime> {
+    Server::builder(Ctime::local()).max_request_bytes(max_request)
+}
+
+fn start_output(stream: Stream) -> Result<Output, Failure> {
+    Output::start(stream, program::complain)
+        .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
+}
+
+/// What the arguments say, or the service manager; not both.
+fn sockets(address: Option<&str>, workers: Option<usize>) -> Result<Vec<UdpTransport>, Failure> {
+    let passed = passed()?;
+    if passed.is_empty() {
+        let address = address.map_or_else(|| DEFAULT.to_string(), str::to_owned);
+        return bind(&address, DEFAULT.port(), workers.unwrap_or(1));
+    }
+    let count = passed.len();
+    if let Some(address) = address {
+        return Err(Failure::Usage(both(address, count)));
+    }
+    match workers {
+        Some(workers) if workers != count => Err(Failure::Usage(format!(
+            "--workers `{workers}`: the service manager has opened {count} socket{}, and each has one \
+             worker",
+            if count == 1 { "" } else { "s" }
+        ))),
+        _ => Ok(passed),
+    }
+}
+
+/// Reads the rules again, and reports how many there were and are. Rules that cannot be used change
+/// nothing.
+fn start_reload(
+    rules: Arc<RulesFile>,
+    robot: Transcribed,
+    counters: Arc<rules::Counters>,
+    watched: Option<PathBuf>,
+) -> Result<Reload, Failure> {
+    let load = move || {
+        let new = rules.load().inspect_err(|_| counters.failed())?;
+        let before = counters.replaced(new.rules());
+        rules.report(&new, Some(before));
+        robot.swap(new);
+        Ok(format!("answering by {rules}"))
+    };
+    Reload::start(load, "answering by the rules of before", watched)
+        .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
+}
+
+fn listening_line(addresses: &[std::net::SocketAddr], workers: usize) -> String {
+    let mut shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    // Workers share an address.
+    shown.dedup();
+    let with = match workers {
+        workers if workers > 1 && shown.len() == 1 => format!(" with {workers} workers"),
+        _ => String::new(),
+    };
+    format!("listening on {}{with}", shown.join(" and "))
+}
+
+/// How many answers a second any one network gets.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// The default number, if others than this machine can ask.
+    ForOthers,
+    Answers(u32),
+    Off,
+}
+
+fn limit(text: &str) -> Result<Limit, &'static str> {
+    match text.parse() {
+        Ok(answers) if answers > 0 => Ok(Limit::Answers(answers)),
+        Err(_) if text == "off" => Ok(Limit::Off),
+        Err(_) if text == "default" => Ok(Limit::ForOthers),
+        _ => Err("neither a number of answers per second, 1 to 4294967295, nor `off`"),
+    }
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    number(text, 1, MAX_WORKERS)
+}
+
+fn rules_memory(text: &str) -> Result<usize, String> {
+    number(text, 1, MAX_RULES_MIB)
+}
+
+fn max_request(text: &str) -> Result<usize, String> {
+    number(text, 1, MAX_REQUEST)
+}
+
+fn number(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("not a number from {least} to {most}"))
+}
+
+fn interval(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|time| (SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(time))
+        .ok_or("not a number of seconds from 0.1 to 86400")
+}
+
+fn rate_limit(answers: u32, exempt: &[Network]) -> Result<RateLimit, Failure> {
+    let mut builder = RateLimit::builder()
+        .responses_per_second(answers)
+        .bytes_per_second(u64::from(answers) * 1_024);
+    for network in exempt {
+        builder = builder.exempt(network.ip, network.bits);
+    }
+    builder
+        .build()
+        .map_err(|error| Failure::Usage(format!("bad limit: {error}")))
+}
+
+/// The default of the crate's own rate limit.
+const DEFAULT_LIMIT: u32 = 100;
+/// Far more than there are processors. Each takes some megabytes.
+const MAX_WORKERS: usize = 1_024;
+/// A terabyte.
+const MAX_RULES_MIB: usize = 1 << 20;
+/// A batch of the longest requests and responses, and a stack.
+const WORKER_BYTES: usize = 16 << 20;
+/// What fits into a UDP datagram over IPv4 (RFC 768, RFC 791).
+const MAX_REQUEST: usize = 65_507;
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(86_400);

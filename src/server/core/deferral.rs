@@ -1,0 +1,169 @@
+use super::ServerCore;
+use super::pipeline::Refusal;
+use crate::codec::Codec;
+use crate::drop_reason::DropReason;
+use crate::gate::Gate;
+use crate::handler::{Context, Reply, ReplyError};
+use crate::server::stats::Fate;
+use crate::timestamp::Timestamp;
+use crate::transport::{Datagram, Inbox, Meta, Outbox};
+
+/// A request that waits for its answer outside of the core: one that counts as
+/// [`deferred`](crate::Stats::deferred).
+///
+/// [`ServerCore::defer_next`] returns it, and [`ServerCore::answer_deferred`] or
+/// [`ServerCore::drop_deferred`] of the same core ends it. A token that is dropped instead leaves its
+/// request counted as deferred for good.
+///
+/// ```
+/// use rejoinder::codec::Text;
+/// use rejoinder::transport::{Inbox, Meta};
+/// use rejoinder::{DropReason, Server, Timestamp};
+///
+/// let mut core = Server::builder(Text).core(());
+/// let mut inbox = Inbox::new(8, 512);
+/// inbox.push(b"hello?", Meta::new("192.0.2.1:7777".parse()?));
+/// let (now, mut keep) = (Timestamp::system(), Vec::new());
+/// let deferred = core.defer_next(now, now, &mut inbox, &mut keep).expect("a request");
+/// assert_eq!(deferred.context().peer.port(), 7777);
+/// core.drop_deferred(now, deferred, DropReason::Overloaded);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "a deferred request is to be answered or dropped by its core"]
+pub struct Deferred {
+    meta: Meta,
+    context: Context,
+}
+
+impl Deferred {
+    /// What the handler is to know of the request. Its time is when the request was received.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+}
+
+impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
+    /// Takes datagrams out of the inbox until one is a request that passes the checks and gates, and
+    /// defers it: its bytes are put into `keep`, which is cleared first, and it counts as
+    /// [`deferred`](crate::Stats::deferred) until [`answer_deferred`](Self::answer_deferred) or
+    /// [`drop_deferred`](Self::drop_deferred) is given the token. `None` means that the inbox is empty.
+    ///
+    /// `received` is when the inbox was received, and `now` is the time for
+    /// [`max_age`](crate::ServerBuilder::max_age).
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Server, Timestamp};
+    ///
+    /// let mut core = Server::builder(Text).core(());
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// for word in [b"one", b"two"] {
+    ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
+    /// }
+    /// let now = Timestamp::system();
+    /// let (mut first, mut second) = (Vec::new(), Vec::new());
+    /// let one = core.defer_next(now, now, &mut inbox, &mut first).expect("a request");
+    /// let two = core.defer_next(now, now, &mut inbox, &mut second).expect("a request");
+    /// assert_eq!(core.stats().deferred, 2);
+    ///
+    /// // The second is answered first, and the first never.
+    /// core.answer_deferred(now, two, &second, &mut outbox, |reply| reply.send(&"TWO"));
+    /// assert_eq!(outbox.iter().next().map(|one| one.bytes), Some(&b"TWO"[..]));
+    /// core.drop_deferred(now, one, DropReason::HandlerTimedOut);
+    /// assert!(core.stats().is_conserved());
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn defer_next(
+        &mut self,
+        received: Timestamp,
+        now: Timestamp,
+        inbox: &mut Inbox,
+        keep: &mut Vec<u8>,
+    ) -> Option<Deferred> {
+        self.latest = received;
+        let mut deferred = None;
+        while deferred.is_none()
+            && let Some(datagram) = inbox.pop()
+        {
+            let is_stale = self.is_stale(received, now.monotonic, &datagram.meta);
+            let datagram = match &mut self.behind {
+                None => datagram,
+                Some(behind) => match behind.unwrap(received, &datagram) {
+                    Ok(unwrapped) => unwrapped,
+                    Err(reason) => {
+                        let fate = self.refuse(received, &datagram.meta, reason.into());
+                        self.stats.count(fate);
+                        continue;
+                    }
+                },
+            };
+            let fate = self.fenced(received, &datagram.meta, |core| {
+                core.check(received, &datagram, is_stale)?;
+                core.codec
+                    .decode_request(datagram.bytes)
+                    .map_err(Refusal::Malformed)?;
+                let context = core.context(received, &datagram);
+                keep.clear();
+                keep.extend_from_slice(datagram.bytes);
+                deferred = Some(Deferred {
+                    meta: datagram.meta,
+                    context,
+                });
+                Ok(Fate::Deferred)
+            });
+            self.stats.count(fate);
+        }
+        self.pending = inbox.len();
+        deferred
+    }
+
+    /// Ends a deferred request with what `write` sends, which may be nothing. `request` are the bytes
+    /// that [`defer_next`](Self::defer_next) kept.
+    ///
+    /// The responses are encoded, and the gates decide on them, as for a handler that answers at
+    /// once: if `write` fails or panics, or a gate forbids the responses, none of them stays in the
+    /// outbox, and the request counts as dropped. If the outbox has no room, it is dropped as
+    /// [`ReplyFailed`](DropReason::ReplyFailed): check
+    /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)` first.
+    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
+    pub fn answer_deferred(
+        &mut self,
+        now: Timestamp,
+        deferred: Deferred,
+        request: &[u8],
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Reply<'_, C>) -> Result<(), ReplyError>,
+    ) {
+        let Deferred { meta, mut context } = deferred;
+        // The response carries the time at which it is encoded.
+        context.now = now;
+        self.begin_batch(outbox);
+        let mut datagram = Datagram::new(request, meta);
+        datagram.proxied = context.proxied;
+        let fate = self.answer_late(&datagram, &context, outbox, write);
+        self.stats.settle(fate);
+    }
+
+    /// Ends a deferred request without a response.
+    ///
+    /// ```
+    /// # use rejoinder::codec::Text;
+    /// # use rejoinder::transport::{Inbox, Meta};
+    /// # use rejoinder::{DropReason, Server, Timestamp};
+    /// let mut core = Server::builder(Text).core(());
+    /// let mut inbox = Inbox::new(8, 512);
+    /// inbox.push(b"hello?", Meta::new("192.0.2.1:7777".parse()?));
+    /// let (now, mut keep) = (Timestamp::system(), Vec::new());
+    /// let deferred = core.defer_next(now, now, &mut inbox, &mut keep).expect("a request");
+    /// core.drop_deferred(now, deferred, DropReason::Cancelled);
+    /// assert_eq!(core.stats().dropped(DropReason::Cancelled), 1);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
+    pub fn drop_deferred(&mut self, now: Timestamp, deferred: Deferred, reason: DropReason) {
+        let fate = self.fenced(now, &deferred.meta, |_| Err(reason.into()));
+        self.stats.settle(fate);
+    }
+}

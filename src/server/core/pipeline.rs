@@ -1,0 +1,202 @@
+use std::error::Error;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use super::ServerCore;
+use crate::codec::Codec;
+use crate::drop_reason::DropReason;
+use crate::gate::{Gate, ResponseSize};
+use crate::handler::{Context, Handler, Reply, ReplyError};
+use crate::server::panics::{drop_quietly, quietly};
+use crate::server::stats::Fate;
+use crate::timestamp::Timestamp;
+use crate::transport::{Datagram, Meta, Outbox};
+
+impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
+    /// The whole life of a datagram, for a handler that answers at once.
+    pub(super) fn answer(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        is_stale: bool,
+        outbox: &mut Outbox,
+    ) -> Fate
+    where
+        H: Handler<C>,
+    {
+        let unwrapped;
+        let datagram = match &mut self.behind {
+            None => datagram,
+            Some(behind) => match behind.unwrap(now, datagram) {
+                Ok(inner) => {
+                    unwrapped = inner;
+                    &unwrapped
+                }
+                Err(reason) => return self.refuse(now, &datagram.meta, reason.into()),
+            },
+        };
+        let queued = outbox.len();
+        let fate = self.fenced(now, &datagram.meta, |core| {
+            core.check(now, datagram, is_stale)?;
+            let request = core.codec.decode_request(datagram.bytes);
+            let request = request.map_err(Refusal::Malformed)?;
+            let context = core.context(now, datagram);
+            let handler = &core.handler;
+            let write = |reply: &mut Reply<'_, C>| handler.handle(request, &context, reply);
+            respond(
+                &core.codec,
+                &mut core.gate,
+                datagram,
+                &context,
+                outbox,
+                write,
+            )
+        });
+        if let Fate::Dropped(_) = fate {
+            outbox.truncate(queued);
+        }
+        fate
+    }
+
+    /// The end of a deferred request whose answer is there.
+    pub(super) fn answer_late(
+        &mut self,
+        datagram: &Datagram<'_>,
+        context: &Context,
+        outbox: &mut Outbox,
+        write: impl FnOnce(&mut Reply<'_, C>) -> Result<(), ReplyError>,
+    ) -> Fate {
+        let queued = outbox.len();
+        let fate = self.fenced(context.now, &datagram.meta, |core| {
+            respond(
+                &core.codec,
+                &mut core.gate,
+                datagram,
+                context,
+                outbox,
+                write,
+            )
+        });
+        if let Fate::Dropped(_) = fate {
+            outbox.truncate(queued);
+        }
+        fate
+    }
+
+    /// Runs `act` for one datagram. If it fails or panics, the reason is logged.
+    ///
+    /// What a panic could leave half done is the handler's own state, and the outbox, which the caller
+    /// sets back. The codec and the gates run inside too: a datagram that makes them panic must not
+    /// end the server.
+    #[inline]
+    pub(super) fn fenced(
+        &mut self,
+        now: Timestamp,
+        meta: &Meta,
+        act: impl FnOnce(&mut Self) -> Result<Fate, Refusal<C::Error>>,
+    ) -> Fate {
+        let result = panic::catch_unwind(AssertUnwindSafe(|| act(self)));
+        match result {
+            Ok(Ok(fate)) => fate,
+            Ok(Err(refusal)) => self.refuse(now, meta, refusal),
+            Err(payload) => {
+                drop_quietly(payload);
+                self.refuse(now, meta, Refusal::For(DropReason::HandlerPanicked))
+            }
+        }
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        now: Timestamp,
+        meta: &Meta,
+        refusal: Refusal<C::Error>,
+    ) -> Fate {
+        let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
+            Refusal::For(reason) => (*reason, None),
+            Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
+            Refusal::Reply(ReplyError::Handler(error)) => {
+                (DropReason::HandlerFailed, Some(error.as_ref()))
+            }
+            Refusal::Reply(error) => (DropReason::ReplyFailed, Some(error)),
+        };
+        // To show an error of the codec is its own code again, and so is to drop it. Each has a
+        // catch of its own: a panic within a panic would be the end.
+        let log = &mut self.log;
+        quietly(|| log.dropped(now, meta, reason, cause));
+        quietly(|| drop(refusal));
+        Fate::Dropped(reason)
+    }
+
+    /// The checks and gates before a datagram is decoded.
+    #[inline]
+    pub(super) fn check(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        is_stale: bool,
+    ) -> Result<(), Refusal<C::Error>> {
+        let Datagram { bytes, meta, .. } = datagram;
+        if meta.truncated {
+            return Err(DropReason::Truncated.into());
+        }
+        self.sources.check(now.monotonic, meta)?;
+        if is_stale {
+            return Err(DropReason::Stale.into());
+        }
+        if self.codec.is_response(bytes) {
+            return Err(DropReason::Response.into());
+        }
+        Ok(self.gate.accept(now, datagram)?)
+    }
+
+    #[inline]
+    pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
+        let id = self.codec.request_id(datagram.bytes);
+        Context::new(&datagram.meta, now)
+            .with_request_id(id)
+            .with_proxied(datagram.proxied)
+    }
+
+    #[inline]
+    pub(super) fn is_stale(&self, received: Timestamp, at: Duration, meta: &Meta) -> bool {
+        self.max_age.is_some_and(|max_age| {
+            let waited = at.saturating_sub(received.monotonic);
+            waited.saturating_add(meta.waited) > max_age
+        })
+    }
+}
+
+/// Queues what `write` sends, and asks the gates about it.
+#[inline]
+fn respond<C: Codec, G: Gate>(
+    codec: &C,
+    gate: &mut G,
+    datagram: &Datagram<'_>,
+    context: &Context,
+    outbox: &mut Outbox,
+    write: impl FnOnce(&mut Reply<'_, C>) -> Result<(), ReplyError>,
+) -> Result<Fate, Refusal<C::Error>> {
+    let queued = outbox.len();
+    let mut reply = Reply::new(codec, datagram.bytes, context, outbox);
+    write(&mut reply).map_err(Refusal::Reply)?;
+    if outbox.len() == queued {
+        return Ok(Fate::Silent);
+    }
+    let size = ResponseSize::new(outbox.len() - queued, outbox.bytes_from(queued));
+    gate.allow_responses(context.now, datagram, size)?;
+    Ok(Fate::Replied)
+}
+
+/// Why nothing is sent for a datagram.
+pub(super) enum Refusal<E> {
+    For(DropReason),
+    Malformed(E),
+    Reply(ReplyError),
+}
+
+impl<E> From<DropReason> for Refusal<E> {
+    fn from(reason: DropReason) -> Self {
+        Self::For(reason)
+    }
+}

@@ -1,0 +1,33 @@
+//! Tests that need no socket: the cores, the codecs, the robot and the simulated network.
+//! Miri runs these.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+#[cfg(feature = "tokio")]
+mod aio_client;
+#[cfg(feature = "tokio")]
+mod aio_server;
+mod bad_network;
+mod behind;
+mod client;
+mod client_core;
+mod client_sockets;
+mod codec;
+#[cfg(feature = "testing")]
+mod conformance;
+mod dedup;
+mod deferral;
+mod documentation;
+mod gates;
+#[cfg(feature = "tracing")]
+mod logging;
+mod production;
+mod robot;
+mod robot_bounds;
+mod robot_patterns;
+#[cfg(feature = "rules")]
+mod rule_files;
+mod rules;
+mod server_core;
+mod sim;
+mod swap;
