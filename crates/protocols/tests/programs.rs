@@ -854,3 +854,33 @@ fn quiet_programs_print_nothing_and_end_on_a_signal() {
         );
     }
 }
+
+#[test]
+fn our_clients_ask_our_servers() {
+    let asked = |name: &str, arguments: &[&str]| {
+        let (_server, port) = server(name);
+        let mut client = example(&format!("ask_{name}"));
+        client.arg(format!("127.0.0.1:{port}")).args(arguments);
+        let ended = Program::start(&mut client).finish();
+        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+        ended.stdout
+    };
+    let dns = asked("dns", &["www.example.org", "A"]);
+    assert!(
+        dns.starts_with("NOERROR\n") && dns.contains(" IN A "),
+        "{dns}"
+    );
+    assert_eq!(
+        asked("coap", &["你好吗？"]),
+        "2.04 【机器人】小Zurich 好!\n"
+    );
+    assert!(asked("stun", &[]).starts_with("127.0.0.1:"));
+    let sntp = asked("sntp", &[]);
+    assert!(sntp.starts_with("stratum 10\n"), "{sntp}");
+    assert!(
+        ["0 s", "1 s"]
+            .iter()
+            .any(|apart| sntp.contains(&format!(", {apart} from the time here"))),
+        "{sntp}"
+    );
+}
