@@ -1,11 +1,15 @@
 //! The long run on the simulated network:
 //!
 //! ```text
-//! cargo bench -p rejoinder-benches --bench bad_network -- 100000
+//! cargo bench --bench bad_network -- 100000
 //! ```
 //!
 //! runs that many seeds (1,000 without a number) through the storm of `tests/bad_network.rs`, and
-//! measures how fast exchanges run in virtual time. A seed that fails is named.
+//! measures how fast exchanges run in virtual time, and how fast late responses are sorted out. A seed
+//! that fails is named.
+//!
+//! With the number 0 it runs every fate of the first eight datagrams of four overlapping exchanges
+//! instead, 390,625 scripts for each kind of correlation.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -15,52 +19,103 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
-use rejoinder::sim::SimNet;
+use rejoinder::sim::{Link, SimNet};
 use rejoinder::{Client, Wait};
-use rejoinder_test_support::storm;
+use rejoinder_test_support::{fates, storm};
 
 fn main() {
     let seeds = std::env::args()
         .skip(1)
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(1_000);
+    if seeds == 0 {
+        for kind in fates::KINDS {
+            every_fate(kind);
+        }
+        return;
+    }
     storms(seeds);
     one_by_one(seeds * 10);
     many_in_flight(seeds * 10);
+    for responses in [15_000, 60_000] {
+        late_responses(responses);
+    }
+}
+
+/// Shares the numbers below `end` among threads, and adds up what comes of them.
+fn in_threads(end: u64, run: impl Fn(u64) -> [u64; 2] + Sync) -> [u64; 2] {
+    let next = AtomicU64::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut sum = [0; 2];
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= end {
+                return sum;
+            }
+            let [one, other] = run(number);
+            sum = [sum[0] + one, sum[1] + other];
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let sums = workers.into_iter().map(|worker| worker.join().unwrap());
+        sums.fold([0; 2], |sum, [one, other]| [sum[0] + one, sum[1] + other])
+    })
+}
+
+fn every_fate(kind: fates::Kind) {
+    let begun = Instant::now();
+    let scripts = fates::scripts(8);
+    let [answered, _] = in_threads(scripts, |number| {
+        let net = SimNet::scripted(number, fates::script(number, 8));
+        [net.run(|net| fates::run(net, kind)).into(), 0]
+    });
+    println!(
+        "{kind:?}: {scripts} scripts, {} requests, {answered} answered, 0 wrong, in {:.1?}",
+        scripts * 4,
+        begun.elapsed()
+    );
+}
+
+/// All are sent once more, as far as there is room for that, before they are answered.
+fn late_responses(requests: usize) {
+    let (net, server) = upper();
+    net.set_link(
+        Link::new()
+            .latency(Duration::from_secs(2))
+            .jitter(Duration::from_millis(500)),
+    )
+    .unwrap();
+    let mut client = Client::builder(Tagged(Text))
+        .window(requests)
+        .with_connector(net, server)
+        .unwrap();
+    for _ in 0..requests {
+        client.submit("question").unwrap();
+    }
+    assert!(client.collect(Wait::For(Duration::from_secs(3))).is_none());
+    let begun = Instant::now();
+    while let Some((_, result)) = client.collect(Wait::Forever) {
+        assert_eq!(result.unwrap(), "QUESTION");
+    }
+    let elapsed = begun.elapsed();
+    println!(
+        "{requests} late responses: {elapsed:.2?}, {:.2?} each",
+        elapsed / u32::try_from(requests).unwrap()
+    );
 }
 
 fn storms(seeds: u64) {
     let begun = Instant::now();
-    let next = AtomicU64::new(0);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let tallies: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut sum = storm::Tally::default();
-                    loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= seeds {
-                            return sum;
-                        }
-                        let tally = SimNet::seeded(seed).run(|net| storm::survive(net, seed));
-                        sum.answered += tally.answered;
-                        sum.timed_out += tally.timed_out;
-                    }
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap())
-            .collect()
+    let [answered, timed_out] = in_threads(seeds, |seed| {
+        let tally = SimNet::seeded(seed).run(|net| storm::survive(net, seed));
+        [tally.answered, tally.timed_out]
     });
-    let answered: u64 = tallies.iter().map(|tally| tally.answered).sum();
-    let timed_out: u64 = tallies.iter().map(|tally| tally.timed_out).sum();
     println!(
         "{seeds} seeds: {} requests, {answered} answered, {timed_out} timed out, 0 wrong, in {:.1?}",
         answered + timed_out,

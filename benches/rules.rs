@@ -229,7 +229,7 @@ mod first_of_1000 {
     }
 }
 
-/// The same with 3 kB made to hurt: many rules are asked in vain, and an automaton for all of them has
+/// The same with 3 kB made to hurt: many rules are asked and do not match, and an automaton for all of them has
 /// ever new states to build.
 #[divan::bench_group(sample_count = 3, sample_size = 1)]
 mod hostile_3_kb {

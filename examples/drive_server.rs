@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rejoinder::codec::Text;
 use rejoinder::gate::{AmplificationLimit, Gate};
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::{ReceiveBackoff, ServerCore};
 use rejoinder::transport::{ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::{Codec, Handler, Server, Stats, Timestamp};
@@ -37,7 +37,7 @@ pub fn drive<C: Codec, H: Handler<C>, G: Gate>(
 ) -> io::Result<Stats> {
     socket.set_read_timeout(Some(Duration::from_millis(250)))?;
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
-    let mut outbox = Outbox::new(MAX_REPLIES, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(MAX_RESPONSES, MAX_DATAGRAM_BYTES);
     let mut backoff = ReceiveBackoff::new();
     while !is_done() {
         let now = match receive(socket, &mut inbox) {

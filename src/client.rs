@@ -7,8 +7,11 @@ mod drive;
 mod entropy;
 mod error;
 mod ids;
+mod parts;
+mod peers;
 mod queue;
 mod retry;
+mod rtt;
 mod slot;
 mod sockets;
 mod stats;
@@ -23,6 +26,8 @@ pub use self::builder::ClientBuilder;
 use self::builder::Options;
 pub use self::core::ClientCore;
 use self::drive::Driver;
+#[cfg(feature = "tokio")]
+pub(crate) use self::entropy::Entropy;
 pub use self::error::RequestError;
 pub use self::retry::Retry;
 pub use self::sockets::{SocketEvent, SocketId};
@@ -35,7 +40,7 @@ use crate::transport::{Connect, Wait, canonical};
 #[cfg(feature = "udp")]
 use crate::udp::UdpConnector;
 
-/// A client: asks one peer, and accepts responses from no other.
+/// A client: asks one server, and accepts responses from no other.
 ///
 /// What is lost on the way is sent [again](Retry), and every request has a result by its
 /// [deadline](ClientBuilder::timeout).
@@ -126,8 +131,8 @@ impl<C: Codec> Client<DefaultConnector, C> {
 
 #[cfg(feature = "udp")]
 impl<C: Codec> Client<UdpConnector, C> {
-    /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
+    /// A client over UDP that asks the first of the addresses, and the others if that one does not
+    /// respond, with the defaults of [`ClientBuilder`]. No socket is opened and nothing is sent before the first request.
     ///
     /// # Errors
     ///
@@ -183,7 +188,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
         }
     }
 
-    /// The address that is asked.
+    /// The address that is asked first.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }

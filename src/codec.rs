@@ -204,6 +204,65 @@ pub trait Codec {
         let _ = (request, response);
         true
     }
+
+    /// What a datagram that came to a request means for the exchange. Only clients ask. `datagram` came
+    /// from the right peer and has the right [id](Self::response_id), and it counts only if it
+    /// [matches](Self::response_matches). The default is [`ResponseKind::Whole`].
+    ///
+    /// ```
+    /// use rejoinder::codec::{ResponseKind, Text};
+    /// use rejoinder::Codec;
+    ///
+    /// assert_eq!(Text.response_kind(b"how many?", b"seven"), ResponseKind::Whole);
+    /// ```
+    fn response_kind<'a>(&self, request: &[u8], datagram: &'a [u8]) -> ResponseKind<'a> {
+        let _ = (request, datagram);
+        ResponseKind::Whole
+    }
+}
+
+/// What a datagram from the peer means for the exchange that it belongs to.
+///
+/// ```
+/// use rejoinder::codec::ResponseKind;
+///
+/// /// By the type of a CoAP message (RFC 7252 §3), and whether it is empty.
+/// fn kind(message: &[u8]) -> ResponseKind<'_> {
+///     match message {
+///         [first, 0, ..] if first >> 4 & 0b11 == 2 => ResponseKind::Acknowledged,
+///         [first, 0, ..] if first >> 4 & 0b11 == 3 => ResponseKind::Refused,
+///         _ => ResponseKind::Whole,
+///     }
+/// }
+/// assert_eq!(kind(&[0x60, 0, 1, 2]), ResponseKind::Acknowledged);
+/// assert_eq!(kind(&[0x70, 0, 1, 2]), ResponseKind::Refused);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResponseKind<'a> {
+    /// It is the response, if it [decodes](Codec::decode_response). Otherwise it is ignored.
+    Whole,
+    /// The peer has the request and will respond later: it is not sent again (as after an empty
+    /// acknowledgement, RFC 7252 §4.2). The deadline stays.
+    Acknowledged,
+    /// The peer will not respond: the exchange ends at once with
+    /// [`RequestError::Refused`](crate::RequestError::Refused), whose source is the error of
+    /// [decoding](Codec::decode_response) the datagram.
+    Refused,
+    /// It is one of several datagrams that make up the response. When all of them came, in whatever
+    /// order, their payloads, put together, are [decoded](Codec::decode_response). The client bounds
+    /// their [number and size](crate::ClientBuilder::max_response).
+    ///
+    /// A retransmission may have the peer send all of them again. The datagrams of two such responses
+    /// can be told apart only if their number differs.
+    Part {
+        /// The number of this one, from 0.
+        index: u32,
+        /// How many there are.
+        total: u32,
+        /// What it contributes: the datagram without its header.
+        payload: &'a [u8],
+    },
 }
 
 /// How a protocol's responses are matched to its requests.
@@ -219,7 +278,7 @@ pub trait Codec {
 #[non_exhaustive]
 pub enum Correlation {
     /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
-    /// socket, so that the port tells, and a late answer finds nobody.
+    /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,
     /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
@@ -233,7 +292,7 @@ pub enum Correlation {
 /// Where a codec writes: the space of one datagram, directly in the outgoing batch.
 ///
 /// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
-/// codec needs no checks of its own; whoever passed the writer in reports [`TooLong`].
+/// codec needs no checks of its own; the caller that passed the writer in reports [`TooLong`].
 ///
 /// ```
 /// use rejoinder::codec::TooLong;

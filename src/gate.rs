@@ -15,7 +15,7 @@ use crate::transport::{Datagram, Meta};
 ///
 /// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which are
 /// always on (see [`DropReason`]), before the codec decodes it. If it was let in and the handler
-/// answered, the server tells [`allow_replies`](Self::allow_replies) how much would leave. A datagram that is
+/// answered, the server tells [`allow_responses`](Self::allow_responses) how much would leave. A datagram that is
 /// met with silence has no second call.
 ///
 /// # What an implementation guarantees
@@ -84,7 +84,7 @@ pub trait Gate {
     ///
     /// ```
     /// use rejoinder::codec::Text;
-    /// use rejoinder::gate::{Gate, ReplySize};
+    /// use rejoinder::gate::{Gate, ResponseSize};
     /// use rejoinder::transport::Datagram;
     /// use rejoinder::{DropReason, Server, Timestamp};
     ///
@@ -96,11 +96,11 @@ pub trait Gate {
     ///     fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
     ///         Ok(())
     ///     }
-    ///     fn allow_replies(
+    ///     fn allow_responses(
     ///         &mut self,
     ///         _: Timestamp,
     ///         _: &Datagram<'_>,
-    ///         replies: ReplySize,
+    ///         replies: ResponseSize,
     ///     ) -> Result<(), DropReason> {
     ///         let left = self.0.checked_sub(replies.bytes);
     ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
@@ -109,11 +109,11 @@ pub trait Gate {
     /// }
     /// Server::builder(Text).gate(Budget(1_000_000));
     /// ```
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
         let _ = (now, datagram, replies);
         Ok(())
@@ -123,10 +123,10 @@ pub trait Gate {
 /// How much would be sent in answer to one datagram.
 ///
 /// ```
-/// use rejoinder::gate::ReplySize;
+/// use rejoinder::gate::ResponseSize;
 /// use rejoinder::transport::Meta;
 ///
-/// let replies = ReplySize::new(2, 100);
+/// let replies = ResponseSize::new(2, 100);
 /// let (v4, v6) = ("192.0.2.1:7777".parse()?, "[2001:db8::1]:7777".parse()?);
 /// assert_eq!(replies.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
 /// assert_eq!(replies.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
@@ -134,14 +134,14 @@ pub trait Gate {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ReplySize {
+pub struct ResponseSize {
     /// Datagrams; at least one.
     pub datagrams: usize,
     /// Bytes of all their payloads.
     pub bytes: usize,
 }
 
-impl ReplySize {
+impl ResponseSize {
     /// That much.
     pub const fn new(datagrams: usize, bytes: usize) -> Self {
         Self { datagrams, bytes }
@@ -184,14 +184,14 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
     }
 
     #[inline]
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
-        self.0.allow_replies(now, datagram, replies)?;
-        self.1.allow_replies(now, datagram, replies)
+        self.0.allow_responses(now, datagram, replies)?;
+        self.1.allow_responses(now, datagram, replies)
     }
 }
 
@@ -203,14 +203,14 @@ impl<G: Gate> Gate for Option<G> {
     }
 
     #[inline]
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
         self.as_mut()
-            .map_or(Ok(()), |gate| gate.allow_replies(now, datagram, replies))
+            .map_or(Ok(()), |gate| gate.allow_responses(now, datagram, replies))
     }
 }
 

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 pub use self::dedup::Dedup;
+#[cfg(feature = "tokio")]
+pub use self::dedup::DedupReply;
 pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
@@ -20,7 +22,7 @@ use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egres
 /// What answers requests.
 ///
 /// The server calls [`handle`](Self::handle) once for every datagram that is a request and passed
-/// its guards. A handler sends no reply, one, or [several](MAX_REPLIES). Silence is a valid answer:
+/// its guards. A handler sends no reply, one, or [several](MAX_RESPONSES). Silence is a valid answer:
 /// a server on the Internet should say nothing to what it does not like.
 ///
 /// A handler is shared by all workers of a server, so it takes `&self`; what changes goes into an
@@ -115,7 +117,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 ///
 /// ```
 /// use rejoinder::codec::Raw;
-/// use rejoinder::handler::MAX_REPLIES;
+/// use rejoinder::handler::MAX_RESPONSES;
 /// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
 /// /// Counts down from the request's first byte, a datagram for each number.
@@ -123,7 +125,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 ///
 /// impl Handler<Raw> for Countdown {
 ///     fn handle(&self, request: &[u8], _: &Context, reply: &mut Reply<'_, Raw>) -> Result<(), ReplyError> {
-///         let from = request.first().copied().unwrap_or(0).min(MAX_REPLIES as u8);
+///         let from = request.first().copied().unwrap_or(0).min(MAX_RESPONSES as u8);
 ///         (0..from).rev().try_for_each(|number| reply.send(&[number]))
 ///     }
 /// }
@@ -135,7 +137,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for Arc<H> {
 /// # assert_eq!(net.trace().total(), 17);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub const MAX_REPLIES: usize = 16;
+pub const MAX_RESPONSES: usize = 16;
 
 /// What a handler knows about a request beside its content.
 ///
@@ -259,7 +261,7 @@ impl Context {
 
 /// The way back to the one who asked.
 ///
-/// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_REPLIES`].
+/// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_RESPONSES`].
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -418,8 +420,10 @@ impl<'a, C: Codec> Reply<'a, C> {
         &mut self,
         write: impl FnOnce(&mut Writer<'_>) -> Result<(), ReplyError>,
     ) -> Result<(), ReplyError> {
-        if self.sent == MAX_REPLIES {
-            return Err(ReplyError::TooMany { limit: MAX_REPLIES });
+        if self.sent == MAX_RESPONSES {
+            return Err(ReplyError::TooMany {
+                limit: MAX_RESPONSES,
+            });
         }
         self.outbox
             .try_push_with(self.context.reply_to(), self.context.egress(), |space| {
@@ -582,7 +586,7 @@ pub enum ReplyError {
     /// The request was answered with as many datagrams as it can be.
     #[error("a request is answered with at most {limit} datagrams")]
     TooMany {
-        /// [`MAX_REPLIES`].
+        /// [`MAX_RESPONSES`].
         limit: usize,
     },
     /// The outbox has no room: it was made too small, or was not empty.

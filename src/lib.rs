@@ -93,6 +93,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+#[cfg(feature = "tokio")]
+pub mod aio;
 mod backoff;
 #[cfg(feature = "bot")]
 pub mod bot;

@@ -22,11 +22,17 @@ use std::sync::Arc;
 use std::thread;
 
 pub use self::builder::ServerBuilder;
-use self::config::WorkerConfig;
+pub(crate) use self::config::WorkerConfig;
 pub use self::core::{Deferred, ServerCore};
 pub use self::handle::ServerHandle;
-use self::shared::Shared;
+#[cfg(feature = "tokio")]
+pub(crate) use self::log::{ended as log_ended, started as log_started};
+#[cfg(feature = "tokio")]
+pub(crate) use self::panics::{drop_quietly, quietly};
+pub(crate) use self::shared::Shared;
 pub use self::stats::Stats;
+#[cfg(feature = "tokio")]
+pub(crate) use self::worker::{BATCH, MAX_DRAIN_FAILURES, MAX_DRAINED, MAX_RESPONSES_PER_BATCH};
 use self::worker::{Ended, Worker};
 use crate::codec::Codec;
 #[cfg(feature = "udp")]
@@ -67,7 +73,7 @@ impl<C: Codec> Server<(), C> {
     /// use rejoinder::codec::Text;
     /// use rejoinder::Server;
     ///
-    /// let server = Server::builder(Text).max_reply_bytes(1_232).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_response_bytes(1_232).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn builder(codec: C) -> ServerBuilder<C> {

@@ -15,8 +15,15 @@ mod features;
 #[cfg(target_os = "linux")]
 mod gso;
 #[cfg(target_os = "linux")]
+mod kernel;
+#[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+mod linux_options;
+mod open;
 mod options;
+#[cfg(target_os = "linux")]
+mod send_trains;
 #[cfg(target_os = "linux")]
 mod sockaddr;
 mod socket_options;

@@ -16,7 +16,7 @@ use allocation_counter::measure;
 use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Raw, Text};
 use rejoinder::gate::RateLimit;
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::UdpTransport;
@@ -64,7 +64,7 @@ fn at(seconds: u64) -> Timestamp {
 fn allocations_of_core<C: Codec, H: Handler<C>>(codec: C, handler: H) -> u64 {
     let mut core = ServerCore::new(codec, handler);
     let mut inbox = Inbox::new(16, 1_024);
-    let mut outbox = Outbox::new(MAX_REPLIES, 1_024);
+    let mut outbox = Outbox::new(MAX_RESPONSES, 1_024);
     let peer = SocketAddr::from(([192, 0, 2, 1], 50_007));
     let mut round = |second| {
         for request in REQUESTS.iter().map(|text| text.as_bytes()).chain(INVALID) {
@@ -338,5 +338,79 @@ fn invariant_9_a_robot_holds_no_more_memory_than_stated_whatever_it_is_asked() {
         let first = ask(1);
         assert!(first <= 100_000, "in proportion to one automaton: {first}");
         assert_eq!(ask(40), 0);
+    }
+}
+
+/// Handlers that wait, on tokio.
+#[cfg(feature = "tokio")]
+mod aio {
+    use std::future::poll_fn;
+    use std::net::SocketAddr;
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::thread;
+    use std::time::Duration;
+
+    use allocation_counter::measure;
+    use rejoinder::codec::{Tagged, Text};
+    use rejoinder::{Client, Server, Wait};
+    use tokio::{runtime, task, time};
+
+    /// A thread that asks as fast as it is answered.
+    fn asking(addr: SocketAddr, requests: usize, in_flight: usize) -> thread::JoinHandle<()> {
+        thread::spawn(move || {
+            let client = Client::builder(Tagged(Text)).window(in_flight);
+            let client = client.timeout(Duration::from_secs(30)).connect(addr);
+            let mut client = client.expect("the settings are in range");
+            let mut asked = 0;
+            while asked < requests || client.in_flight() > 0 {
+                while asked < requests && client.submit("wait").is_ok() {
+                    asked += 1;
+                }
+                while let Some((_, answer)) = client.collect(Wait::For(Duration::from_millis(10))) {
+                    answer.expect("it is answered in time");
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn invariant_7_no_allocation_for_a_request_whose_handler_waits() {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let handler = async |_: &str| {
+            task::yield_now().await;
+            time::sleep(Duration::from_millis(1)).await;
+            "always the same"
+        };
+        runtime
+            .expect("there are descriptors left")
+            .block_on(async {
+                let builder = Server::builder(Tagged(Text)).max_in_flight(256);
+                let server = builder.bind_async("127.0.0.1:0").await;
+                let server = server.expect("a port is free");
+                let (addr, handle) = (server.local_addr().expect("it is bound"), server.handle());
+                let mut serving = pin!(server.serve(handler));
+                // Some rounds to grow whatever grows, then more in which nothing may.
+                for (is_warm, requests) in [(false, 4_000), (true, 10_000)] {
+                    let asking = asking(addr, requests, 200);
+                    let mut allocations = 0;
+                    while !asking.is_finished() {
+                        poll_fn(|cx| {
+                            let polled =
+                                measure(|| assert!(serving.as_mut().poll(cx).is_pending()));
+                            allocations += polled.count_total;
+                            Poll::Ready(())
+                        })
+                        .await;
+                        // The reactor and the timers have their turn.
+                        task::yield_now().await;
+                    }
+                    asking.join().expect("it does not panic");
+                    assert!(!is_warm || allocations == 0, "{allocations} allocations");
+                }
+                assert!(handle.stats().replied >= 14_000);
+                handle.shutdown();
+                serving.await.expect("the socket is there");
+            });
     }
 }

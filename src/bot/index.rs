@@ -222,7 +222,7 @@ impl Needed {
             .collect()
     }
 
-    /// How many rules are asked in vain, roughly: as many as share a text, and more if it is so
+    /// How many rules are asked and do not match, roughly: as many as share a text, and more if it is so
     /// short that it is in every request. Looking in all of the request costs something, too.
     fn cost(&self, sharing: &HashMap<&[u8], usize>) -> usize {
         let costs = self.literals.iter().map(|literal| {

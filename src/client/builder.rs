@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
 use std::time::Duration;
 
+use super::peers::Peers;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::config_error::ConfigError;
@@ -35,11 +36,17 @@ use crate::udp::{UdpConnector, UdpOptions};
 pub struct ClientBuilder<C> {
     codec: C,
     options: Options,
+    other_peers: Vec<SocketAddr>,
     #[cfg(feature = "udp")]
-    udp: UdpOptions,
+    pub(crate) udp: UdpOptions,
 }
 
 impl<C: Codec> ClientBuilder<C> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn codec(&self) -> &C {
+        &self.codec
+    }
+
     /// The defaults.
     pub(super) fn new(codec: C) -> Self {
         Self {
@@ -51,7 +58,12 @@ impl<C: Codec> ClientBuilder<C> {
                 window: 1_024,
                 cooldown: MAX_RTT,
                 max_cooling_sockets: 512,
+                max_response_parts: 2_048,
+                max_response_bytes: 2 << 20,
+                port_per_request: false,
+                port_per_send: false,
             },
+            other_peers: Vec::new(),
             #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
         }
@@ -195,6 +207,109 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
+    /// The most datagrams, and the most bytes of payload, that a response of
+    /// [several datagrams](crate::codec::ResponseKind::Part) may have. One that is larger is ignored, and
+    /// named in the error at the deadline. Default: 2,048 datagrams and 2 MiB. Zero datagrams are out of
+    /// range. Each slot of the [window](Self::window) can hold so much, and keeps the memory.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Client;
+    ///
+    /// let client = Client::builder(Text)
+    ///     .max_response(64, 65_536)
+    ///     .connect("127.0.0.1:9999")?;
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn max_response(mut self, datagrams: usize, bytes: usize) -> Self {
+        self.options.max_response_parts = datagrams;
+        self.options.max_response_bytes = bytes;
+        self
+    }
+
+    /// Whether each request is sent from a port of its own, also where the protocol has ids, so that a
+    /// forger has to guess both (RFC 5452 §9.2). It costs a socket for each request in flight, and one
+    /// for each that cools down: see [`max_cooling_sockets`](Self::max_cooling_sockets). Default:
+    /// `false`. Without ids it is always so.
+    ///
+    /// ```
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
+    ///
+    /// let server = "10.0.0.1:9999".parse()?;
+    /// let mut client = Client::builder(Tagged(Text))
+    ///     .port_per_request(true)
+    ///     .with_connector(SimNet::new(), server)?;
+    /// client.submit("one")?;
+    /// client.submit("two")?;
+    /// assert_eq!(client.stats().sockets, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn port_per_request(mut self, own: bool) -> Self {
+        self.options.port_per_request = own;
+        self
+    }
+
+    /// Whether each retransmission is sent from a port of its own: where packets are distributed by
+    /// their ports, it takes another way, or comes to another server. Responses are accepted on all of
+    /// them. Default: `false`.
+    ///
+    /// A server that [remembers](crate::handler::Dedup) requests by their peer's port does not
+    /// recognise such a copy.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
+    ///
+    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let mut client = Client::builder(Text)
+    ///     .port_per_send(true)
+    ///     .with_connector(SimNet::new(), nobody)?;
+    /// client.request("anybody?").unwrap_err(); // sent three times
+    /// assert_eq!(client.stats().cooling_sockets, 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn port_per_send(mut self, own: bool) -> Self {
+        self.options.port_per_send = own;
+        self
+    }
+
+    /// Further addresses of the server, after the one that [`connect`](Self::connect) or
+    /// [`with_connector`](Self::with_connector) is given. A request moves to the next address, and later
+    /// requests begin with that one,
+    ///
+    /// - at once, if the OS reports that the address cannot be reached (a closed port, for example);
+    /// - with a retransmission, if there is no response: with the first one where each request has a
+    ///   [socket of its own](Client#whose-response-it-is), otherwise when the shared socket is replaced.
+    ///
+    /// A response of any address to which the request was sent is accepted. Two of them may carry the
+    /// request out. Default: none.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::{Link, SimNet};
+    /// use rejoinder::Client;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// net.set_link(Link::new().port_unreachable(true))?;
+    /// let [down, up] = ["10.0.0.1:9999".parse()?, "10.0.0.2:9999".parse()?];
+    /// net.host(up, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::builder(Text)
+    ///     .other_peers([up])
+    ///     .with_connector(net.clone(), down)?;
+    /// assert_eq!(client.request("anybody?")?, "ANYBODY?");
+    /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn other_peers(mut self, peers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.other_peers = peers.into_iter().collect();
+        self
+    }
+
     /// How [`connect`](Self::connect) opens sockets. Default: [`UdpOptions::new`].
     ///
     /// ```
@@ -213,7 +328,9 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// A client over UDP that asks the first of the addresses. Sockets are opened for requests.
+    /// A client over UDP that asks the first of the addresses, and the others as
+    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here. Sockets are
+    /// opened for requests.
     ///
     /// # Errors
     ///
@@ -231,11 +348,15 @@ impl<C: Codec> ClientBuilder<C> {
     /// assert!(matches!(no_window, Err(ConfigError::OutOfRange { setting: "window", .. })));
     /// ```
     #[cfg(feature = "udp")]
-    pub fn connect(self, peer: impl ToSocketAddrs) -> Result<Client<UdpConnector, C>, ConfigError> {
-        let peer = peer
-            .to_socket_addrs()?
+    pub fn connect(
+        mut self,
+        peer: impl ToSocketAddrs,
+    ) -> Result<Client<UdpConnector, C>, ConfigError> {
+        let mut peers = peer.to_socket_addrs()?;
+        let peer = peers
             .next()
             .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
+        self.other_peers.splice(0..0, peers);
         let connector = UdpConnector::from(self.udp.clone());
         self.with_connector(connector, peer)
     }
@@ -285,7 +406,8 @@ impl<C: Codec> ClientBuilder<C> {
         {
             return Err(ConfigError::out_of_range("bits of ids", bits, "1 to 64"));
         }
-        Ok(ClientCore::new(self.codec, peer, self.options))
+        let peers = Peers::new(peer, &self.other_peers);
+        Ok(ClientCore::new(self.codec, peers, self.options))
     }
 }
 
@@ -297,6 +419,10 @@ pub(super) struct Options {
     pub(super) window: usize,
     pub(super) cooldown: Duration,
     pub(super) max_cooling_sockets: usize,
+    pub(super) max_response_parts: usize,
+    pub(super) max_response_bytes: usize,
+    pub(super) port_per_request: bool,
+    pub(super) port_per_send: bool,
 }
 
 impl Options {
@@ -304,6 +430,7 @@ impl Options {
         for (setting, value) in [
             ("window", self.window),
             ("max_cooling_sockets", self.max_cooling_sockets),
+            ("max_response", self.max_response_parts),
         ] {
             if value == 0 {
                 return Err(ConfigError::out_of_range(setting, value, "at least 1"));

@@ -39,3 +39,16 @@ pub(super) fn is_exhaustion(error: &io::Error) -> bool {
             ErrorClass::Resources | ErrorClass::Other
         )
 }
+
+/// Whether the error of sending says that the socket has become useless, as one whose source address
+/// is no longer the machine's, so that another may be better: ENETUNREACH, EADDRNOTAVAIL, EINVAL,
+/// EPERM.
+pub(super) fn is_of_socket(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NetworkUnreachable
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::InvalidInput
+            | ErrorKind::PermissionDenied
+    )
+}

@@ -1,25 +1,29 @@
+mod datagrams;
 mod events;
+mod exchange;
+mod receive;
+mod routes;
 
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::cause::{copy, is_refusal};
 use super::ids::Ids;
+use super::peers::Peers;
 use super::queue::SlotQueue;
-use super::slot::{Route, Slot, State};
+use super::rtt::RttEstimator;
+use super::slot::{Slot, State};
 use super::sockets::{SocketEvent, SocketId, Sockets};
 use super::timers::Timers;
-use super::{ClientStats, Options, RequestError, Ticket};
+use super::{ClientStats, Options, RequestError, Retry, Ticket};
 use crate::backoff::ReceiveBackoff;
 use crate::codec::{Codec, Correlation, TooLong, Writer};
 use crate::timestamp::Timestamp;
-use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, canonical};
+use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 
 /// The client without sockets, clock or RNG: all that is decided about any number of exchanges with
-/// one peer, each of them one request on its way to one result.
+/// one server, each of them one request on its way to one result.
 ///
 /// [`Client`](crate::Client) drives one over a [transport](crate::Transport), with the methods below
 /// and no others. A driver of your own repeats this loop:
@@ -98,12 +102,15 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox, canonical};
 /// and 100 bytes for each socket in use, cooling down, or not yet asked for by `poll_socket`.
 pub struct ClientCore<C> {
     codec: C,
-    peer: SocketAddr,
+    peers: Peers,
     options: Options,
     ids: Ids,
     sockets: Sockets,
     /// The socket of new requests, where they share one.
     shared: Option<SocketId>,
+    /// When it was last replaced for its silence, and how often since a response came.
+    renewed: Option<Duration>,
+    renewals: u32,
     slots: Vec<Slot>,
     free: Vec<usize>,
     in_flight: usize,
@@ -123,24 +130,29 @@ pub struct ClientCore<C> {
     submitted: u64,
     ignored: u64,
     backoff: ReceiveBackoff,
+    /// How often in a row sending failed for want of buffers.
+    congestion: u32,
+    rtt: RttEstimator,
     /// Where requests are encoded.
     space: Box<[u8]>,
 }
 
 impl<C: Codec> ClientCore<C> {
     /// The options were [checked](Options::check).
-    pub(super) fn new(codec: C, peer: SocketAddr, options: Options) -> Self {
+    pub(super) fn new(codec: C, peers: Peers, options: Options) -> Self {
         let bits = match codec.correlation() {
             Correlation::Socket => None,
             Correlation::Id { bits } => Some(bits),
         };
         Self {
             codec,
-            peer: canonical(peer),
+            peers,
             options,
             ids: Ids::new(bits),
             sockets: Sockets::new(options.cooldown, options.max_cooling_sockets),
             shared: None,
+            renewed: None,
+            renewals: 0,
             slots: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
@@ -154,6 +166,8 @@ impl<C: Codec> ClientCore<C> {
             submitted: 0,
             ignored: 0,
             backoff: ReceiveBackoff::new(),
+            congestion: 0,
+            rtt: RttEstimator::default(),
             space: vec![0; MAX_DATAGRAM_BYTES].into_boxed_slice(),
         }
     }
@@ -180,17 +194,19 @@ impl<C: Codec> ClientCore<C> {
         if self.room() == 0 {
             return Err(self.window_full(self.sockets.cooling()));
         }
-        let shared = if self.ids.exist() {
+        let shared = if self.shares_sockets() {
             Some(self.draw_id(now, random)?)
         } else {
             self.check_socket_limit(now)?;
             None
         };
-        let first_timeout = self
-            .options
-            .retry
-            .first_timeout(random().map_err(RequestError::Entropy)?);
-        let id = shared.map_or(0, |(_, id)| id);
+        // A socket of its own has no other ids.
+        let id = match shared {
+            Some((_, id)) => id,
+            None => self.ids.draw_any(random).map_err(RequestError::Entropy)?,
+        };
+        let random = random().map_err(RequestError::Entropy)?;
+        let first_timeout = Retry::jittered(self.first_timeout(), random);
         let mut out = Writer::new(&mut self.space);
         self.codec
             .encode_request(id, request, &mut out)
@@ -204,6 +220,7 @@ impl<C: Codec> ClientCore<C> {
         let ticket = Ticket::new(self.submitted, index);
         self.submitted += 1;
         let slot = &mut self.slots[index];
+        slot.parts.clear();
         slot.request.clear();
         slot.request.extend_from_slice(&self.space[..len]);
         *slot = Slot {
@@ -212,6 +229,7 @@ impl<C: Codec> ClientCore<C> {
             request: mem::take(&mut slot.request),
             response: mem::take(&mut slot.response),
             routes: mem::take(&mut slot.routes),
+            parts: mem::take(&mut slot.parts),
             id,
             started: now,
             deadline: now.saturating_add(self.options.timeout),
@@ -219,11 +237,10 @@ impl<C: Codec> ClientCore<C> {
             ignored: self.ignored,
             ..Slot::new()
         };
-        let socket = match shared {
-            Some((socket, _)) => socket,
-            None => self.open_for_one(),
-        };
-        self.add_route(index, socket);
+        match shared {
+            Some((socket, _)) => self.add_route(index, socket),
+            None => self.open_for_one(now, index),
+        }
         self.in_flight += 1;
         self.timers.set(index, now);
         Ok(ticket)
@@ -249,6 +266,7 @@ impl<C: Codec> ClientCore<C> {
         while outbox.has_room_for(1)
             && let Some(index) = self.next_due(now)
         {
+            self.reroute(now, index);
             let slot = &self.slots[index];
             let (socket, len) = (slot.socket(), slot.request.len());
             if len > outbox.max_datagram_bytes() {
@@ -266,7 +284,8 @@ impl<C: Codec> ClientCore<C> {
             {
                 break;
             }
-            let pushed = outbox.push(self.peer, None, &slot.request);
+            let peer = self.sockets.peer(socket);
+            let pushed = outbox.push(peer, None, &slot.request);
             pushed.expect("the outbox has room");
             self.count_send(index, now);
             self.outgoing.push(index);
@@ -320,7 +339,7 @@ impl<C: Codec> ClientCore<C> {
         // slot cannot be kept beside it. A codec may be of two minds.
         let response = self.codec.decode_response(&slot.response);
         Some(response.map_err(|error| RequestError::Malformed {
-            peer: self.peer,
+            peer: slot.peer,
             after: slot.after,
             source: error.into(),
         }))
@@ -354,7 +373,7 @@ impl<C: Codec> ClientCore<C> {
         self.in_flight
     }
 
-    /// What the client has in hand, and how many datagrams it ignored.
+    /// What the client has in hand: requests, results, sockets; and how many datagrams it ignored.
     pub fn stats(&self) -> ClientStats {
         ClientStats {
             in_flight: self.in_flight,
@@ -367,54 +386,7 @@ impl<C: Codec> ClientCore<C> {
     }
 }
 
-/// Sockets and ids.
 impl<C: Codec> ClientCore<C> {
-    /// A socket that requests share, and an id for another request on it.
-    fn draw_id(
-        &mut self,
-        now: Duration,
-        random: &mut dyn FnMut() -> io::Result<u64>,
-    ) -> Result<(SocketId, u64), RequestError> {
-        loop {
-            let socket = match self.shared {
-                Some(socket) => socket,
-                None => self.open_shared(now)?,
-            };
-            let id = self.ids.draw(socket, random);
-            if let Some(id) = id.map_err(RequestError::Entropy)? {
-                return Ok((socket, id));
-            }
-            self.sockets.retire(now, socket);
-            self.shared = None;
-        }
-    }
-
-    fn open_shared(&mut self, now: Duration) -> Result<SocketId, RequestError> {
-        self.check_socket_limit(now)?;
-        let socket = self.sockets.open();
-        self.ids.renew();
-        self.shared = Some(socket);
-        Ok(socket)
-    }
-
-    fn check_socket_limit(&mut self, now: Duration) -> Result<(), RequestError> {
-        let limit = self.sockets.check_limit(now);
-        limit.map_err(|cooling| self.window_full(cooling))
-    }
-
-    /// A socket for one request.
-    fn open_for_one(&mut self) -> SocketId {
-        self.sockets.open()
-    }
-
-    /// Has a request be sent from a socket, and answered on it.
-    fn add_route(&mut self, index: usize, socket: SocketId) {
-        let slot = &mut self.slots[index];
-        slot.routes.push(Route { socket, sends: 0 });
-        self.sockets.attach(socket);
-        self.ids.assign(socket, slot.id, index);
-    }
-
     fn room(&self) -> usize {
         self.options.window - self.in_flight - self.done.len()
     }
@@ -426,146 +398,14 @@ impl<C: Codec> ClientCore<C> {
             cooling,
         }
     }
-}
 
-/// Time.
-impl<C: Codec> ClientCore<C> {
-    /// The slot of a request that is to be sent now. It remains due until that is
-    /// [counted](Self::count_send).
-    fn next_due(&mut self, now: Duration) -> Option<usize> {
+    /// How long another request waits before it is sent again, but for the jitter.
+    fn first_timeout(&self) -> Duration {
         let retry = self.options.retry;
-        loop {
-            if self.retransmissions < retry.max_in_flight
-                && let Some(index) = self.parked.front()
-            {
-                if now < self.slots[index].deadline {
-                    return Some(index);
-                }
-                self.fail(index, now);
-                continue;
-            }
-            let (due, index) = self.timers.first()?;
-            if due > now {
-                return None;
-            }
-            let slot = &self.slots[index];
-            if now >= slot.deadline {
-                self.fail(index, now);
-                continue;
-            }
-            if slot.sends == 0 {
-                return Some(index);
-            }
-            let may_be_sent = slot.sends < retry.max_sends;
-            self.timers.set(index, slot.deadline);
-            // The latest retransmission counts as lost.
-            self.free_retransmission(index);
-            if may_be_sent && !self.parked.contains(index) {
-                self.parked.push_back(index);
-            }
-        }
-    }
-
-    fn count_send(&mut self, index: usize, now: Duration) {
-        self.parked.remove(index);
-        let slot = &mut self.slots[index];
-        slot.sends += 1;
-        if let Some(route) = slot.routes.last_mut() {
-            route.sends += 1;
-        }
-        if slot.sends > 1 {
-            slot.retransmitting = true;
-            self.retransmissions += 1;
-        }
-        let next = now.saturating_add(slot.timeout()).min(slot.deadline);
-        self.timers.set(index, next);
-    }
-
-    fn free_retransmission(&mut self, index: usize) {
-        if mem::take(&mut self.slots[index].retransmitting) {
-            self.retransmissions -= 1;
-        }
-    }
-}
-
-/// Results.
-impl<C: Codec> ClientCore<C> {
-    /// Ends a request at its deadline, or because the peer cannot be reached.
-    fn fail(&mut self, index: usize, now: Duration) {
-        let error = self.failure(index, now);
-        self.finish(index, State::Failed(error), None, now);
-    }
-
-    fn failure(&mut self, index: usize, now: Duration) -> RequestError {
-        let peer = self.peer;
-        let slot = &mut self.slots[index];
-        let after = now.saturating_sub(slot.started);
-        if let Some(source) = slot.malformed.take() {
-            return RequestError::Malformed {
-                peer,
-                after,
-                source,
-            };
-        }
-        let request = slot.ticket.number();
-        let mut routes = slot.routes.iter().rev();
-        let unreachable =
-            routes.find_map(|route| self.sockets.unreachable_since(route.socket, request));
-        match unreachable {
-            Some(error) if is_refusal(error) => RequestError::NobodyListening { peer },
-            Some(error) => RequestError::Unreachable {
-                peer,
-                source: copy(error),
-            },
-            None => match slot.refusal.take() {
-                Some(source) if slot.was_never_sent() => RequestError::NotSent {
-                    peer,
-                    after,
-                    source,
-                },
-                _ => RequestError::TimedOut {
-                    peer,
-                    after,
-                    sends: slot.sends,
-                    ignored: self.ignored - slot.ignored,
-                },
-            },
-        }
-    }
-
-    /// Ends a request that is in flight. `answered_on` is the socket on which its response came.
-    fn finish(
-        &mut self,
-        index: usize,
-        result: State,
-        answered_on: Option<SocketId>,
-        now: Duration,
-    ) {
-        self.free_retransmission(index);
-        self.timers.remove(index);
-        self.parked.remove(index);
-        self.in_flight -= 1;
-        let slot = &mut self.slots[index];
-        slot.after = now.saturating_sub(slot.started);
-        slot.state = result;
-        // Of a closed port, the only copy was refused, and it answered the only one.
-        let is_settled = matches!(
-            slot.state,
-            State::Failed(RequestError::NobodyListening { .. })
-        );
-        let routes = mem::take(&mut slot.routes);
-        for &Route { socket, sends } in &routes {
-            let answers = u32::from(is_settled || answered_on == Some(socket));
-            self.ids.release(socket, slot.id);
-            self.sockets.detach(now, socket, sends > 0, sends > answers);
-            if !self.ids.exist() {
-                self.sockets.retire(now, socket);
-            }
-        }
-        slot.routes = routes;
-        slot.routes.clear();
-        if slot.has_result() {
-            self.done.push_back(index);
+        if retry.adaptive {
+            self.rtt.timeout(retry.initial)
+        } else {
+            retry.initial
         }
     }
 
@@ -580,7 +420,7 @@ impl<C: Codec> ClientCore<C> {
 impl<C> fmt::Debug for ClientCore<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCore")
-            .field("peer", &self.peer)
+            .field("peer", &self.peers.preferred())
             .field("in_flight", &self.in_flight)
             .field("ignored", &self.ignored)
             .finish_non_exhaustive()

@@ -20,10 +20,9 @@ pub(super) struct Driver<N: Connect> {
     ready: Vec<usize>,
     entropy: Entropy,
     backoff: ReceiveBackoff,
-    /// The core's timer when it was last served, and when something was last received, or waited
-    /// for.
+    /// The core's timer when it was last served, and when nothing was left to be received.
     timer: Option<Duration>,
-    received: Duration,
+    drained: Duration,
 }
 
 impl<N: Connect> Driver<N> {
@@ -37,7 +36,7 @@ impl<N: Connect> Driver<N> {
             entropy: Entropy::new(),
             backoff: ReceiveBackoff::new(),
             timer: None,
-            received: Duration::ZERO,
+            drained: Duration::ZERO,
         }
     }
 
@@ -72,10 +71,10 @@ impl<N: Connect> Driver<N> {
         };
         loop {
             let now = self.now();
-            let is_overdue = |timer| timer <= now.monotonic && timer > self.received;
+            let is_overdue = |timer| timer <= now.monotonic && timer > self.drained;
             if self.timer.is_some_and(is_overdue) {
-                // The caller was busy meanwhile. What came in time is not to be lost.
-                self.receive(core, Wait::No);
+                // The caller was busy, or the process stopped. What came in time is not to be lost.
+                self.drain(core);
             }
             self.send(core, now);
             self.timer = core.next_timer();
@@ -121,7 +120,18 @@ impl<N: Connect> Driver<N> {
         }
     }
 
-    fn receive<C: Codec>(&mut self, core: &mut ClientCore<C>, wait: Wait) {
+    /// Receives what is queued.
+    fn drain<C: Codec>(&mut self, core: &mut ClientCore<C>) {
+        for _ in 0..MAX_DRAINS {
+            if !self.receive(core, Wait::No) {
+                break;
+            }
+        }
+        self.drained = self.now().monotonic;
+    }
+
+    /// Waits until something comes, and receives it. Returns whether there was anything.
+    fn receive<C: Codec>(&mut self, core: &mut ClientCore<C>, wait: Wait) -> bool {
         let now = self.now();
         self.sockets.apply_events(core, now);
         self.ready.clear();
@@ -152,6 +162,7 @@ impl<N: Connect> Driver<N> {
                 wait = Wait::No;
             }
         }
+        let mut came = false;
         for at in 0..self.ready.len() {
             let Some((id, socket)) = self.sockets.at(self.ready[at]) else {
                 continue;
@@ -161,12 +172,16 @@ impl<N: Connect> Driver<N> {
             if let Err(error) = received {
                 pause = pause.max(core.on_receive_error(now, id, &error));
             }
+            came |= !self.inbox.is_empty();
             core.on_receive(now, id, &mut self.inbox);
         }
         let now = self.now().monotonic;
-        self.received = now;
+        if !came {
+            self.drained = now;
+        }
         // An error must not make a deadline later.
         thread::sleep(pause.min(end.saturating_sub(now)));
+        came
     }
 }
 
@@ -265,3 +280,6 @@ impl<T> SocketMap<T> {
 
 /// Buffers for receiving, and datagrams for sending.
 const BATCH: usize = 64;
+/// So many batches of what is queued are received before requests fail at their deadlines: what a socket
+/// with the usual buffer of 8 MiB can hold. What comes faster than it is received must not hold them up.
+const MAX_DRAINS: usize = 256;

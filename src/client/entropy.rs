@@ -4,13 +4,13 @@ use std::io;
 use crate::transport::Connect;
 
 /// Numbers that nobody can predict, fetched some at a time.
-pub(super) struct Entropy {
+pub(crate) struct Entropy {
     bytes: [u8; 512],
     used: usize,
 }
 
 impl Entropy {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bytes: [0; 512],
             used: 512,
@@ -18,8 +18,16 @@ impl Entropy {
     }
 
     pub(super) fn next(&mut self, connector: &impl Connect) -> io::Result<u64> {
+        self.next_from(|bytes| connector.entropy(bytes))
+    }
+
+    /// `fill` fills bytes with what nobody can predict.
+    pub(crate) fn next_from(
+        &mut self,
+        fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<u64> {
         if self.used == self.bytes.len() {
-            connector.entropy(&mut self.bytes)?;
+            fill(&mut self.bytes)?;
             self.used = 0;
         }
         let number = self.bytes[self.used..]

@@ -30,50 +30,74 @@ use crate::codec::TooLong;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No datagram came that could be the answer.
+    /// No datagram came that could be the response.
     #[error(
         "no answer from {peer} after {} (sent {sends}, ignored {ignored} datagrams)",
         Rounded(*after)
     )]
     TimedOut {
-        /// Who was asked.
+        /// The address that was asked.
         peer: SocketAddr,
-        /// How long was waited.
+        /// How long the client waited.
         after: Duration,
         /// How often the request was sent.
         sends: u32,
-        /// How many datagrams came meanwhile that were nobody's answer. Requests that share a
-        /// socket share them.
+        /// How many datagrams came meanwhile that were the response to nothing, to any request of
+        /// the client.
         ignored: u64,
     },
     /// Something came from the peer, but nothing that the codec could decode.
     #[error("no answer from {peer} after {}, only malformed datagrams", Rounded(*after))]
     Malformed {
-        /// Who was asked.
+        /// The address that was asked.
         peer: SocketAddr,
-        /// How long was waited.
+        /// How long the client waited.
         after: Duration,
         /// What was wrong with the last of them.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The system says that nobody listens there.
+    /// The response has several datagrams, and not all of them came.
+    #[error(
+        "only {received} of the {total} datagrams of a response came from {peer} in {}",
+        Rounded(*after)
+    )]
+    Incomplete {
+        /// The address that was asked.
+        peer: SocketAddr,
+        /// How long the client waited.
+        after: Duration,
+        /// How many datagrams came.
+        received: usize,
+        /// How many the response has.
+        total: usize,
+    },
+    /// The peer refused the request, in a way that the protocol has for that: see
+    /// [`ResponseKind::Refused`](crate::codec::ResponseKind::Refused).
+    #[error("{peer} refused the request")]
+    Refused {
+        /// The address that was asked.
+        peer: SocketAddr,
+        /// The codec's error, which says why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The OS reports that the peer's port is closed.
     #[error("nobody is listening at {peer}")]
     NobodyListening {
-        /// Who was asked.
+        /// The address that was asked.
         peer: SocketAddr,
     },
-    /// The system says that there is no way there.
+    /// The OS reports that there is no way to the peer.
     #[error("{peer} cannot be reached")]
     Unreachable {
-        /// Who was asked.
+        /// The address that was asked.
         peer: SocketAddr,
-        /// What the system said last.
+        /// The latest error.
         source: io::Error,
     },
-    /// The system refused to send the request, every time.
+    /// The OS refused to send the request, every time.
     #[error("nothing could be sent to {peer} in {}", Rounded(*after))]
     NotSent {
-        /// Who was to be asked.
+        /// The address that was to be asked.
         peer: SocketAddr,
         /// How long it was tried.
         after: Duration,
@@ -103,15 +127,15 @@ pub enum RequestError {
     /// No socket could be opened that talks to the peer.
     #[error("cannot connect to {peer}")]
     Connect {
-        /// Who was to be asked.
+        /// The address that was to be asked.
         peer: SocketAddr,
-        /// What the system said.
+        /// The error of opening it.
         source: io::Error,
     },
-    /// There is nothing to draw an id from.
+    /// No random number could be had, for an id or the jitter.
     #[error("no random number could be had")]
     Entropy(#[source] io::Error),
-    /// The socket is gone.
+    /// The socket is gone: an error of the kind [`NotConnected`](io::ErrorKind::NotConnected).
     #[error("the transport is gone")]
     Transport(#[source] io::Error),
 }

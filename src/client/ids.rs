@@ -43,7 +43,7 @@ impl Ids {
         if self.used.len() >= self.max_used() {
             return Ok(None);
         }
-        let mask = u64::MAX >> (64 - self.bits);
+        let mask = self.mask();
         for _ in 0..DRAWS {
             let id = random()? & mask;
             if !self.is_used(socket, id) {
@@ -57,6 +57,19 @@ impl Ids {
             .find(|&id| !self.is_used(socket, id)))
     }
 
+    /// Draws an id for a socket on which there is no other. 0 if the protocol has none.
+    pub(super) fn draw_any(&self, random: &mut dyn FnMut() -> io::Result<u64>) -> io::Result<u64> {
+        if self.exist() {
+            Ok(random()? & self.mask())
+        } else {
+            Ok(0)
+        }
+    }
+
+    fn mask(&self) -> u64 {
+        u64::MAX >> (64 - self.bits)
+    }
+
     /// Forgets what was used: new requests use a fresh socket.
     pub(super) fn renew(&mut self) {
         self.used.clear();
@@ -65,7 +78,11 @@ impl Ids {
     /// Has responses on `socket` with this id belong to the request in `slot`.
     pub(super) fn assign(&mut self, socket: SocketId, id: u64, slot: usize) {
         self.waiting.insert((socket, id), slot);
-        if self.exist() && self.bits < WIDE_ID_BITS {
+    }
+
+    /// Remembers an id that is used on the socket of new requests.
+    pub(super) fn note_use(&mut self, id: u64) {
+        if self.bits < WIDE_ID_BITS {
             self.used.insert(id);
         }
     }

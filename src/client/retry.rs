@@ -2,23 +2,23 @@ use std::time::Duration;
 
 use crate::config_error::ConfigError;
 
-/// When a request is sent again, as long as no answer comes.
+/// When a request is sent again, as long as no response comes.
 ///
-/// The first timeout is a random time between [`initial`](Self::initial) and 1.5 times that, drawn
-/// for each request, so that clients that failed together do not come back together. Every further
-/// timeout is twice the one before (RFC 7252 §4.2; RFC 8961 §4 asks for such a backoff). After
-/// [`max_sends`](Self::max_sends) the client only waits, until the request's deadline.
+/// The first timeout is a random time between `t` and 1.5 times that, drawn for each request, so that
+/// clients that failed together do not come back together. Every further timeout is twice the one before
+/// (RFC 7252 §4.2; RFC 8961 §4 asks for such a backoff). After [`max_sends`](Self::max_sends) the
+/// client only waits, until the request's deadline.
 ///
-/// With a first timeout `t`, requests leave at 0, `t`, 3`t`, 7`t`, 15`t` after the submission. By
-/// default `t` is between 1 and 1.5 seconds:
+/// `t` [follows](Self::adaptive) the round-trip times that the client measures. Before the first
+/// measurement it is [`initial`](Self::initial), 1 second by default:
 ///
-/// | send | default |
-/// | --- | --- |
-/// | 1st | at once |
-/// | 2nd | after 1 to 1.5 s |
-/// | 3rd | after 3 to 4.5 s |
-/// | 4th | after 7 to 10.5 s, if the deadline was made later than the default of 5 s |
-/// | 5th | after 15 to 22.5 s, likewise |
+/// | send | with `t` | before the first measurement |
+/// | --- | --- | --- |
+/// | 1st | at once | at once |
+/// | 2nd | after `t` to 1.5 `t` | after 1 to 1.5 s |
+/// | 3rd | after 3 `t` to 4.5 `t` | after 3 to 4.5 s |
+/// | 4th | after 7 `t` to 10.5 `t` | after 7 to 10.5 s, if the deadline is later than the default of 5 s |
+/// | 5th | after 15 `t` to 22.5 `t` | after 15 to 22.5 s, likewise |
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -38,6 +38,7 @@ pub struct Retry {
     pub(super) initial: Duration,
     pub(super) max_sends: u32,
     pub(super) max_in_flight: usize,
+    pub(super) adaptive: bool,
 }
 
 impl Retry {
@@ -47,6 +48,7 @@ impl Retry {
             initial: INITIAL,
             max_sends: MAX_SENDS,
             max_in_flight: MAX_IN_FLIGHT,
+            adaptive: true,
         }
     }
 
@@ -64,13 +66,35 @@ impl Retry {
         }
     }
 
-    /// The least time until the first retransmission. Default: 1 second, what RFC 6298 §2.1 wants
-    /// where nothing is known of the way. Choose less only on a network that you know, and never
-    /// less than a normal answer takes.
+    /// The least time until the first retransmission, and turns its [adaptation](Self::adaptive) off.
+    /// Default: 1 second, what RFC 6298 §2.1 asks for where nothing is known of the network. Choose
+    /// less only on a network that you know, and never less than a normal response takes.
     ///
     /// Zero is out of range: all sends would be one.
     pub const fn initial(mut self, initial: Duration) -> Self {
         self.initial = initial;
+        self.adaptive = false;
+        self
+    }
+
+    /// Whether the first timeout follows measured round-trip times, as RFC 6298 has it: the smoothed time
+    /// and four times its mean deviation, at least 100 ms and at most 60 s. Only responses to requests
+    /// that were sent once are measured (Karn's algorithm). If a response comes so soon after a
+    /// retransmission that it must be to an earlier send, the timeout doubles until the next
+    /// measurement. Default: `true`, unless [`initial`](Self::initial) was set.
+    ///
+    /// ```
+    /// use rejoinder::Retry;
+    /// use std::time::Duration;
+    ///
+    /// // To begin with half a second, and to go on with what is measured.
+    /// let retry = Retry::new()
+    ///     .initial(Duration::from_millis(500))
+    ///     .adaptive(true);
+    /// assert_ne!(retry, Retry::new().initial(Duration::from_millis(500)));
+    /// ```
+    pub const fn adaptive(mut self, adaptive: bool) -> Self {
+        self.adaptive = adaptive;
         self
     }
 
@@ -84,10 +108,9 @@ impl Retry {
     }
 
     /// How many retransmissions a client may have in flight at once, over all its requests, so
-    /// that a server in trouble is not hammered by those who wait for it. One is in flight from
-    /// its sending until its request is answered, or would be sent again, or ends. A request whose
-    /// turn comes while there is no place waits for one, in order, and in vain if its deadline
-    /// comes first. Default: 256.
+    /// that they do not overload a server in trouble. One is in flight from its sending until its
+    /// request is answered, or would be sent again, or ends. A request whose turn comes while there
+    /// is no place waits for one, in order. It fails if its deadline comes first. Default: 256.
     ///
     /// Zero is out of range; [`never`](Self::never) turns retransmissions off.
     pub const fn max_in_flight(mut self, retransmissions: usize) -> Self {
@@ -111,12 +134,12 @@ impl Retry {
         Ok(())
     }
 
-    /// A request's first timeout, by a random number.
-    pub(super) fn first_timeout(self, random: u64) -> Duration {
+    /// A first timeout, made up to half as long again by a random number.
+    pub(super) fn jittered(timeout: Duration, random: u64) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are what an f64 holds")]
         let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
-        let jitter = self.initial.mul_f64(unit * (RANDOM_FACTOR - 1.0));
-        self.initial.saturating_add(jitter)
+        let jitter = timeout.mul_f64(unit * (RANDOM_FACTOR - 1.0));
+        timeout.saturating_add(jitter)
     }
 }
 

@@ -1,8 +1,10 @@
 use std::error::Error;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::RequestError;
+use super::parts::Parts;
 use super::sockets::SocketId;
 use super::ticket::Ticket;
 
@@ -13,10 +15,16 @@ pub(super) struct Slot {
     /// The request's and the response's datagram.
     pub(super) request: Vec<u8>,
     pub(super) response: Vec<u8>,
+    /// The datagrams of a response that has several.
+    pub(super) parts: Parts,
     pub(super) id: u64,
     /// The sockets from which it was sent and on which it can be answered; the last is the one from
     /// which it is sent next.
     pub(super) routes: Vec<Route>,
+    /// The address that it was sent to last.
+    pub(super) peer: SocketAddr,
+    /// How often it moved to another address because one refused it.
+    pub(super) moves: usize,
     pub(super) started: Duration,
     pub(super) deadline: Duration,
     /// How long it took to get its result.
@@ -24,7 +32,15 @@ pub(super) struct Slot {
     /// The time from the first send to the second.
     pub(super) first_timeout: Duration,
     pub(super) sends: u32,
-    /// How many of them the OS refused.
+    /// When it was sent last.
+    pub(super) sent: Duration,
+    /// The number of the latest send that is known not to have been answered in its time.
+    pub(super) silent: u32,
+    /// Whether the peer said that it has the request.
+    pub(super) is_acknowledged: bool,
+    /// Whether the next send repeats one that failed by an error which may have been another's.
+    pub(super) is_repeated: bool,
+    /// How many of the sends the OS refused.
     pub(super) refusals: u32,
     /// How many more it may have refused: it did so to some of a batch.
     pub(super) doubtful: u32,
@@ -59,13 +75,20 @@ impl Slot {
             state: State::Free,
             request: Vec::new(),
             response: Vec::new(),
+            parts: Parts::default(),
             id: 0,
             routes: Vec::new(),
+            peer: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            moves: 0,
             started: Duration::ZERO,
             deadline: Duration::ZERO,
             after: Duration::ZERO,
             first_timeout: Duration::ZERO,
             sends: 0,
+            sent: Duration::ZERO,
+            silent: 0,
+            is_acknowledged: false,
+            is_repeated: false,
             refusals: 0,
             doubtful: 0,
             refusal: None,
@@ -109,7 +132,7 @@ impl Slot {
     pub(super) fn undo_send(&mut self) {
         self.sends -= 1;
         if let Some(route) = self.routes.last_mut() {
-            route.sends -= 1;
+            route.sends = route.sends.saturating_sub(1);
         }
     }
 

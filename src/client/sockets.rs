@@ -1,6 +1,9 @@
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::transport::same_peer;
 
 /// Names one socket of a [`ClientCore`](crate::sans_io::ClientCore).
 ///
@@ -83,10 +86,15 @@ pub(super) struct Sockets {
 struct Socket {
     state: State,
     backing: Backing,
+    peer: Option<SocketAddr>,
     /// How many requests in flight have been sent from it, or are to be.
     requests: usize,
+    opened: Duration,
     /// Whether a datagram left from it.
     was_used: bool,
+    /// When the latest response came, and how many sends since then went unanswered in their time.
+    heard: Option<Duration>,
+    silent: u32,
     /// Whether a response may come after its requests have their results.
     may_be_answered_late: bool,
     /// The latest error of a kind that says the peer cannot be reached, and the number of requests
@@ -102,6 +110,8 @@ enum State {
     Open,
     /// No further request is to use it.
     Retired,
+    /// Neither is a request that used it before: the OS does not send from it any more.
+    Broken,
 }
 
 /// What is behind the name of a socket.
@@ -140,22 +150,32 @@ impl Sockets {
     /// Whether another may be opened; if not, how many have to cool down first.
     pub(super) fn check_limit(&mut self, now: Duration) -> Result<(), usize> {
         self.expire(now);
-        let late = self.late.len();
-        if late < self.max_cooling {
+        if self.has_room() || self.evict_late(now) {
             Ok(())
         } else {
-            Err(late)
+            Err(self.late.len())
         }
     }
 
+    /// Whether another can be opened, and cool down in its time, without any being evicted to which a
+    /// response may be on its way.
+    pub(super) fn has_room(&self) -> bool {
+        self.late.len() < self.max_cooling
+    }
+
     /// Finds a name for another socket.
-    pub(super) fn open(&mut self) -> SocketId {
+    pub(super) fn open(&mut self, now: Duration, peer: SocketAddr) -> SocketId {
         let id = self.free.pop().unwrap_or_else(|| {
             let number = u32::try_from(self.table.len());
             self.table.push(Socket::default());
             SocketId(number.expect("fewer than 2^32 sockets are open"))
         });
-        self.table[id.index()].state = State::Open;
+        self.table[id.index()] = Socket {
+            state: State::Open,
+            peer: Some(peer),
+            opened: now,
+            ..Socket::default()
+        };
         self.in_use += 1;
         id
     }
@@ -180,7 +200,7 @@ impl Sockets {
         socket.requests -= 1;
         socket.was_used |= was_used;
         socket.may_be_answered_late |= late;
-        if socket.state == State::Retired && socket.requests == 0 {
+        if socket.state != State::Open && socket.requests == 0 {
             self.cool_down(now, id);
         }
     }
@@ -203,6 +223,69 @@ impl Sockets {
             socket.backing = Backing::Gone;
             self.retire(now, id);
         }
+    }
+
+    /// Has no request be sent from a socket any more, not even one that was before.
+    pub(super) fn break_off(&mut self, now: Duration, id: SocketId) {
+        self.retire(now, id);
+        if let Some(socket) = self.table.get_mut(id.index())
+            && socket.state == State::Retired
+        {
+            socket.state = State::Broken;
+        }
+    }
+
+    pub(super) fn is_broken(&self, id: SocketId) -> bool {
+        let socket = &self.table[id.index()];
+        socket.state == State::Broken || socket.backing == Backing::Gone
+    }
+
+    /// Notes that a datagram left from a socket.
+    pub(super) fn note_use(&mut self, id: SocketId) {
+        self.table[id.index()].was_used = true;
+    }
+
+    /// Whether a datagram left from a socket: then it was good for something once.
+    pub(super) fn was_used(&self, id: SocketId) -> bool {
+        self.table[id.index()].was_used
+    }
+
+    /// The address that is asked from a socket.
+    pub(super) fn peer(&self, id: SocketId) -> SocketAddr {
+        let peer = self.table[id.index()].peer;
+        peer.expect("a socket that a request uses is open")
+    }
+
+    /// Whether a datagram that came on a socket is from the peer that is asked from it.
+    pub(super) fn is_of(&self, id: SocketId, peer: SocketAddr) -> bool {
+        let socket = self.table.get(id.index());
+        socket
+            .and_then(|socket| socket.peer)
+            .is_some_and(|asked| same_peer(asked, peer))
+    }
+
+    pub(super) fn opened(&self, id: SocketId) -> Duration {
+        self.table[id.index()].opened
+    }
+
+    /// Notes that a response came on a socket.
+    pub(super) fn note_response(&mut self, id: SocketId, now: Duration) {
+        let socket = &mut self.table[id.index()];
+        socket.heard = Some(now);
+        socket.silent = 0;
+    }
+
+    /// Notes that what was sent from a socket at this time was not answered in its time.
+    pub(super) fn note_silence(&mut self, id: SocketId, sent: Duration) {
+        let socket = &mut self.table[id.index()];
+        if socket.heard.is_none_or(|heard| sent > heard) {
+            socket.silent = socket.silent.saturating_add(1);
+        }
+    }
+
+    /// How many sends in a row were not answered in their time.
+    pub(super) fn silent_sends(&self, id: SocketId) -> u32 {
+        self.table[id.index()].silent
     }
 
     /// How many requests use a socket.
@@ -240,17 +323,37 @@ impl Sockets {
             } else {
                 self.answered.push_back((until, id));
             }
-            while self.cooling() > self.max_cooling && self.evict() {}
+            while self.cooling() > self.max_cooling && self.evict_answered() {}
         }
     }
 
-    /// Ends the cooldown of the socket for which that is the least risk. Returns whether there is
-    /// one that only a duplicate can come to.
-    pub(super) fn evict(&mut self) -> bool {
+    /// Ends the cooldown of the socket for which that is the least risk, so that another can be opened.
+    /// Returns whether there was one.
+    pub(super) fn evict(&mut self, now: Duration) -> bool {
+        self.evict_answered() || self.evict_late(now)
+    }
+
+    /// Ends the cooldown of the oldest socket that only a duplicate can come to.
+    fn evict_answered(&mut self) -> bool {
         let evicted = self.answered.pop_front();
         self.events
             .extend(evicted.map(|(_, id)| SocketEvent::Close(id)));
         evicted.is_some()
+    }
+
+    /// Ends the cooldown of the oldest socket to which a response may be on its way, if that has been
+    /// so for long enough to make it improbable.
+    fn evict_late(&mut self, now: Duration) -> bool {
+        let Some(&(until, id)) = self.late.front() else {
+            return false;
+        };
+        let began = until.saturating_sub(self.cooldown);
+        let is_old = now.saturating_sub(began) >= self.cooldown / MIN_COOLDOWN_PART;
+        if is_old {
+            self.late.pop_front();
+            self.events.push_back(SocketEvent::Close(id));
+        }
+        is_old
     }
 
     /// Ends the cooldowns that are over.
@@ -279,3 +382,8 @@ impl Sockets {
         self.free.push(id);
     }
 }
+
+/// A socket that is needed for another request cools down for at least a tenth of the time: 20 s of the
+/// default. Few networks hold a datagram for longer; and with the default limit a client sends 25
+/// requests a second to a server that does not respond.
+const MIN_COOLDOWN_PART: u32 = 10;

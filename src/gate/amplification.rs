@@ -1,4 +1,4 @@
-use super::{Gate, ReplySize};
+use super::{Gate, ResponseSize};
 use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::Datagram;
@@ -11,10 +11,10 @@ use crate::transport::Datagram;
 /// limit are not sent, and the request is counted as dropped for
 /// [`Amplification`](DropReason::Amplification).
 ///
-/// Bytes are counted as they are [on the wire](ReplySize::wire_bytes), headers included, and request
+/// Bytes are counted as they are [on the wire](ResponseSize::wire_bytes), headers included, and request
 /// by request: no credit is kept, so there is no table to fill and nothing to expire. A reply so long
-/// that it leaves in fragments may pass the limit by what [`wire_bytes`](ReplySize::wire_bytes) leaves
-/// out, up to 4 % over IPv6; [`max_reply_bytes`](crate::ServerBuilder::max_reply_bytes) keeps replies
+/// that it leaves in fragments may pass the limit by what [`wire_bytes`](ResponseSize::wire_bytes) leaves
+/// out, up to 4 % over IPv6; [`max_response_bytes`](crate::ServerBuilder::max_response_bytes) keeps replies
 /// from that.
 ///
 /// ```
@@ -67,13 +67,13 @@ impl Gate for AmplificationLimit {
     }
 
     #[inline]
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         _: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
-        let request = ReplySize::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
+        let request = ResponseSize::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
         if replies.wire_bytes(&datagram.meta) <= request.saturating_mul(self.factor) {
             Ok(())
         } else {
@@ -87,35 +87,35 @@ impl Gate for AmplificationLimit {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{AmplificationLimit, Gate, ReplySize};
+    use super::{AmplificationLimit, Gate, ResponseSize};
     use crate::timestamp::Timestamp;
     use crate::transport::{Datagram, Meta};
 
-    fn allows(peer: &str, request: usize, replies: ReplySize) -> bool {
+    fn allows(peer: &str, request: usize, replies: ResponseSize) -> bool {
         let bytes = vec![0; request];
         let datagram = Datagram::new(&bytes, Meta::new(peer.parse().unwrap()));
         let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         AmplificationLimit::default()
-            .allow_replies(now, &datagram, replies)
+            .allow_responses(now, &datagram, replies)
             .is_ok()
     }
 
     #[test]
     fn three_times_the_bytes_on_the_wire_may_leave_and_not_one_more() {
         // 3 * (10 + 28) = 114 = 86 + 28
-        assert!(allows("192.0.2.1:7777", 10, ReplySize::new(1, 86)));
-        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(1, 87)));
+        assert!(allows("192.0.2.1:7777", 10, ResponseSize::new(1, 86)));
+        assert!(!allows("192.0.2.1:7777", 10, ResponseSize::new(1, 87)));
         // The headers of every reply count: 114 = 30 + 3 * 28
-        assert!(allows("192.0.2.1:7777", 10, ReplySize::new(3, 30)));
-        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(3, 31)));
-        assert!(!allows("192.0.2.1:7777", 10, ReplySize::new(5, 0)));
+        assert!(allows("192.0.2.1:7777", 10, ResponseSize::new(3, 30)));
+        assert!(!allows("192.0.2.1:7777", 10, ResponseSize::new(3, 31)));
+        assert!(!allows("192.0.2.1:7777", 10, ResponseSize::new(5, 0)));
         // 3 * (10 + 48) = 174 = 126 + 48
-        assert!(allows("[2001:db8::1]:7777", 10, ReplySize::new(1, 126)));
-        assert!(!allows("[2001:db8::1]:7777", 10, ReplySize::new(1, 127)));
+        assert!(allows("[2001:db8::1]:7777", 10, ResponseSize::new(1, 126)));
+        assert!(!allows("[2001:db8::1]:7777", 10, ResponseSize::new(1, 127)));
         assert!(!allows(
             "[::ffff:192.0.2.1]:7777",
             10,
-            ReplySize::new(1, 87)
+            ResponseSize::new(1, 87)
         ));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use self::prefix::Prefixes;
 use self::table::Table;
-use super::{Gate, ReplySize};
+use super::{Gate, ResponseSize};
 use crate::config_error::ConfigError;
 use crate::drop_reason::DropReason;
 use crate::prefix::{Prefix, mask};
@@ -29,7 +29,7 @@ use crate::transport::Datagram;
 /// Server::builder(Text).gate(RateLimit::default());
 ///
 /// let limit = RateLimit::builder()
-///     .answers_per_second(1_000)
+///     .responses_per_second(1_000)
 ///     .exempt("10.0.0.0".parse()?, 8)
 ///     .build()?;
 /// Server::builder(Text).gate(limit);
@@ -40,7 +40,7 @@ use crate::transport::Datagram;
 ///
 /// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each reply
 /// takes from the budget of its network whichever is the greater part, its share of the answers or
-/// its share of the bytes ([on the wire](ReplySize::wire_bytes)), so both limits hold. A request is
+/// its share of the bytes ([on the wire](ResponseSize::wire_bytes)), so both limits hold. A request is
 /// dropped, unread, while its network has spent the budget. The replies to the request before may
 /// pass it by their own size; the time to earn that back comes on top.
 ///
@@ -80,7 +80,7 @@ impl RateLimit {
     /// ```
     /// use rejoinder::gate::RateLimit;
     ///
-    /// let limit = RateLimit::builder().answers_per_second(10).build()?;
+    /// let limit = RateLimit::builder().responses_per_second(10).build()?;
     /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
     pub fn builder() -> RateLimitBuilder {
@@ -126,11 +126,11 @@ impl Gate for RateLimit {
         }
     }
 
-    fn allow_replies(
+    fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ReplySize,
+        replies: ResponseSize,
     ) -> Result<(), DropReason> {
         let Shared {
             rates,
@@ -166,7 +166,7 @@ impl fmt::Debug for RateLimit {
 /// use std::time::{Duration, SystemTime};
 ///
 /// let limit = RateLimit::builder()
-///     .answers_per_second(2) // of which one second's worth can be had at once
+///     .responses_per_second(2) // of which one second's worth can be had at once
 ///     .bytes_per_second(10_000)
 ///     .burst(Duration::from_secs(1))
 ///     .v4_prefix(24)
@@ -196,7 +196,7 @@ impl fmt::Debug for RateLimit {
 #[derive(Clone)]
 #[must_use]
 pub struct RateLimitBuilder {
-    answers_per_second: u32,
+    responses_per_second: u32,
     bytes_per_second: u64,
     burst: Duration,
     v4_prefix_bits: u8,
@@ -209,8 +209,8 @@ pub struct RateLimitBuilder {
 impl RateLimitBuilder {
     /// How many datagrams per second may go to one network, in the long run. Default: 100. Zero is
     /// an error.
-    pub fn answers_per_second(mut self, answers: u32) -> Self {
-        self.answers_per_second = answers;
+    pub fn responses_per_second(mut self, answers: u32) -> Self {
+        self.responses_per_second = answers;
         self
     }
 
@@ -274,7 +274,7 @@ impl RateLimitBuilder {
     /// If so much memory cannot be addressed.
     pub fn build(self) -> Result<RateLimit, ConfigError> {
         for (setting, is_zero) in [
-            ("answers_per_second", self.answers_per_second == 0),
+            ("responses_per_second", self.responses_per_second == 0),
             ("bytes_per_second", self.bytes_per_second == 0),
             ("burst", self.burst.is_zero()),
             ("max_prefixes", self.max_prefixes == 0),
@@ -291,7 +291,7 @@ impl RateLimitBuilder {
         Ok(RateLimit {
             shared: Arc::new(Shared {
                 rates: Rates {
-                    answers_per_second: self.answers_per_second.into(),
+                    responses_per_second: self.responses_per_second.into(),
                     bytes_per_second: self.bytes_per_second,
                     burst: nanos(self.burst),
                 },
@@ -309,7 +309,7 @@ impl RateLimitBuilder {
 impl Default for RateLimitBuilder {
     fn default() -> Self {
         Self {
-            answers_per_second: 100,
+            responses_per_second: 100,
             bytes_per_second: 65_536,
             burst: Duration::from_secs(1),
             v4_prefix_bits: 24,
@@ -324,7 +324,7 @@ impl Default for RateLimitBuilder {
 impl fmt::Debug for RateLimitBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimitBuilder")
-            .field("answers_per_second", &self.answers_per_second)
+            .field("responses_per_second", &self.responses_per_second)
             .field("bytes_per_second", &self.bytes_per_second)
             .field("burst", &self.burst)
             .field("v4_prefix_bits", &self.v4_prefix_bits)
@@ -337,7 +337,7 @@ impl fmt::Debug for RateLimitBuilder {
 
 #[derive(Clone, Copy, Debug)]
 struct Rates {
-    answers_per_second: u64,
+    responses_per_second: u64,
     bytes_per_second: u64,
     /// In nanoseconds.
     burst: u64,
@@ -345,10 +345,10 @@ struct Rates {
 
 impl Rates {
     /// The time, in nanoseconds, that it takes to earn the responses.
-    fn cost(&self, replies: &ReplySize, datagram: &Datagram<'_>) -> u64 {
+    fn cost(&self, replies: &ResponseSize, datagram: &Datagram<'_>) -> u64 {
         let bytes = replies.wire_bytes(&datagram.meta) as u64;
         let nanos = |amount: u64, per_second| amount.saturating_mul(NANOS).div_ceil(per_second);
-        let answers = nanos(replies.datagrams as u64, self.answers_per_second);
+        let answers = nanos(replies.datagrams as u64, self.responses_per_second);
         answers.max(nanos(bytes, self.bytes_per_second))
     }
 }

@@ -1,10 +1,12 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
 use crate::codec::Codec;
 
@@ -43,7 +45,7 @@ use crate::codec::Codec;
 /// let once = Dedup::new(shop, id)
 ///     .capacity(1_024)
 ///     .lifetime(Duration::from_secs(60))
-///     .max_answer_bytes(64);
+///     .max_response_bytes(64);
 ///
 /// let mut core = ServerCore::new(Text, once);
 /// let (mut inbox, mut outbox) = (Inbox::new(2, 512), Outbox::new(32, 512));
@@ -60,17 +62,18 @@ use crate::codec::Codec;
 ///
 /// The latest [`capacity`](Self::capacity) requests, each for the
 /// [`lifetime`](Self::lifetime), with answers of up to
-/// [`max_answer_bytes`](Self::max_answer_bytes) bytes. When there is no room, the oldest is
+/// [`max_response_bytes`](Self::max_response_bytes) bytes. When there is no room, the oldest is
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
 /// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 350
 /// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
-/// heap; and room for the longest answer that the place has held, up to `max_answer_bytes`.
+/// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
 /// # What else
 ///
-/// - While the handler works on the first copy, further ones (on other workers) get silence.
+/// - While the handler works on the first copy, further ones get no response: on other workers, and
+///   on all where a `Dedup` wraps an async handler.
 /// - If it fails or panics, nothing is remembered, and the next copy is a first one.
 /// - Whoever forges a peer's address and guesses a key can take the key's place. Protocols with a
 ///   longer secret (`CoAP`'s token) do well to make it a part of the key.
@@ -79,7 +82,8 @@ pub struct Dedup<H, F, K> {
     key: F,
     lifetime: Duration,
     is_silent: fn(&K) -> bool,
-    memory: Mutex<Memory<K>>,
+    /// Shared with replies that are on their way.
+    memory: Arc<Mutex<Memory<K>>>,
 }
 
 impl<H, F, K> Dedup<H, F, K> {
@@ -103,22 +107,22 @@ impl<H, F, K> Dedup<H, F, K> {
             key,
             lifetime: Duration::from_secs(247),
             is_silent: |_| false,
-            memory: Mutex::new(Memory {
+            memory: Arc::new(Mutex::new(Memory {
                 capacity: 4096,
-                max_answer_bytes: 1152,
+                max_response_bytes: 1152,
                 slots: Vec::new(),
                 oldest: 0,
                 by_exchange: HashMap::new(),
-                begun: Vec::new(),
-            }),
+                begun: HashSet::new(),
+            })),
         }
     }
 
     /// How many requests are remembered at most. Default: 4,096. Zero remembers none, so that every
     /// copy is handled.
     #[must_use]
-    pub fn capacity(mut self, requests: usize) -> Self {
-        self.memory_mut().capacity = requests;
+    pub fn capacity(self, requests: usize) -> Self {
+        self.memory().capacity = requests;
         self
     }
 
@@ -134,8 +138,8 @@ impl<H, F, K> Dedup<H, F, K> {
     /// Of a longer one nothing is kept but that it was given, so copies of the request get silence.
     /// Default: 1,152, the longest message that RFC 7252 §4.6 suggests.
     #[must_use]
-    pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
-        self.memory_mut().max_answer_bytes = bytes;
+    pub fn max_response_bytes(self, bytes: usize) -> Self {
+        self.memory().max_response_bytes = bytes;
         self
     }
 
@@ -159,15 +163,37 @@ impl<H, F, K> Dedup<H, F, K> {
         self
     }
 
-    fn memory_mut(&mut self) -> &mut Memory<K> {
-        self.memory
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn memory(&self) -> MutexGuard<'_, Memory<K>> {
-        // Only `K`'s own code can panic while it is held, and then at worst an answer is lost.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
+    }
+}
+
+impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
+    /// What a request is: one to be handled, a copy of one that is being handled, or of one that was.
+    fn begin(&self, context: &Context, key: K) -> Begin<K> {
+        let exchange = Exchange {
+            peer: context.peer,
+            local: context.local,
+            id: context.request_id,
+            key,
+        };
+        let now = context.now.monotonic;
+        let mut memory = self.memory();
+        if let Some(slot) = memory.recall(&exchange)
+            && now.saturating_sub(slot.received) < self.lifetime
+        {
+            return Begin::Answered(exchange);
+        }
+        if !memory.begun.insert(exchange.clone()) {
+            return Begin::AtWork;
+        }
+        drop(memory);
+        Begin::First(Begun {
+            memory: Arc::clone(&self.memory),
+            is_kept: !(self.is_silent)(&exchange.key),
+            exchange,
+            now,
+        })
     }
 }
 
@@ -187,44 +213,91 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        let exchange = Exchange {
-            peer: context.peer,
-            local: context.local,
-            id: context.request_id,
-            key,
-        };
-        let now = context.now.monotonic;
-
-        let mut memory = self.memory();
-        if let Some(slot) = memory.recall(&exchange)
-            && now.saturating_sub(slot.received) < self.lifetime
-        {
-            return slot
-                .answers()
-                .try_for_each(|answer| reply.send_encoded(answer));
+        match self.begin(context, key) {
+            Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
+            Begin::AtWork => Ok(()),
+            Begin::First(begun) => {
+                let before = reply.sent().len();
+                self.handler.handle(request, context, reply)?;
+                begun.remember(reply.sent().skip(before));
+                Ok(())
+            }
         }
-        if memory.begun.contains(&exchange) {
-            return Ok(());
-        }
-        memory.begun.push(exchange.clone());
-        drop(memory);
-
-        let begun = Begun {
-            dedup: self,
-            exchange: &exchange,
-        };
-        let before = reply.sent().len();
-        self.handler.handle(request, context, reply)?;
-        let kept = if (self.is_silent)(&exchange.key) {
-            0
-        } else {
-            reply.sent().len() - before
-        };
-        self.memory()
-            .remember(&exchange, now, reply.sent().skip(before).take(kept));
-        drop(begun);
-        Ok(())
     }
+}
+
+/// With a handler that waits, a copy of a request at work gets no response; one that comes later gets
+/// that of the first.
+#[cfg(feature = "tokio")]
+impl<C, H, F, K> crate::aio::AsyncHandler<C> for Dedup<H, F, K>
+where
+    C: Codec,
+    H: crate::aio::AsyncHandler<C>,
+    F: Fn(&C::Request<'_>) -> Option<K>,
+    K: Eq + Hash + Clone,
+{
+    type Reply = DedupReply<H::Reply, K>;
+
+    async fn handle<'a>(
+        &'a self,
+        request: C::Request<'a>,
+        context: &'a Context,
+    ) -> DedupReply<H::Reply, K> {
+        let Some(key) = (self.key)(&request) else {
+            return DedupReply(Replies::Passed(self.handler.handle(request, context).await));
+        };
+        DedupReply(match self.begin(context, key) {
+            Begin::Answered(exchange) => Replies::Again(Arc::clone(&self.memory), exchange),
+            Begin::AtWork => Replies::None,
+            Begin::First(begun) => {
+                Replies::First(self.handler.handle(request, context).await, begun)
+            }
+        })
+    }
+}
+
+/// What an async handler in a [`Dedup`] answers: the handler's answer, the same once more, or nothing.
+#[cfg(feature = "tokio")]
+pub struct DedupReply<R, K: Eq + Hash>(Replies<R, K>);
+
+#[cfg(feature = "tokio")]
+enum Replies<R, K: Eq + Hash> {
+    /// The request has no key.
+    Passed(R),
+    First(R, Begun<K>),
+    Again(Arc<Mutex<Memory<K>>>, Exchange<K>),
+    None,
+}
+
+#[cfg(feature = "tokio")]
+impl<C: Codec, R: IntoReply<C>, K: Eq + Hash + Clone> IntoReply<C> for DedupReply<R, K> {
+    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
+        match self.0 {
+            Replies::Passed(answer) => answer.reply(reply),
+            Replies::First(answer, begun) => {
+                let before = reply.sent().len();
+                answer.reply(reply)?;
+                begun.remember(reply.sent().skip(before));
+                Ok(())
+            }
+            Replies::Again(memory, exchange) => lock(&memory).replay(&exchange, reply),
+            Replies::None => Ok(()),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<R, K: Eq + Hash> fmt::Debug for DedupReply<R, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DedupReply").finish_non_exhaustive()
+    }
+}
+
+/// What a request is.
+enum Begin<K: Eq + Hash> {
+    First(Begun<K>),
+    AtWork,
+    Answered(Exchange<K>),
 }
 
 impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
@@ -247,13 +320,14 @@ struct Exchange<K> {
 /// A ring of slots, and an index into it.
 struct Memory<K> {
     capacity: usize,
-    max_answer_bytes: usize,
+    max_response_bytes: usize,
     slots: Vec<Slot<K>>,
     /// The slot that is taken next, once there are as many as there may be.
     oldest: usize,
     by_exchange: HashMap<Exchange<K>, usize>,
-    /// Requests that a handler is at work on: at most one for each worker.
-    begun: Vec<Exchange<K>>,
+    /// Requests that a handler is at work on: at most one for each blocking worker, and
+    /// [`max_in_flight`](crate::ServerBuilder::max_in_flight) for each async one.
+    begun: HashSet<Exchange<K>>,
 }
 
 struct Slot<K> {
@@ -265,6 +339,20 @@ struct Slot<K> {
 }
 
 impl<K: Eq + Hash + Clone> Memory<K> {
+    /// Sends the answer to a request again.
+    fn replay<C: Codec>(
+        &self,
+        exchange: &Exchange<K>,
+        reply: &mut Reply<'_, C>,
+    ) -> Result<(), ReplyError> {
+        // It may have been forgotten meanwhile.
+        let Some(slot) = self.recall(exchange) else {
+            return Ok(());
+        };
+        slot.answers()
+            .try_for_each(|answer| reply.send_encoded(answer))
+    }
+
     fn recall(&self, exchange: &Exchange<K>) -> Option<&Slot<K>> {
         Some(&self.slots[*self.by_exchange.get(exchange)?])
     }
@@ -304,12 +392,12 @@ impl<K: Eq + Hash + Clone> Memory<K> {
 
         let slot = &mut self.slots[index];
         for answer in answers {
-            if slot.bytes.len() + answer.len() > self.max_answer_bytes {
+            if slot.bytes.len() + answer.len() > self.max_response_bytes {
                 slot.bytes.clear();
                 slot.ends.clear();
                 break;
             }
-            // Never more than `max_answer_bytes`.
+            // Never more than `max_response_bytes`.
             slot.bytes.reserve_exact(answer.len());
             slot.bytes.extend_from_slice(answer);
             slot.ends.push(slot.bytes.len());
@@ -326,19 +414,31 @@ impl<K> Slot<K> {
     }
 }
 
-/// Takes a request off the list of those begun, also when the handler panics.
-struct Begun<'a, H, F, K: Eq> {
-    dedup: &'a Dedup<H, F, K>,
-    exchange: &'a Exchange<K>,
+/// A request at work. Dropping it, when the handler panics or is given up, leaves nothing of it.
+struct Begun<K: Eq + Hash> {
+    memory: Arc<Mutex<Memory<K>>>,
+    exchange: Exchange<K>,
+    is_kept: bool,
+    /// When it was received.
+    now: Duration,
 }
 
-impl<H, F, K: Eq> Drop for Begun<'_, H, F, K> {
-    fn drop(&mut self) {
-        let mut memory = self.dedup.memory();
-        if let Some(index) = memory.begun.iter().position(|one| one == self.exchange) {
-            memory.begun.swap_remove(index);
-        }
+impl<K: Eq + Hash + Clone> Begun<K> {
+    fn remember<'a>(self, answers: impl Iterator<Item = &'a [u8]>) {
+        let kept = if self.is_kept { usize::MAX } else { 0 };
+        lock(&self.memory).remember(&self.exchange, self.now, answers.take(kept));
     }
+}
+
+impl<K: Eq + Hash> Drop for Begun<K> {
+    fn drop(&mut self) {
+        lock(&self.memory).begun.remove(&self.exchange);
+    }
+}
+
+fn lock<K>(memory: &Mutex<Memory<K>>) -> MutexGuard<'_, Memory<K>> {
+    // Only `K`'s own code can panic while it is held, and then at worst an answer is lost.
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

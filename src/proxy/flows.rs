@@ -10,15 +10,16 @@ pub(super) struct Flows {
     lifetime: Duration,
     capacity: usize,
     /// In the order in which they came, as a ring.
-    flows: Vec<Flow>,
+    ring: Vec<Flow>,
     oldest: usize,
     by_source: HashMap<SocketAddr, usize>,
 }
 
 #[derive(Clone, Copy)]
-struct Flow {
+pub(super) struct Flow {
     source: SocketAddr,
-    client: Option<SocketAddr>,
+    /// `None` for the proxy's own.
+    pub(super) client: Option<SocketAddr>,
     seen: Duration,
 }
 
@@ -27,7 +28,7 @@ impl Flows {
         Self {
             lifetime,
             capacity,
-            flows: Vec::with_capacity(capacity),
+            ring: Vec::with_capacity(capacity),
             oldest: 0,
             // Twice what it ever holds: so it clears the traces of removed keys in place, and never
             // grows.
@@ -43,34 +44,30 @@ impl Flows {
             seen: now,
         };
         if let Some(&at) = self.by_source.get(&source) {
-            self.flows[at] = flow;
+            self.ring[at] = flow;
             return;
         }
-        let at = if self.flows.len() < self.capacity {
-            self.flows.push(flow);
-            self.flows.len() - 1
+        let at = if self.ring.len() < self.capacity {
+            self.ring.push(flow);
+            self.ring.len() - 1
         } else {
             let at = self.oldest;
             self.oldest = (at + 1) % self.capacity;
-            self.by_source.remove(&self.flows[at].source);
-            self.flows[at] = flow;
+            self.by_source.remove(&self.ring[at].source);
+            self.ring[at] = flow;
             at
         };
         self.by_source.insert(source, at);
     }
 
-    /// The client of a flow that is remembered; `Some(None)` for a proxy's own.
-    pub(super) fn client(
-        &mut self,
-        now: Duration,
-        source: SocketAddr,
-    ) -> Option<Option<SocketAddr>> {
-        let flow = &mut self.flows[*self.by_source.get(&source)?];
+    /// A flow that is remembered.
+    pub(super) fn find(&mut self, now: Duration, source: SocketAddr) -> Option<Flow> {
+        let flow = &mut self.ring[*self.by_source.get(&source)?];
         if now.saturating_sub(flow.seen) > self.lifetime {
             return None;
         }
         flow.seen = now;
-        Some(flow.client)
+        Some(*flow)
     }
 }
 
@@ -85,6 +82,10 @@ impl fmt::Debug for Flows {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::option_option,
+    reason = "a flow may be unknown, or have no client"
+)]
 mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
@@ -95,6 +96,10 @@ mod tests {
         ([192, 0, 2, 1], port).into()
     }
 
+    fn client(flows: &mut Flows, now: Duration, source: SocketAddr) -> Option<Option<SocketAddr>> {
+        flows.find(now, source).map(|flow| flow.client)
+    }
+
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
@@ -102,31 +107,44 @@ mod tests {
         let mut flows = Flows::new(2, 10 * SECOND);
         flows.begin(Duration::ZERO, addr(1), Some(addr(101)));
         flows.begin(Duration::ZERO, addr(2), None);
-        assert_eq!(flows.client(9 * SECOND, addr(1)), Some(Some(addr(101))));
-        assert_eq!(flows.client(19 * SECOND, addr(1)), Some(Some(addr(101))));
-        assert_eq!(flows.client(11 * SECOND, addr(2)), None, "its time is over");
-        assert_eq!(flows.client(SECOND, addr(2)), Some(None));
+        assert_eq!(
+            client(&mut flows, 9 * SECOND, addr(1)),
+            Some(Some(addr(101)))
+        );
+        assert_eq!(
+            client(&mut flows, 19 * SECOND, addr(1)),
+            Some(Some(addr(101)))
+        );
+        assert_eq!(
+            client(&mut flows, 11 * SECOND, addr(2)),
+            None,
+            "its time is over"
+        );
+        assert_eq!(client(&mut flows, SECOND, addr(2)), Some(None));
 
         flows.begin(20 * SECOND, addr(3), Some(addr(103)));
         assert_eq!(
-            flows.client(20 * SECOND, addr(1)),
+            client(&mut flows, 20 * SECOND, addr(1)),
             None,
             "its place is taken"
         );
         // A header for a flow that is known replaces its client and takes no place.
         flows.begin(20 * SECOND, addr(3), Some(addr(104)));
-        assert_eq!(flows.client(20 * SECOND, addr(3)), Some(Some(addr(104))));
-        assert_eq!(flows.client(SECOND, addr(2)), Some(None));
+        assert_eq!(
+            client(&mut flows, 20 * SECOND, addr(3)),
+            Some(Some(addr(104)))
+        );
+        assert_eq!(client(&mut flows, SECOND, addr(2)), Some(None));
     }
 
     #[test]
     fn the_table_never_grows() {
         let mut flows = Flows::new(64, SECOND);
-        let room = (flows.flows.capacity(), flows.by_source.capacity());
+        let room = (flows.ring.capacity(), flows.by_source.capacity());
         for port in 1..10_000 {
             flows.begin(Duration::ZERO, addr(port), Some(addr(port)));
             assert!(flows.by_source.len() <= 64);
         }
-        assert_eq!((flows.flows.capacity(), flows.by_source.capacity()), room);
+        assert_eq!((flows.ring.capacity(), flows.by_source.capacity()), room);
     }
 }

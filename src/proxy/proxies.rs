@@ -131,8 +131,8 @@ impl Proxies {
                 (header.client, bytes)
             }
             (Err(HeaderError::Missing), Some(flows)) => {
-                let client = flows.client(now.monotonic, proxy);
-                (client.ok_or(DropReason::ProxyHeader)?, 0)
+                let flow = flows.find(now.monotonic, proxy);
+                (flow.ok_or(DropReason::ProxyHeader)?.client, 0)
             }
             (Err(_), _) => return Err(DropReason::ProxyHeader),
         };

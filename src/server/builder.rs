@@ -25,7 +25,7 @@ use crate::udp::{UdpOptions, UdpTransport};
 ///
 /// let server = Server::builder(Text)
 ///     .max_request_bytes(1_200)
-///     .max_reply_bytes(1_200)
+///     .max_response_bytes(1_200)
 ///     .max_age(Duration::from_secs(5)) // when its clients give up
 ///     .gate(RateLimit::default())
 ///     .bind("127.0.0.1:0")?;
@@ -44,7 +44,7 @@ pub struct ServerBuilder<C, G = ()> {
     udp: UdpOptions,
     #[cfg(feature = "udp")]
     workers: usize,
-    config: WorkerConfig,
+    pub(crate) config: WorkerConfig,
 }
 
 impl<C: Codec> ServerBuilder<C> {
@@ -126,7 +126,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// Its age is the time that it waited in the system's queue, if the transport knows
     /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
     /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
-    /// [`UdpFeature::Timestamp`]), and the time since it was received. The clock is then read for
+    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then read for
     /// each request, by the system and by the server.
     ///
     /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
@@ -187,11 +187,11 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// use rejoinder::Server;
     ///
     /// // What the way to anybody carries in one piece (RFC 8200 §5): 1,280 bytes less the headers.
-    /// let server = Server::builder(Text).max_reply_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
+    /// let server = Server::builder(Text).max_response_bytes(1_280 - 40 - 8).bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn max_reply_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_reply_bytes = bytes;
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_response_bytes = bytes;
         self
     }
 
@@ -308,7 +308,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// A server on UDP sockets of its own, bound to the first of the addresses that can be had; the
     /// error is the last one's.
     ///
-    /// [`max_request_bytes`](Self::max_request_bytes) and [`max_reply_bytes`](Self::max_reply_bytes)
+    /// [`max_request_bytes`](Self::max_request_bytes) and [`max_response_bytes`](Self::max_response_bytes)
     /// take 0 to 65,527, [`workers`](Self::workers) at least 1. More workers than one where the OS
     /// cannot spread the peers are an [`io::Error`](std::io::Error) of the kind
     /// [`Unsupported`](std::io::ErrorKind::Unsupported).
@@ -327,13 +327,22 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         C: Clone,
         G: Clone,
     {
+        let group = self.bind_group(addr)?;
+        self.with_transports(group)
+    }
+
+    /// The sockets of [`bind`](Self::bind).
+    #[cfg(feature = "udp")]
+    pub(crate) fn bind_group(
+        &self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
         self.config.check()?;
         let udp = match self.max_age {
             Some(_) => self.udp.clone().timestamps(true),
             None => self.udp.clone(),
         };
-        let group = udp.bind_group(addr, self.workers)?;
-        self.with_transports(group)
+        udp.bind_group(addr, self.workers)
     }
 
     /// A server on a transport that is open already, with one worker.

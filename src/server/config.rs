@@ -5,18 +5,22 @@ use crate::transport::{MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkerConfig {
     pub(crate) max_request_bytes: usize,
-    pub(crate) max_reply_bytes: usize,
+    pub(crate) max_response_bytes: usize,
     pub(crate) busy_poll: bool,
     /// What a datagram may have in front of the request.
     pub(crate) header_bytes: usize,
+    #[cfg(feature = "tokio")]
+    pub(crate) aio: crate::aio::AioConfig,
 }
 
 impl WorkerConfig {
     pub(crate) const DEFAULT: Self = Self {
         max_request_bytes: MAX_DATAGRAM_BYTES,
-        max_reply_bytes: MAX_DATAGRAM_BYTES,
+        max_response_bytes: MAX_DATAGRAM_BYTES,
         busy_poll: false,
         header_bytes: 0,
+        #[cfg(feature = "tokio")]
+        aio: crate::aio::AioConfig::DEFAULT,
     };
 
     /// The longest datagram that a worker has to receive whole.
@@ -27,13 +31,15 @@ impl WorkerConfig {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (setting, bytes) in [
             ("max_request_bytes", self.max_request_bytes),
-            ("max_reply_bytes", self.max_reply_bytes),
+            ("max_response_bytes", self.max_response_bytes),
         ] {
             if bytes > MAX_V6_DATAGRAM_BYTES {
                 let range = format!("0 to {MAX_V6_DATAGRAM_BYTES}");
                 return Err(ConfigError::out_of_range(setting, bytes, range));
             }
         }
+        #[cfg(feature = "tokio")]
+        self.aio.check()?;
         Ok(())
     }
 }

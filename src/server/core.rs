@@ -15,7 +15,7 @@ use super::source::SourceCheck;
 use super::stats::Stats;
 use crate::codec::{Codec, Correlation};
 use crate::gate::Gate;
-use crate::handler::{Handler, MAX_REPLIES};
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::sim::Node;
 use crate::timestamp::Timestamp;
 use crate::transport::{ErrorClass, Inbox, Outbox, SendReport};
@@ -49,7 +49,7 @@ use crate::transport::{ErrorClass, Inbox, Outbox, SendReport};
 ///     core.on_sent(&SendReport::accepted(outbox.len()));
 ///     outbox.clear();
 /// }
-/// assert_eq!(core.stats().replies_sent, 1);
+/// assert_eq!(core.stats().responses_sent, 1);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 ///
@@ -192,18 +192,18 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     ///
     /// # Panics
     ///
-    /// If the outbox has no room even when empty: it must hold at least [`MAX_REPLIES`] datagrams.
+    /// If the outbox has no room even when empty: it must hold at least [`MAX_RESPONSES`] datagrams.
     ///
     /// ```
     /// use rejoinder::Timestamp;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::handler::MAX_REPLIES;
+    /// use rejoinder::handler::MAX_RESPONSES;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::transport::{Inbox, Meta, Outbox};
     ///
     /// let mut core = ServerCore::new(Text, |text: &str| Some(text.to_uppercase()));
     /// // Room for the responses to one request at a time.
-    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(MAX_REPLIES, 512));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(MAX_RESPONSES, 512));
     /// for word in [b"one", b"two"] {
     ///     inbox.push(word, Meta::new("192.0.2.1:7777".parse()?));
     /// }
@@ -270,8 +270,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         H: Handler<C>,
     {
         assert!(
-            !outbox.is_empty() || outbox.has_room_for(MAX_REPLIES),
-            "outbox too small: it needs room for the {MAX_REPLIES} responses to one request"
+            !outbox.is_empty() || outbox.has_room_for(MAX_RESPONSES),
+            "outbox too small: it needs room for the {MAX_RESPONSES} responses to one request"
         );
         self.begin_batch(outbox);
         self.latest = received;
@@ -281,7 +281,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let mut at = received.monotonic;
         let mut handled = 0;
         let mut next_read = usize::from(self.max_age.is_none());
-        while outbox.has_room_for(MAX_REPLIES) && !inbox.is_empty() {
+        while outbox.has_room_for(MAX_RESPONSES) && !inbox.is_empty() {
             if handled == next_read {
                 at = clock().monotonic;
                 self.last_read = at;
@@ -343,7 +343,7 @@ impl<C, H, G> ServerCore<C, H, G> {
     /// report.record_failure(std::io::ErrorKind::HostUnreachable.into());
     /// core.on_sent(&report);
     /// assert_eq!(
-    ///     (core.stats().replies_sent, core.stats().replies_failed),
+    ///     (core.stats().responses_sent, core.stats().responses_failed),
     ///     (2, 1)
     /// );
     /// ```

@@ -26,7 +26,7 @@ use super::stats::Stats;
 /// ```
 #[derive(Clone, Debug)]
 pub struct ServerHandle {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl ServerHandle {

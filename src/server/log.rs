@@ -4,7 +4,8 @@
 //! that a flood does not become one of the log; how many lines were left out is told too. Of an error,
 //! which may quote what came, at most 200 characters are told.
 
-pub(super) use self::imp::{Log, ended, started};
+pub(super) use self::imp::Log;
+pub(crate) use self::imp::{ended, started};
 
 #[cfg(feature = "tracing")]
 mod imp {
@@ -87,14 +88,14 @@ mod imp {
         }
     }
 
-    pub(in crate::server) fn started(addr: &io::Result<SocketAddr>) {
+    pub(crate) fn started(addr: &io::Result<SocketAddr>) {
         match addr {
             Ok(addr) => info!(%addr, "serving"),
             Err(error) => info!(%error, "serving, at an address that is not known"),
         }
     }
 
-    pub(in crate::server) fn ended(stats: &Stats) {
+    pub(crate) fn ended(stats: &Stats) {
         info!(%stats, "ended");
     }
 
@@ -213,7 +214,7 @@ mod imp {
         pub(in crate::server) fn send_failed(&mut self, _: Timestamp, _: &io::Error, _: usize) {}
     }
 
-    pub(in crate::server) fn started(_: &io::Result<SocketAddr>) {}
+    pub(crate) fn started(_: &io::Result<SocketAddr>) {}
 
-    pub(in crate::server) fn ended(_: &Stats) {}
+    pub(crate) fn ended(_: &Stats) {}
 }

@@ -3,6 +3,8 @@ use std::io;
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "tokio")]
+use std::task::Waker;
 
 use super::core::ServerCore;
 use super::last_error::LastError;
@@ -15,6 +17,10 @@ pub(crate) struct Shared {
     /// How many workers have not ended.
     running: AtomicUsize,
     workers: Box<[Published]>,
+    /// How to wake the workers that are async, and whether there are any: without one, a shutdown
+    /// only sets a flag.
+    #[cfg(feature = "tokio")]
+    wakers: (AtomicBool, Mutex<Vec<(usize, Waker)>>),
 }
 
 /// What one worker shows to the handles.
@@ -42,15 +48,41 @@ impl Shared {
             workers: iter::repeat_with(Published::default)
                 .take(workers)
                 .collect(),
+            #[cfg(feature = "tokio")]
+            wakers: (AtomicBool::new(false), Mutex::default()),
         }
     }
 
+    // `SeqCst` here and in `wake_on_shutdown`: the shutdown sees the waker, or the worker the flag.
     pub(crate) fn shut_down(&self) {
-        self.shutdown.store(true, Ordering::Relaxed);
+        self.shutdown.store(true, Ordering::SeqCst);
+        #[cfg(feature = "tokio")]
+        if self.wakers.0.load(Ordering::SeqCst) {
+            let wakers = std::mem::take(&mut *self.lock_wakers());
+            wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        }
     }
 
     pub(crate) fn is_shutdown(&self) -> bool {
-        self.shutdown.load(Ordering::Relaxed)
+        self.shutdown.load(Ordering::SeqCst)
+    }
+
+    /// Registers how to wake a worker, instead of how it was woken before. The worker looks at
+    /// [`is_shutdown`](Self::is_shutdown) after that.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn wake_on_shutdown(&self, worker: usize, waker: &Waker) {
+        let mut wakers = self.lock_wakers();
+        match wakers.iter_mut().find(|(index, _)| *index == worker) {
+            Some((_, known)) => known.clone_from(waker),
+            None => wakers.push((worker, waker.clone())),
+        }
+        drop(wakers);
+        self.wakers.0.store(true, Ordering::SeqCst);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn lock_wakers(&self) -> impl std::ops::DerefMut<Target = Vec<(usize, Waker)>> + '_ {
+        self.wakers.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

@@ -119,17 +119,15 @@ impl Machine {
 
     fn has(&mut self, now: Duration, addr: SocketAddr) -> bool {
         let ip = addr.ip();
-        let bytes = match ip {
-            IpAddr::V4(ip) => ip.to_bits().to_be_bytes(),
-            IpAddr::V6(ip) => {
-                let bits = ip.to_bits();
-                let folded = (bits >> 64 ^ bits) as u64;
-                ((folded >> 32 ^ folded) as u32).to_be_bytes()
-            }
+        let hash = |octets: &[u8]| {
+            octets.iter().fold(0, |hash: usize, &octet| {
+                hash.wrapping_mul(31).wrapping_add(octet.into())
+            })
         };
-        let slot = bytes.iter().fold(0, |slot, &byte| {
-            usize::from(byte).wrapping_add(slot).wrapping_mul(31)
-        });
+        let slot = match ip {
+            IpAddr::V4(ip) => hash(&ip.octets()),
+            IpAddr::V6(ip) => hash(&ip.octets()),
+        };
         let known = &mut self.known[slot % KNOWN];
         if known.ip != ip || known.until <= now {
             *known = Known {

@@ -54,9 +54,9 @@ pub struct Stats {
     /// Datagrams received and not looked at yet.
     pub pending: u64,
     /// Replies that the system accepted for sending.
-    pub replies_sent: u64,
+    pub responses_sent: u64,
     /// Replies that the system refused to send.
-    pub replies_failed: u64,
+    pub responses_failed: u64,
     /// Attempts to receive that failed; that a signal came is no failure.
     pub receive_errors: u64,
     /// Datagrams that the system dropped before anybody received them, because they came faster
@@ -114,7 +114,7 @@ impl Stats {
         self.receive_errors_by_class.get(class)
     }
 
-    /// Replies that the system refused to send with an error of one class: `replies_failed` in all.
+    /// Replies that the system refused to send with an error of one class: `responses_failed` in all.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -166,8 +166,8 @@ impl Stats {
             ("silent", self.silent),
             ("deferred", self.deferred),
             ("pending", self.pending),
-            ("replies_sent", self.replies_sent),
-            ("replies_failed", self.replies_failed),
+            ("responses_sent", self.responses_sent),
+            ("responses_failed", self.responses_failed),
             ("receive_errors", self.receive_errors),
             ("kernel_drops", self.kernel_drops),
         ]
@@ -193,8 +193,8 @@ impl Stats {
     }
 
     pub(super) fn count_sent(&mut self, sent: &SendReport) {
-        self.replies_sent += sent.sent as u64;
-        self.replies_failed += sent.failed as u64;
+        self.responses_sent += sent.sent as u64;
+        self.responses_failed += sent.failed as u64;
         self.send_errors_by_class.merge(&sent.errors_by_class());
     }
 
@@ -225,8 +225,8 @@ impl AddAssign for Stats {
             silent,
             deferred,
             pending,
-            replies_sent,
-            replies_failed,
+            responses_sent,
+            responses_failed,
             receive_errors,
             kernel_drops,
             receive_errors_by_class,
@@ -238,8 +238,8 @@ impl AddAssign for Stats {
         self.silent += silent;
         self.deferred += deferred;
         self.pending += pending;
-        self.replies_sent += replies_sent;
-        self.replies_failed += replies_failed;
+        self.responses_sent += responses_sent;
+        self.responses_failed += responses_failed;
         self.receive_errors += receive_errors;
         self.kernel_drops += kernel_drops;
         self.receive_errors_by_class.merge(&receive_errors_by_class);
@@ -284,7 +284,7 @@ impl fmt::Display for Stats {
         write!(
             f,
             ", pending {}; replies sent {}, failed {}; receive errors {}",
-            self.pending, self.replies_sent, self.replies_failed, self.receive_errors
+            self.pending, self.responses_sent, self.responses_failed, self.receive_errors
         )?;
         if self.kernel_drops > 0 {
             write!(f, "; dropped by the kernel {}", self.kernel_drops)?;
@@ -400,7 +400,7 @@ mod tests {
         unclassified.failed = 3;
         unclassified.last_error = Some(ErrorKind::PermissionDenied.into());
         stats.count_sent(&unclassified);
-        assert_eq!(stats.replies_failed, 5);
+        assert_eq!(stats.responses_failed, 5);
         assert_eq!(stats.send_errors_of(ErrorClass::Peer), 1);
         assert_eq!(stats.send_errors_of(ErrorClass::Configuration), 4);
     }

@@ -9,7 +9,7 @@ use super::stats::Stats;
 use crate::backoff::ReceiveBackoff;
 use crate::codec::Codec;
 use crate::gate::Gate;
-use crate::handler::{Handler, MAX_REPLIES};
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::transport::{ErrorClass, Inbox, Outbox, Transport, Wait};
 
 /// One thread's part of a server: a transport, its core and the batches between them.
@@ -48,7 +48,7 @@ where
             transport,
             core,
             inbox: Inbox::new(BATCH, config.max_received_bytes()),
-            outbox: Outbox::new(MAX_REPLIES_PER_BATCH, config.max_reply_bytes),
+            outbox: Outbox::new(MAX_RESPONSES_PER_BATCH, config.max_response_bytes),
             wait: if config.busy_poll {
                 Wait::Spin(SHUTDOWN_CHECK)
             } else {
@@ -135,10 +135,10 @@ where
 const SHUTDOWN_CHECK: Duration = Duration::from_millis(250);
 /// Buffers for receiving. With 64 peers that have two requests each in flight, twice as many as 64 let
 /// most of the responses leave in pairs; 256 are no better.
-const BATCH: usize = 128;
+pub(crate) const BATCH: usize = 128;
 /// How many responses leave at once: more would not be faster.
-const MAX_REPLIES_PER_BATCH: usize = 1_024 + MAX_REPLIES;
+pub(crate) const MAX_RESPONSES_PER_BATCH: usize = 1_024 + MAX_RESPONSES;
 /// How many datagrams each worker still answers after a shutdown was asked for.
-const MAX_DRAINED: usize = 65_536;
+pub(crate) const MAX_DRAINED: usize = 65_536;
 /// How many times in a row receiving may fail before a worker that was asked to end gives up.
-const MAX_DRAIN_FAILURES: u32 = 16;
+pub(crate) const MAX_DRAIN_FAILURES: u32 = 16;

@@ -75,6 +75,8 @@ impl Drop for SimTransport {
     fn drop(&mut self) {
         let mut state = lock(&self.net.state);
         state.endpoints.remove(&self.addr);
+        #[cfg(feature = "tokio")]
+        state.close_task(self.addr);
         state
             .ports
             .entry(self.addr.ip())

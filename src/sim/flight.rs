@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::trace::{PacketFate, TraceEvent};
-use crate::transport::Meta;
+use crate::transport::{Delivery, Meta};
 
 /// A copy of a datagram on its way.
 pub(super) struct Flight {
@@ -16,6 +16,8 @@ pub(super) struct Flight {
     pub(super) to: SocketAddr,
     pub(super) bytes: Vec<u8>,
     pub(super) kind: Kind,
+    /// Whether it was sent to a group.
+    pub(super) delivery: Delivery,
     pub(super) corrupted: bool,
 }
 
@@ -29,6 +31,7 @@ impl Flight {
     pub(super) fn meta(&self) -> Meta {
         let mut meta = Meta::new(self.from).sent_to(self.to.ip());
         meta.local_port = self.to.port();
+        meta.delivery = self.delivery;
         meta
     }
 

@@ -12,7 +12,7 @@ use super::rng::{Rng, mix};
 use super::script::{Fault, Script};
 use super::trace::{PacketFate, Trace};
 use crate::timestamp::Timestamp;
-use crate::transport::{Inbox, Outbox, SendReport, Wait, canonical};
+use crate::transport::{Delivery, Inbox, Outbox, SendReport, Wait, canonical};
 
 /// All that a network is, behind its lock.
 pub(super) struct State {
@@ -34,11 +34,15 @@ pub(super) struct State {
     pub(super) link: Link,
     directions: HashMap<(IpAddr, IpAddr), Direction>,
     pub(super) endpoints: HashMap<SocketAddr, Endpoint>,
+    /// The machines that joined each group, in the order of joining.
+    pub(super) groups: HashMap<IpAddr, Vec<IpAddr>>,
     /// The ephemeral ports of each machine.
     pub(super) ports: HashMap<IpAddr, Ports>,
     /// Buffers for datagrams to come.
     spare: Vec<Vec<u8>>,
     pub(super) trace: Trace,
+    #[cfg(feature = "tokio")]
+    pub(super) tasks: super::tasks::Tasks,
 }
 
 impl State {
@@ -57,9 +61,12 @@ impl State {
             link: Link::new(),
             directions: HashMap::new(),
             endpoints: HashMap::new(),
+            groups: HashMap::new(),
             ports: HashMap::new(),
             spare: Vec::new(),
             trace: Trace::default(),
+            #[cfg(feature = "tokio")]
+            tasks: super::tasks::Tasks::default(),
         }
     }
 
@@ -127,7 +134,7 @@ impl State {
         sent
     }
 
-    /// Decides what becomes of a datagram.
+    /// Sends a datagram on its way, to a group on as many ways as it has members.
     pub(super) fn launch(
         &mut self,
         from: SocketAddr,
@@ -136,6 +143,37 @@ impl State {
         kind: Kind,
     ) -> io::Result<()> {
         let (from, to) = (canonical(from), canonical(to));
+        let is_multicast = to.ip().is_multicast();
+        let Some(members) = self.groups.get(&to.ip()).cloned() else {
+            // A group that has no member is nobody.
+            let delivery = if is_multicast {
+                Delivery::Multicast
+            } else {
+                Delivery::Unicast
+            };
+            return self.launch_one(from, to, bytes, kind, delivery);
+        };
+        let delivery = if is_multicast {
+            Delivery::Multicast
+        } else {
+            Delivery::Broadcast
+        };
+        for member in members {
+            let to = SocketAddr::new(member, to.port());
+            self.launch_one(from, to, bytes, kind, delivery)?;
+        }
+        Ok(())
+    }
+
+    /// Decides what becomes of a datagram to one machine.
+    fn launch_one(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+        kind: Kind,
+        delivery: Delivery,
+    ) -> io::Result<()> {
         if to.port() == 0 {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
@@ -196,6 +234,7 @@ impl State {
             to,
             bytes: self.spare.pop().unwrap_or_default(),
             kind,
+            delivery,
             corrupted,
         };
         flight.bytes.extend_from_slice(bytes);
@@ -275,7 +314,9 @@ impl State {
         if let Some(host) = to_node {
             return Some((host, flight));
         }
-        if fate == PacketFate::NobodyThere && flight.kind == Kind::Datagram {
+        // RFC 1122 §3.2.2: no error for a datagram to a group.
+        let may_report = flight.kind == Kind::Datagram && flight.delivery == Delivery::Unicast;
+        if fate == PacketFate::NobodyThere && may_report {
             let default = self.link;
             let direction = self.direction(flight.from.ip(), flight.to.ip());
             if direction.link.unwrap_or(default).port_unreachable {

@@ -176,6 +176,14 @@ impl<T: Transport> Transport for FaultyTransport<T> {
         self.inner.local_addr()
     }
 
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        self.inner.wait_for_room(wait)
+    }
+
+    fn is_local_ip(addr: SocketAddr) -> bool {
+        T::is_local_ip(addr)
+    }
+
     fn kernel_drops(&self) -> u64 {
         self.inner.kernel_drops()
     }

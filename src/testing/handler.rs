@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use super::{Kept, mutations, require};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
-use crate::handler::{Handler, MAX_REPLIES};
+use crate::handler::{Handler, MAX_RESPONSES};
 use crate::server::ServerCore;
 use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
@@ -83,7 +83,7 @@ fn answer<C: Codec, H: Handler<C>>(
     let second = Duration::from_secs(946_684_800);
     let now = Timestamp::new(second, SystemTime::UNIX_EPOCH + second);
     let mut inbox = Inbox::new(1, MAX_DATAGRAM_BYTES);
-    let mut outbox = Outbox::new(MAX_REPLIES, MAX_DATAGRAM_BYTES);
+    let mut outbox = Outbox::new(MAX_RESPONSES, MAX_DATAGRAM_BYTES);
     inbox.push(bytes, Meta::new(peer));
     core.handle(now, &mut inbox, &mut outbox);
     let to_asker = outbox.iter().all(|reply| reply.peer == peer);

@@ -30,6 +30,7 @@ enum Mode {
 impl Blocking {
     /// For a socket of this process's own. It is in blocking mode, as it was opened.
     #[cfg(unix)]
+    #[expect(clippy::unnecessary_wraps, reason = "on other systems it can fail")]
     pub(super) fn owned(_: &UdpSocket) -> io::Result<Self> {
         Ok(Self {
             mode: Mode::Timeout(Timeout::Unknown),

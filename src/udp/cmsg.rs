@@ -242,4 +242,69 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn to_whom_a_datagram_was_sent_is_read_from_both_kinds_of_packet_information() {
+        let v4 = |local: [u8; 4], sent_to: [u8; 4]| {
+            let mut data = 3_u32.to_ne_bytes().to_vec();
+            data.extend([local, sent_to].concat());
+            ((libc::IPPROTO_IP, libc::IP_PKTINFO), data)
+        };
+        let v6 = |sent_to: &str| {
+            let ip: Ipv6Addr = sent_to.parse().expect("an address");
+            let mut data = ip.octets().to_vec();
+            data.extend(3_u32.to_ne_bytes());
+            ((libc::IPPROTO_IPV6, libc::IPV6_PKTINFO), data)
+        };
+        let here = [192, 0, 2, 1];
+        let cases = [
+            (vec![v4(here, here)], Some("192.0.2.1"), Delivery::Unicast),
+            (
+                vec![v4(here, [192, 0, 2, 255])],
+                Some("192.0.2.1"),
+                Delivery::Broadcast,
+            ),
+            (
+                vec![v4(here, [255; 4])],
+                Some("192.0.2.1"),
+                Delivery::Broadcast,
+            ),
+            (
+                vec![v4(here, [224, 0, 0, 1])],
+                Some("192.0.2.1"),
+                Delivery::Multicast,
+            ),
+            (
+                vec![v6("2001:db8::1")],
+                Some("2001:db8::1"),
+                Delivery::Unicast,
+            ),
+            (vec![v6("ff02::1")], None, Delivery::Multicast),
+            // Both kinds, as a dual-stack socket reports them.
+            (
+                vec![v4(here, [224, 0, 0, 1]), v6("::ffff:224.0.0.1")],
+                Some("192.0.2.1"),
+                Delivery::Multicast,
+            ),
+            (
+                vec![v6("::ffff:192.0.2.255"), v4(here, [192, 0, 2, 255])],
+                Some("192.0.2.1"),
+                Delivery::Broadcast,
+            ),
+        ];
+        for (messages, local, delivery) in cases {
+            let mut control = Control([0; CONTROL_BYTES]);
+            let mut used = 0;
+            for (kind, data) in &messages {
+                used = put_message(&mut control, used, *kind, data);
+            }
+            let received = decode(&control.0[..used]);
+            let local = local.map(|local| local.parse().expect("an address"));
+            assert_eq!(
+                (received.local, received.delivery, received.interface),
+                (local, delivery, 3),
+                "{messages:?}"
+            );
+        }
+    }
 }

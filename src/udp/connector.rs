@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use rustix::event::{PollFd, PollFlags};
 
 use super::blocking::poll;
-use super::options::{UdpOptions, open_for};
+use super::open::open_for;
+use super::options::UdpOptions;
 use super::transport::{Owner, UdpTransport};
 use crate::transport::{Connect, Wait, canonical};
 
@@ -34,6 +35,9 @@ impl Connect for UdpConnector {
     type Transport = UdpTransport;
 
     /// Fails for an unspecified address: a server can be bound to it, but none answers from it.
+    ///
+    /// A socket for a group, a multicast or a broadcast address, is not connected: those who answer have
+    /// addresses of their own. A broadcast address must be [allowed](UdpOptions::broadcast).
     fn connect(&self, peer: SocketAddr) -> io::Result<UdpTransport> {
         self.options.check()?;
         let peer = canonical(peer);
@@ -44,7 +48,15 @@ impl Connect for UdpConnector {
             ));
         }
         let socket = open_for(peer)?;
-        socket.connect(peer)?;
+        if !peer.ip().is_multicast() {
+            match socket.connect(peer) {
+                // So the OS refuses a broadcast address, which only it knows as one.
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && self.options.allows_broadcast() => {}
+                connected => connected?,
+            }
+        }
         self.options.set_up(socket, Owner::Transport)
     }
 

@@ -23,14 +23,12 @@ impl DropCounter {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = seen.get_or_insert_default();
         seen.retain(|_, counter| counter.strong_count() > 0);
-        let shared = match seen.get(&cookie).and_then(Weak::upgrade) {
-            Some(shared) => shared,
-            None => {
-                let shared = Arc::default();
-                seen.insert(cookie, Arc::downgrade(&shared));
-                shared
-            }
-        };
+        let known = seen.get(&cookie).and_then(Weak::upgrade);
+        let shared = known.unwrap_or_else(|| {
+            let shared = Arc::default();
+            seen.insert(cookie, Arc::downgrade(&shared));
+            shared
+        });
         Self {
             latest: 0,
             total: 0,

@@ -47,6 +47,25 @@ pub(super) fn send(socket: &UdpSocket, endpoint: &Endpoint, outbox: &Outbox) -> 
     sent
 }
 
+/// Sends what was not tried yet, until the send buffer is full. Returns whether every datagram was
+/// tried.
+#[cfg(feature = "tokio")]
+pub(super) fn try_send(
+    socket: &UdpSocket,
+    endpoint: &Endpoint,
+    outbox: &Outbox,
+    sent: &mut SendReport,
+) -> bool {
+    for datagram in outbox.iter().skip(sent.sent + sent.failed) {
+        match send_one(socket, endpoint, datagram) {
+            Ok(()) => sent.sent += 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => sent.record_failure(error),
+        }
+    }
+    true
+}
+
 #[inline]
 pub(super) fn send_one(
     socket: &UdpSocket,

@@ -145,3 +145,113 @@ impl Family {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_datagram_leaves_from_is_told_in_the_form_of_the_socket() {
+        let cases = [
+            // Family, peer, address and interface, and what the kernel is told.
+            (
+                Family::V4,
+                "192.0.2.1:7",
+                "192.0.2.9",
+                0,
+                Some(("192.0.2.9", 0)),
+            ),
+            (
+                Family::V4,
+                "192.0.2.1:7",
+                "192.0.2.9",
+                3,
+                Some(("192.0.2.9", 3)),
+            ),
+            (Family::V4, "192.0.2.1:7", "", 3, Some(("0.0.0.0", 3))),
+            (Family::V4, "192.0.2.1:7", "", 0, None),
+            (Family::V4, "192.0.2.1:7", "224.0.0.1", 0, None),
+            (
+                Family::V4,
+                "192.0.2.1:7",
+                "224.0.0.1",
+                3,
+                Some(("0.0.0.0", 3)),
+            ),
+            (Family::V4, "192.0.2.1:7", "2001:db8::9", 0, None),
+            (
+                Family::V6,
+                "192.0.2.1:7",
+                "192.0.2.9",
+                3,
+                Some(("::ffff:192.0.2.9", 3)),
+            ),
+            (
+                Family::V6,
+                "192.0.2.1:7",
+                "",
+                3,
+                Some(("::ffff:0.0.0.0", 3)),
+            ),
+            (
+                Family::V6,
+                "[2001:db8::1]:7",
+                "2001:db8::9",
+                0,
+                Some(("2001:db8::9", 0)),
+            ),
+            (
+                Family::V6,
+                "[2001:db8::1]:7",
+                "2001:db8::9",
+                3,
+                Some(("2001:db8::9", 3)),
+            ),
+            (Family::V6, "[2001:db8::1]:7", "ff02::1", 3, Some(("::", 3))),
+            (Family::V6, "[2001:db8::1]:7", "192.0.2.9", 0, None),
+            // A link-local address is ambiguous without its link.
+            (Family::V6, "[fe80::1]:7", "fe80::9", 0, None),
+            (
+                Family::V6,
+                "[fe80::1]:7",
+                "fe80::9",
+                3,
+                Some(("fe80::9", 3)),
+            ),
+            (
+                Family::V6,
+                "[fe80::1%4]:7",
+                "fe80::9",
+                3,
+                Some(("fe80::9", 4)),
+            ),
+        ];
+        for (family, peer, ip, interface, expected) in cases {
+            let endpoint = Endpoint::unknown(family);
+            let mut egress = Egress::by_interface(interface);
+            egress.ip = ip.parse().ok();
+            let source = endpoint.source(egress, peer.parse().unwrap());
+            let expected = expected.map(|(ip, interface)| (ip.parse().unwrap(), interface));
+            assert_eq!(source, expected, "to {peer} from {egress:?}");
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "needs a socket")]
+    fn a_socket_that_knows_too_little_asks_where_datagrams_were_sent_to() {
+        for (ip, wants) in [
+            ("127.0.0.1", false),
+            ("0.0.0.0", true),
+            ("::", true),
+            ("::1", false),
+        ] {
+            let socket = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            assert_eq!(
+                Endpoint::of(&socket).unwrap().wants_packet_info(),
+                wants,
+                "{ip}"
+            );
+        }
+    }
+}

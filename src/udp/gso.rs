@@ -25,6 +25,8 @@ pub(super) struct GsoSender {
     max_segment_bytes: usize,
     /// For how many batches longer segments are not tried.
     short_segments: u32,
+    /// Where the batch that is being sent goes on.
+    next: Option<Next>,
 }
 
 impl GsoSender {
@@ -35,6 +37,7 @@ impl GsoSender {
             max_segments: MAX_SEGMENTS,
             max_segment_bytes: MAX_DATAGRAM_BYTES,
             short_segments: 0,
+            next: None,
         }
     }
 
@@ -45,7 +48,34 @@ impl GsoSender {
         mut gso: bool,
         kernel: &mut impl SendTrains,
     ) -> (SendReport, bool) {
-        let (_, queued) = outbox.parts();
+        let mut sent = SendReport::default();
+        self.begin(outbox, gso);
+        self.go_on(outbox, &mut gso, kernel, &mut sent, WhenFull::Refused);
+        self.next = None;
+        (sent, gso)
+    }
+
+    /// Sends until the send buffer is full. Returns whether every datagram was tried; if not, the next
+    /// call goes on with the same outbox.
+    #[cfg(any(feature = "tokio", test))]
+    pub(super) fn try_send(
+        &mut self,
+        outbox: &Outbox,
+        gso: &mut bool,
+        kernel: &mut impl SendTrains,
+        sent: &mut SendReport,
+    ) -> bool {
+        if self.next.is_none() {
+            self.begin(outbox, *gso);
+        }
+        let is_done = self.go_on(outbox, gso, kernel, sent, WhenFull::Stop);
+        if is_done {
+            self.next = None;
+        }
+        is_done
+    }
+
+    fn begin(&mut self, outbox: &Outbox, gso: bool) {
         if self.short_segments > 0 {
             self.short_segments -= 1;
             if self.short_segments == 0 {
@@ -57,77 +87,157 @@ impl GsoSender {
             segment_bytes: self.max_segment_bytes,
             total_bytes: MAX_DATAGRAM_BYTES,
         };
+        let (_, queued) = outbox.parts();
         self.plan.reserve(outbox.max_datagrams());
         self.plan.make(queued, limits, outbox.is_unordered());
-        let mut sent = SendReport::default();
-        let mut at = 0;
-        while let Some(train) = self.plan.trains.get(at) {
-            let error = match kernel.send(&self.plan, at) {
+        self.next = Some(Next {
+            train: 0,
+            again: None,
+        });
+    }
+
+    /// Returns whether every datagram was tried.
+    fn go_on(
+        &mut self,
+        outbox: &Outbox,
+        gso: &mut bool,
+        kernel: &mut impl SendTrains,
+        sent: &mut SendReport,
+        when_full: WhenFull,
+    ) -> bool {
+        let (_, queued) = outbox.parts();
+        let mut next = self.next.take().expect("a batch was begun");
+        let is_done = loop {
+            if let Some(again) = &mut next.again {
+                if !self.send_singles(&mut again.single, kernel, sent, when_full) {
+                    break false;
+                }
+                self.learn(again, sent.failed == again.failed, gso);
+                next.again = None;
+            }
+            let Some(train) = self.plan.trains.get(next.train) else {
+                break true;
+            };
+            let error = match kernel.send(&self.plan, next.train) {
                 Ok(trains) => {
-                    let trains = &self.plan.trains[at..][..trains];
+                    let trains = &self.plan.trains[next.train..][..trains];
                     sent.sent += trains.iter().map(|one| one.datagrams).sum::<usize>();
-                    at += trains.len();
+                    next.train += trains.len();
                     continue;
                 }
                 Err(error) => error,
             };
-            at += 1;
+            let is_full = error.kind() == ErrorKind::WouldBlock;
+            if is_full && when_full == WhenFull::Stop {
+                break false;
+            }
+            next.train += 1;
             let Some(segment_bytes) = train.segment_bytes else {
                 sent.record_failure(error);
                 continue;
             };
-            if error.kind() == ErrorKind::WouldBlock {
+            if is_full {
                 // The send buffer has no room for any of them.
                 sent.record_failures(error, train.datagrams);
                 continue;
             }
             // It may be the segmentation that cannot be done, or a single datagram.
-            self.singles.make(&[], limits, false);
-            let mut next = Some(train.first);
+            self.singles.clear();
+            let mut index = Some(train.first);
             for _ in 0..train.datagrams {
-                let index = next.expect("as many follow as are counted");
-                self.singles.push_alone(queued, index);
-                next = self.plan.follows(index);
+                let single = index.expect("as many follow as are counted");
+                self.singles.push_alone(queued, single);
+                index = self.plan.follows(single);
             }
-            let failed = sent.failed;
-            Self::send_singles(&self.singles, kernel, &mut sent);
-            match error.raw_os_error() {
-                Some(libc::EMSGSIZE) => {
-                    self.max_segment_bytes = usize::from(segment_bytes) - 1;
-                    self.short_segments = SHORT_SEGMENT_BATCHES;
-                }
-                Some(libc::EINVAL) if train.datagrams > OLD_MAX_SEGMENTS => {
-                    self.max_segments = OLD_MAX_SEGMENTS;
-                }
-                // Linux before 6.14 reports segments that are too long for the path like this.
-                Some(libc::EINVAL) if sent.failed == failed && segment_bytes > SHORT_SEGMENT => {
-                    self.max_segment_bytes = usize::from(segment_bytes) - 1;
-                    self.short_segments = SHORT_SEGMENT_BATCHES;
-                }
-                Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP) if sent.failed == failed => {
-                    gso = false;
-                }
-                _ => {}
-            }
-        }
-        (sent, gso)
+            next.again = Some(Again {
+                code: error.raw_os_error(),
+                segment_bytes,
+                datagrams: train.datagrams,
+                failed: sent.failed,
+                single: 0,
+            });
+        };
+        self.next = Some(next);
+        is_done
     }
 
-    fn send_singles(singles: &Plan, kernel: &mut impl SendTrains, sent: &mut SendReport) {
-        let mut at = 0;
-        while at < singles.trains.len() {
-            match kernel.send(singles, at) {
+    /// Returns whether each was tried. `at` is the next one.
+    fn send_singles(
+        &self,
+        at: &mut usize,
+        kernel: &mut impl SendTrains,
+        sent: &mut SendReport,
+        when_full: WhenFull,
+    ) -> bool {
+        while *at < self.singles.trains.len() {
+            match kernel.send(&self.singles, *at) {
                 Ok(trains) => {
                     sent.sent += trains;
-                    at += trains;
+                    *at += trains;
+                }
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock && when_full == WhenFull::Stop =>
+                {
+                    return false;
                 }
                 Err(error) => {
                     sent.record_failure(error);
-                    at += 1;
+                    *at += 1;
                 }
             }
         }
+        true
     }
+
+    /// Draws conclusions from a train that was refused, and whether its datagrams were taken one by one.
+    fn learn(&mut self, again: &Again, were_taken: bool, gso: &mut bool) {
+        match again.code {
+            Some(libc::EMSGSIZE) => {
+                self.max_segment_bytes = usize::from(again.segment_bytes) - 1;
+                self.short_segments = SHORT_SEGMENT_BATCHES;
+            }
+            Some(libc::EINVAL) if again.datagrams > OLD_MAX_SEGMENTS => {
+                self.max_segments = OLD_MAX_SEGMENTS;
+            }
+            // Linux before 6.14 reports segments that are too long for the path like this.
+            Some(libc::EINVAL) if were_taken && again.segment_bytes > SHORT_SEGMENT => {
+                self.max_segment_bytes = usize::from(again.segment_bytes) - 1;
+                self.short_segments = SHORT_SEGMENT_BATCHES;
+            }
+            Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP) if were_taken => *gso = false,
+            _ => {}
+        }
+    }
+}
+
+/// What a full send buffer means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    /// The datagrams that do not fit are refused.
+    Refused,
+    /// Sending stops, to go on later.
+    Stop,
+}
+
+/// Where a batch goes on.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    train: usize,
+    /// The train before it was refused, and is sent datagram by datagram.
+    again: Option<Again>,
+}
+
+/// A refused train.
+#[derive(Clone, Copy, Debug)]
+struct Again {
+    /// The kernel's error.
+    code: Option<i32>,
+    segment_bytes: u16,
+    datagrams: usize,
+    /// How many datagrams had been refused before.
+    failed: usize,
+    /// The next of its datagrams.
+    single: usize,
 }
 
 /// What the kernel takes: `UDP_MAX_SEGMENTS`, 64 before Linux 6.9.
@@ -164,6 +274,8 @@ mod tests {
         max_bytes: usize,
         /// How many trains it takes at once.
         at_once: usize,
+        /// How many trains fit into the send buffer before it is full.
+        room: usize,
         delivered: Vec<usize>,
         refused: Vec<usize>,
         calls: usize,
@@ -195,8 +307,17 @@ mod tests {
             self.calls += 1;
             let mut sent = 0;
             for train in plan.trains[index..].iter().take(self.at_once) {
+                if self.room == 0 {
+                    return match sent {
+                        0 => Err(ErrorKind::WouldBlock.into()),
+                        _ => Ok(sent),
+                    };
+                }
                 match self.verdict(train) {
-                    Ok(()) => self.delivered.extend(Self::members(plan, train)),
+                    Ok(()) => {
+                        self.room -= 1;
+                        self.delivered.extend(Self::members(plan, train));
+                    }
                     Err(_) if sent > 0 => break,
                     Err(error) => {
                         if train.segment_bytes.is_none() {
@@ -229,6 +350,7 @@ mod tests {
             too_long: libc::EMSGSIZE,
             max_bytes: 1_900,
             at_once: 64,
+            room: usize::MAX,
             delivered: Vec::new(),
             refused: Vec::new(),
             calls: 0,
@@ -265,6 +387,50 @@ mod tests {
                     let same = fake.delivered.iter().filter(|&&one| fake.peers[one] == *peer);
                     prop_assert!(same.is_sorted());
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_send_that_stops_goes_on_where_it_stopped(
+            batches in prop::collection::vec(
+                prop::collection::vec((0..4_u8, prop_oneof![0..3_usize, Just(100), 1..2_000_usize]), 0..MANY),
+                1..4,
+            ),
+            gso in prop::option::of((1..130_usize, 1..2_000_usize)),
+            at_once in 1..65_usize,
+            too_long in prop_oneof![Just(libc::EMSGSIZE), Just(libc::EINVAL)],
+            rooms in prop::collection::vec(0..6_usize, 0..40),
+        ) {
+            let (mut sender, mut at_one_go) = (GsoSender::new(), GsoSender::new());
+            let mut segmenting = true;
+            let mut rooms = rooms.into_iter();
+            for datagrams in batches {
+                let outbox = outbox(&datagrams);
+                let mut whole = Fake { too_long, at_once, ..fake(&datagrams, gso) };
+                let (expected, still) = at_one_go.send(&outbox, segmenting, &mut whole);
+
+                let mut fake = Fake { too_long, at_once, ..fake(&datagrams, gso) };
+                let mut sent = SendReport::default();
+                loop {
+                    fake.room = rooms.next().unwrap_or(usize::MAX);
+                    let tried = fake.delivered.len() + fake.refused.len();
+                    let is_done =
+                        sender.try_send(&outbox, &mut segmenting, &mut fake, &mut sent);
+                    prop_assert_eq!(sent.sent, fake.delivered.len());
+                    prop_assert_eq!(sent.failed, fake.refused.len());
+                    if is_done {
+                        break;
+                    }
+                    // It stops only where the buffer is full.
+                    prop_assert!(fake.room == 0 || tried == sent.sent + sent.failed);
+                }
+                prop_assert_eq!(segmenting, still);
+                prop_assert_eq!((sent.sent, sent.failed), (expected.sent, expected.failed));
+                // The same datagrams in the same order, none lost and none twice.
+                prop_assert_eq!(fake.delivered, whole.delivered);
+                prop_assert_eq!(fake.refused, whole.refused);
             }
         }
     }

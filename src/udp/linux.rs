@@ -1,22 +1,21 @@
 //! Many datagrams per system call, on Linux.
 
 use std::io::{self, ErrorKind};
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::ops::Range;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::net::sockopt;
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 
 use super::batch_size::BatchSize;
 use super::drops::DropCounter;
-use super::family::{Endpoint, Family};
+use super::family::Endpoint;
 use super::features::{UdpFeature, UdpFeatures};
-use super::gso::{GsoSender, Plan, SendTrains, Train};
-use super::syscall::{self, Call, Calls, Header, MAX_MESSAGES};
+use super::gso::GsoSender;
+use super::kernel::{System, is_forbidden};
+use super::linux_options::{set_gro, set_packet_info};
+use super::send_trains::KernelSender;
+use super::syscall::{self, Call, Calls, Header};
 use super::{cmsg, fallback, sockaddr};
 use crate::transport::{Egress, Inbox, Meta, Outbox, SendReport};
 
@@ -31,7 +30,9 @@ pub(super) struct BatchedSocket {
     /// to find out where their datagrams end.
     unsplit: usize,
     batch: BatchSize,
-    /// As many as were needed so far, and no more than [`MAX_MESSAGES`]: a client may have hundreds
+    looks_around: bool,
+    is_empty: bool,
+    /// As many as were needed so far, and no more than [`MAX_MESSAGES`](syscall::MAX_MESSAGES): a client may have hundreds
     /// of sockets, each for one datagram.
     headers: Vec<Header>,
     drops: DropCounter,
@@ -47,7 +48,7 @@ impl BatchedSocket {
         wanted: UdpFeatures,
         shared: bool,
     ) -> Option<Self> {
-        let system = system(socket);
+        let system = System::of(socket);
         if !wanted.has(UdpFeature::Gro) {
             // An adopted socket may have it, and without it nothing would split what was merged.
             set_gro(socket, false);
@@ -80,6 +81,8 @@ impl BatchedSocket {
             sendmsg: system.sendmsg,
             unsplit: 0,
             batch: BatchSize::new(),
+            looks_around: false,
+            is_empty: false,
             headers: Vec::new(),
             drops: match sockopt::socket_cookie(socket) {
                 Ok(cookie) if shared => DropCounter::shared(cookie),
@@ -185,7 +188,11 @@ impl BatchedSocket {
             inbox.max_datagram_bytes() + 1
         };
         let waiting = inbox.len();
-        let asked = self.batch.next();
+        let asked = match self.looks_around {
+            true => self.batch.next().max(2),
+            false => self.batch.next(),
+        };
+        self.is_empty = false;
         let received = syscall::receive(
             socket,
             inbox.spare().map(|buffer| {
@@ -235,7 +242,21 @@ impl BatchedSocket {
                 self.drops.seen(drops);
             }
         }
+        self.is_empty = calls.many && received < asked && inbox.has_space();
         Ok(inbox.len() - waiting)
+    }
+
+    /// Asks for a second datagram in every call from now on, so that a call shows whether the queue is
+    /// empty.
+    #[cfg(feature = "tokio")]
+    pub(super) fn look_around(&mut self) {
+        self.looks_around = true;
+    }
+
+    /// Whether the latest call that received anything found the end of the queue.
+    #[cfg(feature = "tokio")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     /// Sends a batch.
@@ -245,7 +266,37 @@ impl BatchedSocket {
         endpoint: &Endpoint,
         outbox: &Outbox,
     ) -> SendReport {
-        let mut kernel = Kernel {
+        let mut sent = SendReport::default();
+        self.send_by(socket, endpoint, outbox, |sender, gso, kernel| {
+            (sent, *gso) = sender.send(outbox, *gso, kernel);
+        });
+        sent
+    }
+
+    /// Sends until the send buffer is full. Returns whether every datagram was tried.
+    #[cfg(feature = "tokio")]
+    pub(super) fn try_send(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        outbox: &Outbox,
+        sent: &mut SendReport,
+    ) -> bool {
+        let mut is_done = false;
+        self.send_by(socket, endpoint, outbox, |sender, gso, kernel| {
+            is_done = sender.try_send(outbox, gso, kernel, sent);
+        });
+        is_done
+    }
+
+    fn send_by(
+        &mut self,
+        socket: &UdpSocket,
+        endpoint: &Endpoint,
+        outbox: &Outbox,
+        send: impl FnOnce(&mut GsoSender, &mut bool, &mut KernelSender<'_>),
+    ) {
+        let mut kernel = KernelSender {
             socket,
             endpoint,
             outbox,
@@ -256,15 +307,14 @@ impl BatchedSocket {
             },
             source: self.features.has(UdpFeature::PacketInfo),
         };
-        let gso = self.features.has(UdpFeature::Gso);
-        let (sent, gso) = self.sender.send(outbox, gso, &mut kernel);
+        let mut gso = self.features.has(UdpFeature::Gso);
+        send(&mut self.sender, &mut gso, &mut kernel);
         let calls = kernel.calls;
         self.sendmsg = calls.one;
         self.features = self
             .features
             .with(UdpFeature::Gso, gso)
             .with(UdpFeature::Sendmmsg, calls.many);
-        sent
     }
 
     /// Whether the fallback sends this outbox as well: a single datagram is not to pay for what only
@@ -280,125 +330,6 @@ impl BatchedSocket {
     }
 }
 
-struct Kernel<'a> {
-    socket: &'a UdpSocket,
-    endpoint: &'a Endpoint,
-    outbox: &'a Outbox,
-    headers: &'a mut Vec<Header>,
-    calls: Calls,
-    source: bool,
-}
-
-impl SendTrains for Kernel<'_> {
-    fn send(&mut self, plan: &Plan, index: usize) -> io::Result<usize> {
-        let (arena, queued) = self.outbox.parts();
-        let most = if self.calls.many { MAX_MESSAGES } else { 1 };
-        let trains = &plan.trains[index..];
-        let most = most.min(trains.len());
-        let mut ready = 0;
-        for (header, train) in Header::at_least(self.headers, most).iter_mut().zip(trains) {
-            let first = &queued[train.first];
-            header.address_len = match self.endpoint.destination(first.peer) {
-                Ok(Some(addr)) => sockaddr::encode(addr, &mut header.address),
-                Ok(None) => 0,
-                Err(error) if ready == 0 => return Err(error),
-                Err(_) => break,
-            };
-            let source = match self.source {
-                true => self.endpoint.source(first.egress, first.peer),
-                false => None,
-            };
-            header.control_len = cmsg::encode(&mut header.control, train.segment_bytes, source);
-            ready += 1;
-        }
-        loop {
-            if self.calls == Calls::NONE {
-                return self.send_single(&trains[0]);
-            }
-            let slices = |train: &Train| -> &[Range<usize>] { &plan.slices[train.slices.clone()] };
-            let ready = self.headers[..ready].iter();
-            let messages = ready.zip(trains.iter().map(slices));
-            let sent = syscall::send(self.socket, arena, messages, self.calls);
-            match sent {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if syscall::is_refusal(&error) && self.find_forbidden() => {}
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                sent => return sent,
-            }
-        }
-    }
-}
-
-impl Kernel<'_> {
-    /// Finds out which calls of sending a filter has come to forbid; `false` if none.
-    #[cold]
-    fn find_forbidden(&mut self) -> bool {
-        let left = Calls {
-            one: self.calls.one && !is_forbidden(Call::Sendmsg),
-            many: self.calls.many && !is_forbidden(Call::Sendmmsg),
-        };
-        mem::replace(&mut self.calls, left) != left
-    }
-
-    /// Sends a train of one datagram by the fallback, which cannot segment.
-    #[cold]
-    fn send_single(&self, train: &Train) -> io::Result<usize> {
-        if train.segment_bytes.is_some() {
-            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-        }
-        let datagram = self.outbox.iter().nth(train.first);
-        let datagram = datagram.expect("a train is made of what is queued");
-        fallback::send_one(self.socket, self.endpoint, datagram).map(|()| 1)
-    }
-}
-
-/// Whether a system call is forbidden; says so once in the life of the process.
-#[cold]
-fn is_forbidden(call: Call) -> bool {
-    static SAID: AtomicU8 = AtomicU8::new(0);
-    if syscall::is_allowed(call) {
-        return false;
-    }
-    let bit = 1 << call as u8;
-    if SAID.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        #[cfg(feature = "tracing")]
-        tracing::warn!(
-            ?call,
-            "a system call is forbidden, so datagrams are moved without it"
-        );
-    }
-    true
-}
-
-/// What does not depend on the socket.
-#[derive(Clone, Copy, Debug)]
-struct System {
-    features: UdpFeatures,
-    recvmsg: bool,
-    sendmsg: bool,
-}
-
-/// Looks it up once. What a filter forbids later shows when it is used.
-fn system(socket: &UdpSocket) -> System {
-    static SYSTEM: OnceLock<System> = OnceLock::new();
-    *SYSTEM.get_or_init(|| {
-        let gso = syscall::option(socket, (libc::SOL_UDP, libc::UDP_SEGMENT)).is_ok();
-        System {
-            features: UdpFeatures::NONE
-                .with(UdpFeature::Recvmmsg, !is_forbidden(Call::Recvmmsg))
-                .with(UdpFeature::Sendmmsg, !is_forbidden(Call::Sendmmsg))
-                .with(UdpFeature::Gso, gso),
-            recvmsg: !is_forbidden(Call::Recvmsg),
-            sendmsg: !is_forbidden(Call::Sendmsg),
-        }
-    })
-}
-
-/// Turns merging on or off. Where it cannot be turned off, it was never on.
-fn set_gro(socket: &UdpSocket, on: bool) -> bool {
-    syscall::set_option(socket, (libc::SOL_UDP, libc::UDP_GRO), on.into()).is_ok()
-}
-
 /// How long a datagram waited, by the wall clock. What it cannot have waited is no age: the clock
 /// was set meanwhile.
 #[inline]
@@ -407,45 +338,6 @@ fn age(arrived: SystemTime, now: SystemTime) -> Duration {
         Ok(age) if age <= MAX_AGE => age,
         _ => Duration::ZERO,
     }
-}
-
-/// Asks the kernel to report where each datagram was sent to.
-fn set_packet_info(socket: &UdpSocket, family: Family) -> bool {
-    let v4 = syscall::set_option(socket, (libc::IPPROTO_IP, libc::IP_PKTINFO), 1).is_ok();
-    match family {
-        Family::V4 => v4,
-        // For a datagram to a broadcast address of IPv4, only the option of IPv4 reports the address
-        // to reply from. A socket that is for IPv6 alone may not have it.
-        Family::V6 => {
-            syscall::set_option(socket, (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO), 1).is_ok()
-        }
-    }
-}
-
-/// Turns off what would hold datagrams back or cut them up (`UDP_CORK`, `UDP_SEGMENT`; udp(7)).
-pub(super) fn send_each_datagram_at_once(socket: &UdpSocket) {
-    for option in [libc::UDP_CORK, libc::UDP_SEGMENT] {
-        // An old kernel has no segments.
-        let _ = syscall::set_option(socket, (libc::SOL_UDP, option), 0);
-    }
-}
-
-/// Leaves out datagrams to groups that another socket of the machine has joined (`IP_MULTICAST_ALL`;
-/// ip(7)).
-pub(super) fn receive_own_groups_only(socket: &Socket) {
-    for option in [
-        (libc::IPPROTO_IP, libc::IP_MULTICAST_ALL),
-        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_ALL),
-    ] {
-        // A socket of IPv4 has one of them, and an old kernel too.
-        let _ = syscall::set_option(socket, option, 0);
-    }
-}
-
-/// Lets other sockets of the same user bind to the same address, if they ask for it too. The kernel
-/// spreads peers among them.
-pub(super) fn set_reuse_port(socket: &UdpSocket) -> io::Result<()> {
-    syscall::set_option(socket, (libc::SOL_SOCKET, libc::SO_REUSEPORT), 1)
 }
 
 /// Stands for a sender that has no IP address. Nothing can be sent there.
@@ -462,6 +354,7 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::udp::family::Family;
 
     #[test]
     fn an_adopted_socket_may_report_more_than_is_read() {

@@ -1,13 +1,12 @@
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 
 use super::blocking::clear_error_queue;
 use super::buffers::{self, RECEIVE, SEND};
 use super::features::{UdpFeature, UdpFeatures};
-#[cfg(target_os = "linux")]
-use super::linux::set_reuse_port;
+use super::open::{bind_any, new_socket, set_reuse_port};
 use super::socket_options::SocketOptions;
 use super::transport::{Owner, UdpTransport};
 use crate::config_error::ConfigError;
@@ -203,7 +202,7 @@ impl UdpOptions {
     /// that reason (`IP_PMTUDISC_OMIT`, ip(7)): then no message from outside makes fragments, and
     /// IPv4's routers may still split what passes them. Over IPv6 they cannot, and what is too long
     /// for a path is lost: limit replies to 1,232 bytes
-    /// (`ServerBuilder::max_reply_bytes`), which every path takes (RFC 8200 §5).
+    /// (`ServerBuilder::max_response_bytes`), which every path takes (RFC 8200 §5).
     ///
     /// It has an effect on Linux.
     ///
@@ -214,7 +213,7 @@ impl UdpOptions {
     ///
     /// let server = Server::builder(Raw)
     ///     .udp_options(UdpOptions::new().ignore_path_mtu(true))
-    ///     .max_reply_bytes(1_232)
+    ///     .max_response_bytes(1_232)
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -278,7 +277,7 @@ impl UdpOptions {
     /// # Errors
     ///
     /// As [`bind`](Self::bind); [`ConfigError::OutOfRange`] for no sockets; elsewhere than on Linux,
-    /// an [`Io`](ConfigError::Io) error of the kind [`ErrorKind::Unsupported`] for more than one.
+    /// an [`Io`](ConfigError::Io) error of the kind [`Unsupported`](io::ErrorKind::Unsupported) for more than one.
     ///
     /// ```
     /// use rejoinder::udp::UdpOptions;
@@ -352,6 +351,10 @@ impl UdpOptions {
         Ok(self.set_up(socket, Owner::Shared)?)
     }
 
+    pub(super) fn allows_broadcast(&self) -> bool {
+        self.socket.broadcast
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("receive_buffer_bytes", self.receive_buffer_bytes),
@@ -404,7 +407,7 @@ impl UdpOptions {
             }
         }
         #[cfg(target_os = "linux")]
-        super::linux::receive_own_groups_only(&socket);
+        super::linux_options::receive_own_groups_only(&socket);
         Ok(socket)
     }
 }
@@ -422,53 +425,11 @@ impl UdpTransport {
     }
 }
 
-/// The first success, or the last error.
-fn bind_any<T>(
-    addr: impl ToSocketAddrs,
-    bind: impl Fn(SocketAddr) -> io::Result<T>,
-) -> io::Result<T> {
-    let mut result = Err(io::Error::new(
-        ErrorKind::InvalidInput,
-        "no address to bind to",
-    ));
-    for addr in addr.to_socket_addrs()? {
-        result = bind(addr);
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
-}
-
-/// A socket for a client, on a free port.
-pub(super) fn open_for(peer: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr = match peer {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = new_socket(peer)?;
-    socket.bind(&SocketAddr::new(any, 0).into())?;
-    Ok(socket.into())
-}
-
-fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
-    Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))
-}
-
 /// Takes back what another owner may have set that would change what is sent and received.
 fn undo_what_others_set(socket: &UdpSocket) {
     clear_error_queue(socket);
     #[cfg(target_os = "linux")]
-    super::linux::send_each_datagram_at_once(socket);
-}
-
-/// Other systems have no such option, or give it another meaning.
-#[cfg(not(target_os = "linux"))]
-fn set_reuse_port(_: &UdpSocket) -> io::Result<()> {
-    Err(io::Error::new(
-        ErrorKind::Unsupported,
-        "several sockets on one address need Linux",
-    ))
+    super::linux_options::send_each_datagram_at_once(socket);
 }
 
 /// Enough for some 10,000 small datagrams: Linux doubles what it is asked for, and counts 832 bytes for

@@ -299,32 +299,53 @@ const NO_WAIT: i32 = libc::MSG_DONTWAIT;
 /// manager's filter does (seccomp(2)).
 #[cfg(test)]
 pub(super) fn forbid(calls: &[Call], code: i32) {
-    let jump = |op: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: op as u16,
-        jt,
-        jf,
-        k,
-    };
-    let load_number = jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0);
-    let mut filter = vec![load_number];
-    for call in calls {
+    let rules = calls.iter().map(|call| {
         let number = match call {
             Call::Recvmsg => libc::SYS_recvmsg,
             Call::Recvmmsg => libc::SYS_recvmmsg,
             Call::Sendmsg => libc::SYS_sendmsg,
             Call::Sendmmsg => libc::SYS_sendmmsg,
         };
-        let is_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-        filter.push(jump(is_equal, number as u32, 0, 1));
-        let refuse = libc::SECCOMP_RET_ERRNO | code as u32;
-        filter.push(jump(libc::BPF_RET | libc::BPF_K, refuse, 0, 0));
+        vec![(0, number as u32)]
+    });
+    refuse(rules, code);
+}
+
+/// Makes setting this option fail in the same way, as on a system that has a fixed value for it.
+#[cfg(test)]
+pub(super) fn forbid_option((level, name): (i32, i32), code: i32) {
+    let argument = |index: u32| 16 + 8 * index + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let rule = vec![
+        (0, libc::SYS_setsockopt as u32),
+        (argument(1), level as u32),
+        (argument(2), name as u32),
+    ];
+    refuse([rule], code);
+}
+
+/// A rule has the offsets of numbers in `struct seccomp_data`, and what they must be.
+#[cfg(test)]
+fn refuse(rules: impl IntoIterator<Item = Vec<(u32, u32)>>, code: i32) {
+    let instruction = |op: u32, k: u32, jump_false: usize| libc::sock_filter {
+        code: op as u16,
+        jt: 0,
+        jf: jump_false as u8,
+        k,
+    };
+    let mut filter = Vec::new();
+    for rule in rules {
+        for (at, &(offset, value)) in rule.iter().enumerate() {
+            let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+            filter.push(instruction(load, offset, 0));
+            let is_equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+            let past_the_rule = 2 * (rule.len() - at - 1) + 1;
+            filter.push(instruction(is_equal, value, past_the_rule));
+        }
+        let error = libc::SECCOMP_RET_ERRNO | code as u32;
+        filter.push(instruction(libc::BPF_RET | libc::BPF_K, error, 0));
     }
-    filter.push(jump(
-        libc::BPF_RET | libc::BPF_K,
-        libc::SECCOMP_RET_ALLOW,
-        0,
-        0,
-    ));
+    let allow = libc::SECCOMP_RET_ALLOW;
+    filter.push(instruction(libc::BPF_RET | libc::BPF_K, allow, 0));
     let program = libc::sock_fprog {
         len: filter.len() as u16,
         filter: filter.as_mut_ptr(),
@@ -334,9 +355,7 @@ pub(super) fn forbid(calls: &[Call], code: i32) {
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_MODE_FILTER;
-        assert_eq!(
-            libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program),
-            0
-        );
+        let set = libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program);
+        assert_eq!(set, 0);
     }
 }

@@ -15,8 +15,8 @@ use super::features::UdpFeatures;
 use super::linux::BatchedSocket;
 use super::syscall::{self, Call};
 use super::transport::UdpTransport;
-use super::{UdpOptions, fallback};
-use crate::transport::{ErrorClass, Inbox, Meta, Outbox, Transport, Wait};
+use super::{UdpConnector, UdpOptions, fallback};
+use crate::transport::{Connect, ErrorClass, Inbox, Meta, Outbox, Transport, Wait};
 
 const V4: &str = "127.0.0.1:0";
 /// Long enough for a machine under load; nothing waits so long when all is well.
@@ -380,6 +380,26 @@ fn what_was_merged_before_receiving_was_forbidden_is_never_read_as_one() {
         for (bytes, meta) in receive(&mut server, 10) {
             assert_eq!((bytes.len(), meta.truncated), (30, false));
         }
+    });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "needs a socket")]
+fn where_ipv6_only_cannot_be_set_it_matters_for_all_addresses_only() {
+    in_a_thread(|| {
+        // As on a system that has no dual-stack sockets; Linux's own default is to have them.
+        let only_v6 = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+        syscall::forbid_option(only_v6, libc::EINVAL);
+        let options = UdpOptions::new();
+        let server = options.bind("[::1]:0").unwrap();
+        let connector = UdpConnector::from(options.clone());
+        connector.connect(server.local_addr().unwrap()).unwrap();
+        let is_dual = SockRef::from(UdpTransport::bind("[::]:0").unwrap().socket())
+            .only_v6()
+            .is_ok_and(|only| !only);
+        assert!(is_dual);
+        // What was asked for cannot be had.
+        assert!(options.only_v6(true).bind("[::]:0").is_err());
     });
 }
 

@@ -136,6 +136,36 @@ impl UdpTransport {
     }
 }
 
+/// For drivers that wait elsewhere.
+#[cfg(feature = "tokio")]
+impl UdpTransport {
+    /// Sends what is left of an outbox until the send buffer is full, and adds what became of it to
+    /// `sent`. Returns whether every datagram was tried; if not, the next call goes on with the same
+    /// outbox and the same report.
+    pub(crate) fn try_send(&mut self, outbox: &Outbox, sent: &mut SendReport) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(batched) = &mut self.batched
+            && !batched.is_plain(outbox)
+        {
+            return batched.try_send(&self.socket, &self.endpoint, outbox, sent);
+        }
+        fallback::try_send(&self.socket, &self.endpoint, outbox, sent)
+    }
+
+    /// Receives what is there, without waiting. Returns whether the queue was empty afterwards, as far
+    /// as is known: then there is no use in receiving again before the socket is readable.
+    pub(crate) fn try_recv(&mut self, inbox: &mut Inbox) -> (io::Result<usize>, bool) {
+        #[cfg(target_os = "linux")]
+        if let Some(batched) = &mut self.batched {
+            batched.look_around();
+            let received = self.recv(inbox, Wait::No);
+            let is_empty = self.batched.as_ref().is_some_and(BatchedSocket::is_empty);
+            return (received, is_empty);
+        }
+        (self.recv(inbox, Wait::No), false)
+    }
+}
+
 /// Who may change a socket's options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {

@@ -170,7 +170,7 @@ fn every_error_of_receiving_is_classified_counted_and_survived() {
         };
         assert_eq!(stats.received - before.received, 2, "{name}");
         assert_eq!(stats.replied - before.replied, 2, "{name}");
-        assert_eq!(stats.replies_failed, 0, "{name}");
+        assert_eq!(stats.responses_failed, 0, "{name}");
         assert_eq!(
             stats.receive_errors - before.receive_errors,
             failures,
@@ -198,13 +198,13 @@ fn every_error_of_sending_costs_its_reply_only_and_is_classified_and_counted() {
         server.faults.on_send(3, &error);
         for lost in 1..=3 {
             server.client.send(b"lost").unwrap();
-            server.wait_for(|stats| stats.replies_failed - before.replies_failed == lost);
+            server.wait_for(|stats| stats.responses_failed - before.responses_failed == lost);
         }
         server.ask();
         let stats = server.handle.stats();
         assert_eq!(stats.received - before.received, 4, "{name}");
         assert_eq!(stats.replied - before.replied, 4, "{name}");
-        assert_eq!(stats.replies_sent - before.replies_sent, 1, "{name}");
+        assert_eq!(stats.responses_sent - before.responses_sent, 1, "{name}");
         let of_class = stats.send_errors_of(class) - before.send_errors_of(class);
         assert_eq!(of_class, 3, "{name}");
         let last = server.handle.last_send_error().unwrap();
@@ -269,7 +269,7 @@ fn a_socket_that_is_gone_for_sending_only_does_not_end_the_server() {
     let server = Running::start();
     server.faults.on_send(1, &ErrorKind::NotConnected.into());
     server.client.send(b"lost").unwrap();
-    server.wait_for(|stats| stats.replies_failed == 1);
+    server.wait_for(|stats| stats.responses_failed == 1);
     server.ask();
     assert_eq!(server.stop().send_errors_of(ErrorClass::Gone), 1);
 }

@@ -334,7 +334,7 @@ fn errors_of_the_system_cost_the_replies_that_they_hit_and_nothing_else() {
         let moved = [
             ("received", 3),
             ("replied", 3),
-            ("replies_failed", 3),
+            ("responses_failed", 3),
             (&of_class, 3),
         ];
         victim.attack_and_count(name, &moved, |victim| {
@@ -350,17 +350,17 @@ fn two_servers_that_are_pointed_at_each_other_exchange_one_answer() {
     let mut first = Victim::start(&[]);
     let poke = first.addr().to_string();
     let mut second = Victim::start(&[("poke", &poke)]);
-    first.settle(&[("received", 1), ("replied", 1), ("replies_sent", 1)]);
+    first.settle(&[("received", 1), ("replied", 1), ("responses_sent", 1)]);
     second.settle(&[("received", 1), ("dropped_response", 1)]);
     first.expect_recovery();
     second.expect_recovery();
     // Nothing went on behind that.
-    first.settle(&[("received", 2), ("replied", 2), ("replies_sent", 2)]);
+    first.settle(&[("received", 2), ("replied", 2), ("responses_sent", 2)]);
     let answered = [
         ("received", 2),
         ("dropped_response", 1),
         ("replied", 1),
-        ("replies_sent", 1),
+        ("responses_sent", 1),
     ];
     second.settle(&answered);
 }
@@ -428,7 +428,7 @@ fn a_server_that_ends_under_load_has_counted_everything() {
     // `end` has checked that the counters add up.
     assert!(stats["received"] <= sent);
     assert_eq!(
-        stats["replies_sent"] + stats["replies_failed"],
+        stats["responses_sent"] + stats["responses_failed"],
         stats["replied"]
     );
     for counter in [

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[cfg(feature = "tokio")]
+mod aio;
 mod client_udp;
 #[cfg(feature = "testing")]
 mod fast_path;

@@ -185,7 +185,7 @@ fn requests_of_up_to_65507_bytes_are_answered() {
 
         let stats = server.stop();
         assert_eq!(
-            (stats.received, stats.replied, stats.replies_sent),
+            (stats.received, stats.replied, stats.responses_sent),
             (4, 4, 4)
         );
     });
@@ -264,7 +264,7 @@ fn invariant_5_each_kind_of_datagram_moves_its_counter_only_and_the_next_request
         let stats = server.stop();
         expected.received = answered + malformed + responses;
         expected.replied = answered;
-        expected.replies_sent = answered;
+        expected.responses_sent = answered;
         for (name, count) in stats.counters() {
             let expected = match name {
                 "dropped_malformed" => malformed,
@@ -345,11 +345,11 @@ fn invariant_2_two_servers_facing_each_other_go_quiet_after_one_datagram() {
         let second = second.stop();
         let first = first.stop();
         assert_eq!(
-            (first.received, first.replied, first.replies_sent),
+            (first.received, first.replied, first.responses_sent),
             (1, 1, 1)
         );
         assert_eq!(
-            (second.received, second.replied, second.replies_sent),
+            (second.received, second.replied, second.responses_sent),
             (1, 0, 0)
         );
         assert_eq!(second.dropped(DropReason::Response), 1);
@@ -376,7 +376,7 @@ fn is_answered_from(setting: Setting, bind: &str, at: impl Into<IpAddr>) {
             assert_eq!(receive(&asker), [number; 10]);
         }
     }
-    assert_eq!(server.stop().replies_sent, 21);
+    assert_eq!(server.stop().responses_sent, 21);
 }
 
 #[test]
@@ -525,8 +525,8 @@ fn invariant_1_conservation_under_load_while_running_and_when_stopped() {
 
         assert!(stats.received >= 1_000 && stats.received <= sent.load(Ordering::Relaxed));
         // One reply to each of those answered, and none else.
-        assert_eq!(stats.replied, stats.replies_sent + stats.replies_failed);
-        assert!(answers <= stats.replies_sent, "{answers} came, {stats}");
+        assert_eq!(stats.replied, stats.responses_sent + stats.responses_failed);
+        assert!(answers <= stats.responses_sent, "{answers} came, {stats}");
         assert!(answers > 0);
         let [malformed, response] =
             [DropReason::Malformed, DropReason::Response].map(|reason| stats.dropped(reason));
@@ -713,7 +713,7 @@ fn invariant_3_errors_of_sending_are_counted_and_survived() {
     ]);
     assert!(result.is_ok());
     assert_eq!(
-        (stats.replied, stats.replies_sent, stats.replies_failed),
+        (stats.replied, stats.responses_sent, stats.responses_failed),
         (3, 1, 2)
     );
     assert!(stats.is_conserved());
@@ -747,7 +747,7 @@ fn a_limit_that_no_datagram_can_reach_is_an_error() {
     type Set = fn(ServerBuilder<Text>, usize) -> ServerBuilder<Text>;
     let limits: [(&str, Set); 2] = [
         ("max_request_bytes", ServerBuilder::max_request_bytes),
-        ("max_reply_bytes", ServerBuilder::max_reply_bytes),
+        ("max_response_bytes", ServerBuilder::max_response_bytes),
     ];
     for (name, set) in limits {
         for bytes in [65_528, usize::MAX] {
@@ -780,7 +780,7 @@ fn the_least_and_the_greatest_limits_hold() {
         for limit in [0, greatest] {
             let builder = Server::builder(Raw)
                 .max_request_bytes(limit)
-                .max_reply_bytes(limit);
+                .max_response_bytes(limit);
             let echo = |bytes: &[u8]| Some(bytes.to_vec());
             let server = Running::start(bind_with(setting, builder), echo);
             let asker = server.asker();
@@ -811,7 +811,7 @@ fn a_server_that_polls_answers_and_ends() {
                 assert_eq!(receive(&asker), format!("{number}").as_bytes());
             }
         }
-        assert_eq!(server.stop().replies_sent, 21);
+        assert_eq!(server.stop().responses_sent, 21);
     });
 }
 

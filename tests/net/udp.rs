@@ -250,6 +250,39 @@ fn connecting_gives_each_transport_a_port_of_its_own() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_socket_for_a_group_is_not_connected_and_one_for_broadcast_must_be_asked_for() {
+    let connector = |broadcast| UdpConnector::from(UdpOptions::new().broadcast(broadcast));
+    let everyone = "255.255.255.255:9".parse().unwrap();
+    let error = connector(false).connect(everyone).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    for peer in [
+        everyone,
+        "239.1.2.3:9".parse().unwrap(),
+        "[ff02::1234]:9".parse().unwrap(),
+    ] {
+        if peer.is_ipv6() && !ipv6() {
+            continue;
+        }
+        let mut transport = connector(true).connect(peer).unwrap();
+        // One who answers has an address of its own.
+        let ip: IpAddr = if peer.is_ipv6() {
+            Ipv6Addr::LOCALHOST.into()
+        } else {
+            Ipv4Addr::LOCALHOST.into()
+        };
+        let responder = plain(if peer.is_ipv6() { V6 } else { V4 });
+        let port = transport.local_addr().unwrap().port();
+        responder.send_to(b"here", loopback(port, ip)).unwrap();
+        let (bytes, from, _) = receive(&mut transport, &mut Inbox::new(1, 64));
+        assert_eq!(
+            (&bytes[..], from),
+            (&b"here"[..], responder.local_addr().unwrap())
+        );
+    }
+}
+
 // Waiting.
 
 #[test]

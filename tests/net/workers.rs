@@ -70,7 +70,7 @@ fn every_request_is_answered_once(builder: ServerBuilder<Text>, workers: usize) 
         drop(stop);
         let stats = serving.join().unwrap().unwrap();
         assert_eq!(stats, handle.stats());
-        assert_eq!((stats.received, stats.replies_sent), (300, 300));
+        assert_eq!((stats.received, stats.responses_sent), (300, 300));
         assert!(stats.is_conserved());
     });
     assert_eq!(threads.lock().unwrap().len(), workers);

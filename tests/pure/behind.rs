@@ -213,7 +213,7 @@ fn the_checks_of_the_sender_are_those_of_the_client() {
 #[test]
 fn four_hundred_clients_behind_one_proxy_have_limits_of_their_own() {
     let limit = || {
-        let builder = RateLimit::builder().answers_per_second(2).key([7; 16]);
+        let builder = RateLimit::builder().responses_per_second(2).key([7; 16]);
         builder.build().unwrap()
     };
     let mut core = behind(ProxyMode::V2).gate(limit()).core(Whoami);

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use rejoinder::codec::{Tagged, Text};
+use rejoinder::codec::{ResponseKind, Tagged, Text};
 use rejoinder::sans_io::{ClientCore, SocketEvent, SocketId};
 use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
 use rejoinder::{
@@ -267,7 +267,7 @@ fn requests_with_ids_share_a_batch_and_others_have_a_socket_each() {
 
 #[test]
 fn a_socket_is_idle_after_its_request_and_closed_after_its_cooldown() {
-    let mut client = Driven::new(builder(Text).cooldown(secs(60)));
+    let mut client = Driven::new(builder(Text).cooldown(secs(60)).retry(Retry::never()));
     client.submit("x").unwrap();
     let socket = client.send()[0].0;
     client.receive(socket, b"y");
@@ -509,4 +509,188 @@ impl Codec for Bits {
     fn response_id(&self, response: &[u8]) -> Option<u64> {
         Some(u64::from_be_bytes(response.try_into().ok()?))
     }
+}
+
+/// A datagram is one byte of kind, and what the tests make of it.
+#[derive(Clone, Copy, Debug)]
+struct Kinds;
+
+#[derive(Debug, thiserror::Error)]
+#[error("code {0}")]
+struct Code(u8);
+
+impl Codec for Kinds {
+    type Request<'a> = &'a [u8];
+    type Response<'a> = &'a [u8];
+    type Answer<'a> = &'a [u8];
+    type Error = Code;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], Code> {
+        Ok(datagram)
+    }
+    fn encode_response(
+        &self,
+        _: Timestamp,
+        _: &[u8],
+        answer: &[u8],
+        out: &mut Writer<'_>,
+    ) -> Result<(), Code> {
+        out.put(answer);
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, request: &[u8], out: &mut Writer<'_>) -> Result<(), Code> {
+        out.put(request);
+        Ok(())
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a [u8], Code> {
+        match datagram {
+            [b'r' | b'x', code, ..] => Err(Code(*code)),
+            other => Ok(other),
+        }
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+    fn response_matches(&self, _: &[u8], response: &[u8]) -> bool {
+        response != b"a other"
+    }
+    fn response_kind<'a>(&self, _: &[u8], datagram: &'a [u8]) -> ResponseKind<'a> {
+        match datagram {
+            [b'a', ..] => ResponseKind::Acknowledged,
+            [b'r', ..] => ResponseKind::Refused,
+            [b'p', index, total, payload @ ..] => ResponseKind::Part {
+                index: u32::from(*index),
+                total: u32::from(*total),
+                payload,
+            },
+            _ => ResponseKind::Whole,
+        }
+    }
+}
+
+#[test]
+fn an_acknowledgement_ends_the_retransmissions_and_not_the_wait() {
+    for is_sent_again in [false, true] {
+        let mut client =
+            Driven::new(builder(Kinds).retry(Retry::new().initial(secs(1)).max_in_flight(1)));
+        client.submit(b"?").unwrap();
+        let socket = client.send()[0].0;
+        if is_sent_again {
+            client.now = client.core.next_timer().unwrap();
+            assert_eq!(client.send().len(), 1);
+        }
+        client.receive(socket, b"a other");
+        assert_eq!(client.core.stats().ignored, 1);
+        assert!(client.core.next_timer() < Some(TIMEOUT));
+        client.receive(socket, b"a");
+        client.receive(socket, b"a");
+        assert_eq!(client.core.stats().ignored, 1);
+        assert_eq!(client.core.next_timer(), Some(TIMEOUT));
+        client.now = secs(4);
+        assert!(client.send().is_empty());
+        client.receive(socket, b"yes");
+        assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"yes");
+
+        // It has given up its place for a retransmission; and its wait ends at the deadline.
+        for _ in 0..2 {
+            client.submit(b"?").unwrap();
+        }
+        let sockets: Vec<_> = client.send().iter().map(|batch| batch.0).collect();
+        client.now = secs(6);
+        assert_eq!(client.send().len(), 1, "there is one place");
+        for socket in sockets {
+            client.receive(socket, b"a");
+        }
+        assert!(client.send().is_empty());
+        client.now = secs(9);
+        assert!(client.send().is_empty());
+        for _ in 0..2 {
+            let error = client.error();
+            assert!(matches!(error, RequestError::TimedOut { .. }), "{error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_ends_the_exchange_with_the_codecs_error() {
+    let mut client = Driven::new(builder(Kinds));
+    client.submit(b"?").unwrap();
+    let socket = client.send()[0].0;
+    client.receive(socket, b"r\x07");
+    let error = client.error();
+    assert_eq!(error.to_string(), "192.0.2.1:8888 refused the request");
+    let RequestError::Refused { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.downcast_ref::<Code>().unwrap().0, 7);
+    assert_eq!(client.core.next_timer(), None);
+    // From another it is nothing.
+    client.submit(b"?").unwrap();
+    let socket = client.send()[0].0;
+    client.receive_with(
+        socket,
+        b"r\x07",
+        Meta::new("192.0.2.2:8888".parse().unwrap()),
+    );
+    assert_eq!(client.core.in_flight(), 1);
+}
+
+#[test]
+fn several_datagrams_make_one_response() {
+    let mut client = Driven::new(builder(Kinds).max_response(4, 10));
+    client.submit(b"?").unwrap();
+    let socket = client.send()[0].0;
+    for part in [&b"p\x02\x03ef"[..], b"p\x00\x03ab", b"p\x02\x03ef"] {
+        client.receive(socket, part);
+        assert_eq!(client.core.in_flight(), 1);
+    }
+    assert_eq!(client.core.stats().ignored, 1, "one came twice");
+    client.receive(socket, b"p\x01\x03cd");
+    assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"abcdef");
+
+    // What comes of the next in the same slot is its own.
+    client.submit(b"?").unwrap();
+    let socket = client.send()[0].0;
+    client.receive(socket, b"p\x00\x01z");
+    assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"z");
+}
+
+#[test]
+fn a_response_of_which_datagrams_are_missing_is_asked_for_again_and_named_in_the_end() {
+    let mut client = Driven::new(builder(Kinds));
+    client.submit(b"?").unwrap();
+    let socket = client.send()[0].0;
+    client.now = ms(900);
+    client.receive(socket, b"p\x00\x02ab");
+    // As long as they come, nothing is missing.
+    client.now = ms(1_800);
+    assert!(client.send().is_empty());
+    client.now = ms(2_500);
+    assert_eq!(client.send().len(), 1);
+    client.now = TIMEOUT;
+    client.send();
+    let error = client.error();
+    assert_eq!(
+        error.to_string(),
+        "only 1 of the 2 datagrams of a response came from 192.0.2.1:8888 in 5s"
+    );
+}
+
+#[test]
+fn a_response_that_is_too_large_is_no_response() {
+    for part in [&b"p\x00\x05a"[..], b"p\x00\x02abcdefghijk"] {
+        let mut client = Driven::new(builder(Kinds).max_response(4, 10));
+        client.submit(b"?").unwrap();
+        let socket = client.send()[0].0;
+        client.receive(socket, part);
+        assert_eq!(client.core.stats().ignored, 1);
+        client.now = TIMEOUT;
+        client.send();
+        let error = client.error();
+        assert!(matches!(error, RequestError::Malformed { .. }), "{error:?}");
+    }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }

@@ -121,7 +121,7 @@ fn several_replies_are_replayed_in_order_and_silence_stays_silence() {
 #[test]
 fn of_an_answer_too_long_to_keep_only_silence_is_repeated() {
     let handler = |text: &str| Some("x".repeat(text.len()));
-    let mut core = ServerCore::new(Text, Dedup::new(handler, key).max_answer_bytes(3));
+    let mut core = ServerCore::new(Text, Dedup::new(handler, key).max_response_bytes(3));
     assert_eq!(ask_at(&mut core, "a:1", 0), ["xxx"]);
     assert_eq!(ask_at(&mut core, "a:1", 0), ["xxx"]);
     assert_eq!(ask_at(&mut core, "b:12", 0), ["xxxx"]);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use rejoinder::codec::Text;
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Codec, DropReason, Server, Timestamp, Writer};
@@ -116,7 +116,7 @@ fn batch(datagrams: &[&[u8]]) -> (Inbox, Outbox) {
     for bytes in datagrams {
         inbox.push(bytes, Meta::new("192.0.2.1:50000".parse().unwrap()));
     }
-    (inbox, Outbox::new(MAX_REPLIES, 1_024))
+    (inbox, Outbox::new(MAX_RESPONSES, 1_024))
 }
 
 #[test]

@@ -3,14 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+#[cfg(feature = "tokio")]
+mod aio_client;
+#[cfg(feature = "tokio")]
+mod aio_server;
 mod bad_network;
 mod behind;
 mod client;
 mod client_core;
+mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]
 mod conformance;
 mod dedup;
+mod deferral;
 mod documentation;
 mod gates;
 #[cfg(feature = "tracing")]

@@ -1,4 +1,4 @@
-//! What a robot's rules can do: several templates, matches anywhere, words turned round, many rules.
+//! What a robot's rules can do: several templates, matches anywhere, words reflected, many rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,7 +175,7 @@ fn reflecting(pairs: &[(&str, &str)]) -> Robot {
 }
 
 #[test]
-fn words_are_turned_round_in_one_pass() {
+fn words_are_reflected_in_one_pass() {
     let robot = reflecting(&[
         ("I", "you"),
         ("my", "your"),
@@ -229,7 +229,7 @@ fn words_are_turned_round_in_one_pass() {
 }
 
 #[test]
-fn only_what_is_marked_is_turned_round() {
+fn only_what_is_marked_is_reflected() {
     let robot = Robot::builder()
         .rule("(?<a>.*)/(?<b>.*)", "my {a} {~a} {0} {~0} {~b} my")
         .fallback("my")

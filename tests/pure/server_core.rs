@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use proptest::prelude::*;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Ctime, Raw, Text, TextError};
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Node, SimNet};
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
@@ -51,7 +51,7 @@ fn drive<C: Codec, H: Handler<C>>(
     now: Timestamp,
     inbox: &mut Inbox,
 ) -> Vec<Vec<u8>> {
-    let mut outbox = Outbox::new(MAX_REPLIES, 4_096);
+    let mut outbox = Outbox::new(MAX_RESPONSES, 4_096);
     let mut replies = Vec::new();
     while !inbox.is_empty() {
         core.handle(now, inbox, &mut outbox);
@@ -134,7 +134,7 @@ fn a_batch_larger_than_the_outbox_is_answered_in_order_over_several_calls() {
     while !inbox.is_empty() {
         core.handle(now(), &mut inbox, &mut outbox);
         // It stops as soon as the replies to one more request might not fit.
-        assert!(!outbox.has_room_for(MAX_REPLIES) || inbox.is_empty());
+        assert!(!outbox.has_room_for(MAX_RESPONSES) || inbox.is_empty());
         let stats = core.stats();
         assert_eq!((stats.received, stats.pending), (100, inbox.len() as u64));
         // A full outbox is no reason to panic or to lose anything: nothing happens.
@@ -165,7 +165,7 @@ fn an_answer_leaves_from_the_address_that_was_asked() {
     let mut inbox = Inbox::new(1, 64);
     let local = "192.0.2.77".parse().unwrap();
     inbox.push(b"x", Meta::new(peer(7_777)).sent_to(local));
-    let mut outbox = Outbox::new(MAX_REPLIES, 64);
+    let mut outbox = Outbox::new(MAX_RESPONSES, 64);
     core.handle(now(), &mut inbox, &mut outbox);
     let reply = outbox.iter().next().unwrap();
     assert_eq!((reply.peer, reply.egress), (peer(7_777), local.into()));
@@ -178,7 +178,7 @@ fn an_outbox_that_could_never_hold_the_replies_to_one_request_is_refused() {
     core.handle(
         now(),
         &mut Inbox::new(1, 64),
-        &mut Outbox::new(MAX_REPLIES - 1, 64),
+        &mut Outbox::new(MAX_RESPONSES - 1, 64),
     );
 }
 
@@ -191,7 +191,7 @@ fn a_request_is_answered_with_no_reply_one_or_as_many_as_are_allowed() {
     assert_eq!(core.stats().replied, 1);
 
     let all = answers(&mut core, &[b"16 return"]);
-    assert_eq!(all.len(), MAX_REPLIES);
+    assert_eq!(all.len(), MAX_RESPONSES);
     assert_eq!(all[0], b"0/16");
     assert_eq!(all[15], b"15/16");
     assert_eq!(core.stats().replied, 2);
@@ -214,17 +214,22 @@ fn one_reply_too_many_says_how_many_are_allowed() {
     let mut outbox = Outbox::new(64, 64);
     let context = Context::new(&Meta::new(peer(7_777)), now());
     let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
-    for _ in 0..MAX_REPLIES {
+    for _ in 0..MAX_RESPONSES {
         reply.send(&"x").unwrap();
     }
     let error = reply.send(&"x").unwrap_err();
-    assert!(matches!(error, ReplyError::TooMany { limit: MAX_REPLIES }));
-    assert_eq!(outbox.len(), MAX_REPLIES);
+    assert!(matches!(
+        error,
+        ReplyError::TooMany {
+            limit: MAX_RESPONSES
+        }
+    ));
+    assert_eq!(outbox.len(), MAX_RESPONSES);
 }
 
 #[test]
 fn a_reply_that_is_too_long_is_an_error_with_the_numbers_and_a_shorter_one_may_follow() {
-    let mut outbox = Outbox::new(MAX_REPLIES, 8);
+    let mut outbox = Outbox::new(MAX_RESPONSES, 8);
     let context = Context::new(&Meta::new(peer(7_777)), now());
     let mut reply = Reply::new(&Text, b"?", &context, &mut outbox);
     let error = reply.send(&"nine byte").unwrap_err();
@@ -649,7 +654,7 @@ proptest! {
     fn invariant_1_conservation_every_datagram_is_counted_exactly_once(
         scripts in scripts(),
         buffers in 1..20_usize,
-        queue in MAX_REPLIES..40,
+        queue in MAX_RESPONSES..40,
         refused in prop::collection::vec(any::<bool>(), 1..8),
     ) {
         quiet_panics();
@@ -698,8 +703,8 @@ proptest! {
                         sent.sent += 1;
                     }
                 }
-                bump(&mut model, "replies_sent", sent.sent as u64);
-                bump(&mut model, "replies_failed", sent.failed as u64);
+                bump(&mut model, "responses_sent", sent.sent as u64);
+                bump(&mut model, "responses_failed", sent.failed as u64);
                 // Without the error nobody can say of what class it was.
                 bump(&mut model, "send_errors_other", sent.failed as u64);
                 core.on_sent(&sent);
@@ -825,10 +830,10 @@ fn invariant_2_two_robots_facing_each_other_go_quiet_after_one_datagram() {
 
     let [first, second] = robots.map(|robot| robot.lock().unwrap().stats());
     assert_eq!(
-        (first.received, first.replied, first.replies_sent),
+        (first.received, first.replied, first.responses_sent),
         (1, 1, 1)
     );
-    assert_eq!((second.received, second.replies_sent), (1, 0));
+    assert_eq!((second.received, second.responses_sent), (1, 0));
     assert_eq!(second.dropped(DropReason::Response), 1);
 }
 

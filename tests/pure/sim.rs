@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use rejoinder::bot::zurich;
 use rejoinder::codec::{Ctime, Text};
 use rejoinder::sans_io::ServerCore;
-use rejoinder::sim::{Node, SimNet, SimTransport};
+use rejoinder::sim::{Link, Node, SimNet, SimTransport};
 use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
 use rejoinder::{
     Client, Codec, Context, Handler, Reply, ReplyError, RequestError, Server, Stats, Timestamp,
@@ -430,4 +430,77 @@ proptest! {
     ) {
         same_on_both(zurich, &requests, Duration::from_secs(30));
     }
+}
+
+// Groups.
+
+/// Answers with the way that the request came.
+struct HowItCame;
+
+impl Handler<Text> for HowItCame {
+    fn handle(
+        &self,
+        _: &str,
+        context: &Context,
+        reply: &mut Reply<'_, Text>,
+    ) -> Result<(), ReplyError> {
+        let local = context.local_addr().unwrap();
+        reply.send(&format_args!("{:?} {local}", context.delivery))
+    }
+}
+
+#[test]
+fn a_datagram_to_a_group_reaches_its_members_which_answer_from_their_own_addresses() {
+    for (group, delivery) in [
+        ("239.1.2.3", "Multicast"),
+        ("ff02::1", "Multicast"),
+        ("10.0.0.255", "Broadcast"),
+    ] {
+        let net = SimNet::new();
+        let group = group.parse().unwrap();
+        for host in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            let host = format!("{host}:9999").parse().unwrap();
+            net.host(host, Server::builder(Text).core(HowItCame))
+                .unwrap();
+        }
+        // In another order, one of them twice, one that has no socket, and not the third.
+        for member in ["10.0.0.2", "10.0.0.1", "10.0.0.4", "10.0.0.2"] {
+            net.join_group(group, member.parse().unwrap());
+        }
+        let mut client = net.bind(addr("10.0.0.9:0")).unwrap();
+        send(&mut client, (group, 9999).into(), b"who?");
+        let answer = |host: &str| {
+            let host = addr(&format!("{host}:9999"));
+            (host, format!("{delivery} {host}").into_bytes())
+        };
+        net.advance(Duration::from_secs(1));
+        assert_eq!(
+            receive_all(&mut client),
+            [answer("10.0.0.2"), answer("10.0.0.1")]
+        );
+
+        net.leave_group(group, "10.0.0.2".parse().unwrap());
+        send(&mut client, (group, 9999).into(), b"who?");
+        net.advance(Duration::from_secs(1));
+        assert_eq!(receive_all(&mut client), [answer("10.0.0.1")]);
+        // To a machine alone it is an ordinary request.
+        send(&mut client, addr("10.0.0.1:9999"), b"who?");
+        net.advance(Duration::from_secs(1));
+        assert_eq!(receive_all(&mut client)[0].1, b"Unicast 10.0.0.1:9999");
+    }
+}
+
+#[test]
+fn a_group_without_anybody_is_silent_even_where_closed_ports_are_reported() {
+    let net = SimNet::new();
+    net.set_link(Link::new().port_unreachable(true)).unwrap();
+    let group = "239.1.2.3".parse().unwrap();
+    let mut client = net.connect(SocketAddr::new(group, 9999)).unwrap();
+    send(&mut client, SocketAddr::new(group, 9999), b"who?");
+    net.join_group(group, "10.0.0.1".parse().unwrap());
+    send(&mut client, SocketAddr::new(group, 9999), b"who?");
+    net.advance(Duration::from_secs(1));
+    // No error, and nothing else.
+    assert_eq!(receive_all(&mut client), []);
+    assert_eq!(net.trace().total(), 2);
 }

@@ -7,7 +7,7 @@
 //!   --rounds N      rounds, every load on every server in each (9)
 //!   --millis N      how long each measurement takes (150)
 //!   --loads A,B     only loads whose names contain one of these
-//!   --skip A,B      not these parts: cpu, throughput, latency
+//!   --skip A,B      not these parts: cpu, throughput, latency, waiting, clients
 //!   --json FILE     all samples, one JSON object per line
 //!   --svg FILE      a plot of the CPU times
 //! ```
@@ -24,6 +24,11 @@
 //! - **Latency**: the median time of an exchange with one request in flight, the client on another
 //!   core; once with a client that sleeps, once with one that polls.
 //!
+//! - **Waiting**: the server's processor time per answer where every handler waits 5 ms: a task for
+//!   each datagram, and the slots of the async server.
+//! - **Clients**: the client's processor time per answer with 256 requests in flight, blocking and
+//!   async, from the same server.
+//!
 //! All servers run at the same time, those that are not asked asleep (a polling one is only started
 //! for its turn). Every answer is checked; a wrong or missing one ends the program with an error.
 
@@ -31,6 +36,7 @@ mod loads;
 mod peers;
 mod report;
 mod sys;
+mod waiting;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -45,13 +51,15 @@ use self::report::{Report, Sample};
 /// Client and servers of the CPU measurements; the clients of the others.
 const CORE: usize = 0;
 const OTHER_CORE: usize = 1;
-const THROUGHPUT_PEERS: [Peer; 6] = [
+const THROUGHPUT_PEERS: [Peer; 8] = [
     Peer::Std,
     Peer::Framed,
     Peer::Bare,
     Peer::Ours,
     Peer::OursPortable,
     Peer::OursWorkers,
+    Peer::AioSync,
+    Peer::AioAsync,
 ];
 
 struct Options {
@@ -81,8 +89,13 @@ fn main() -> Result<()> {
                 let name = arguments.value()?.string()?;
                 let cores = arguments.values()?.map(|core| core.parse());
                 let cores: Vec<usize> = cores.collect::<std::result::Result<_, _>>()?;
-                let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name);
-                return peer.ok_or("no such server")?.serve(&cores);
+                return Peer::named(&name).ok_or("no such server")?.serve(&cores);
+            }
+            Value(word) if word == "ask" => {
+                let addr = arguments.value()?.parse()?;
+                let is_async = arguments.value()? == "async";
+                let time = Duration::from_millis(arguments.value()?.parse()?);
+                return waiting::ask(addr, is_async, time);
             }
             Short('h') | Long("help") => {
                 print!("{HELP}");
@@ -101,8 +114,11 @@ fn main() -> Result<()> {
         return Err("--rounds: at least 1".into());
     }
     for part in &options.skip {
-        if !["cpu", "throughput", "latency"].contains(&part.as_str()) {
-            return Err(format!("--skip `{part}`: not cpu, throughput or latency").into());
+        if !["cpu", "throughput", "latency", "waiting", "clients"].contains(&part.as_str()) {
+            return Err(format!(
+                "--skip `{part}`: not cpu, throughput, latency, waiting or clients"
+            )
+            .into());
         }
     }
     for part in &options.loads {
@@ -118,6 +134,12 @@ fn main() -> Result<()> {
     }
     if !skips("latency") {
         measure_latency(&options, &mut report)?;
+    }
+    if !skips("waiting") {
+        waiting::measure_servers(&options, &mut report)?;
+    }
+    if !skips("clients") {
+        waiting::measure_clients(&options, &mut report)?;
     }
     if !skips("cpu") {
         // The servers inherit it.
@@ -140,7 +162,7 @@ Exchanges over UDP on one machine, side by side; a minute and a half with the de
   --rounds N      rounds, every load on every server in each (9)
   --millis N      how long each measurement takes (150)
   --loads A,B     only loads whose names contain one of these (latency has none of them)
-  --skip A,B      not these parts: cpu, throughput, latency
+  --skip A,B      not these parts: cpu, throughput, latency, waiting, clients
   --json FILE     all samples, one JSON object per line
   --svg FILE      a plot of the CPU times
 ";

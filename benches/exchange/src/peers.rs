@@ -5,14 +5,16 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::net::UdpSocket;
 use std::process::exit;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use futures_util::{SinkExt as _, StreamExt as _};
 use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
-use rejoinder::codec::Ctime;
+use rejoinder::codec::{Ctime, Tagged, Text};
 use rejoinder::udp::UdpOptions;
-use rejoinder::{Codec as _, Server, ServerBuilder, Timestamp, Writer};
+use rejoinder::{Codec as _, Server, ServerBuilder, Stats, Timestamp, Writer};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::udp::UdpFramed;
 
@@ -34,10 +36,20 @@ pub enum Peer {
     OursWorkers,
     /// The same, which polls.
     OursPolling,
+    /// The robot on the async server, as a sync handler.
+    AioSync,
+    /// The same as an async handler that does not wait.
+    AioAsync,
+    /// An async handler that waits 5 ms, in the slots of the async server.
+    WaitSlots,
+    /// The same in a task for each datagram, as one writes it by hand.
+    WaitSpawn,
+    /// rejoinder's `Server` with short answers, to measure clients by.
+    Short,
 }
 
 impl Peer {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Std,
         Self::Framed,
         Self::Bare,
@@ -45,7 +57,16 @@ impl Peer {
         Self::OursPortable,
         Self::OursWorkers,
         Self::OursPolling,
+        Self::AioSync,
+        Self::AioAsync,
     ];
+    pub const WAITING: [Self; 2] = [Self::WaitSpawn, Self::WaitSlots];
+
+    /// The server with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = Self::ALL.into_iter().chain(Self::WAITING);
+        all.chain([Self::Short]).find(|peer| peer.name() == name)
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -56,6 +77,11 @@ impl Peer {
             Self::OursPortable => "rejoinder, portable",
             Self::OursWorkers => "rejoinder, 2 workers",
             Self::OursPolling => "rejoinder, busy-poll",
+            Self::AioSync => "rejoinder, tokio, sync",
+            Self::AioAsync => "rejoinder, tokio, async",
+            Self::WaitSlots => "rejoinder, tokio, waits",
+            Self::WaitSpawn => "task per datagram",
+            Self::Short => "rejoinder, short answers",
         }
     }
 
@@ -77,9 +103,78 @@ impl Peer {
             Self::OursPortable => ours(server.udp_options(UdpOptions::new().portable())),
             Self::OursWorkers => ours(server.workers(2)),
             Self::OursPolling => ours(server.busy_poll(true)),
+            Self::AioSync => runtime()?.block_on(async {
+                let server = server.bind_async("127.0.0.1:0").await?;
+                announce(server.local_addr()?.port())?;
+                ended(server.serve_sync(zurich()).await?)
+            }),
+            Self::AioAsync => runtime()?.block_on(async {
+                let server = server.bind_async("127.0.0.1:0").await?;
+                announce(server.local_addr()?.port())?;
+                let robot = zurich();
+                let answer = async |text: &str| Some(robot.answer(text).to_string());
+                ended(server.serve(answer).await?)
+            }),
+            Self::WaitSlots => runtime()?.block_on(async {
+                let server = Server::builder(Tagged(Text)).max_in_flight(16_384);
+                let server = server.bind_async("127.0.0.1:0").await?;
+                announce(server.local_addr()?.port())?;
+                let wait = async |_: &str| {
+                    tokio::time::sleep(WAIT).await;
+                    "always the same"
+                };
+                ended(server.serve(wait).await?)
+            }),
+            Self::WaitSpawn => runtime()?.block_on(spawning(socket()?)),
+            Self::Short => {
+                let server = Server::builder(Tagged(Text)).bind("127.0.0.1:0")?;
+                announce(server.local_addr()?.port())?;
+                ended(server.serve(|_: &str| Some("always the same"))?)
+            }
         }
     }
 }
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// None of the servers ends by itself.
+fn ended(stats: Stats) -> Result<(), Box<dyn Error>> {
+    eprintln!("{stats}");
+    exit(1)
+}
+
+/// A task for each datagram, and a semaphore so that they have a bound.
+async fn spawning(socket: UdpSocket) -> Result<(), Box<dyn Error>> {
+    socket.set_nonblocking(true)?;
+    let socket = Arc::new(tokio::net::UdpSocket::from_std(socket)?);
+    let bound = Arc::new(tokio::sync::Semaphore::new(16_384));
+    let mut buffer = [0; 65_535];
+    loop {
+        let (len, peer) = socket.recv_from(&mut buffer).await?;
+        let (Some(b'?'), Some(id)) = (buffer[..len].first(), buffer[1..len].first_chunk::<8>())
+        else {
+            continue;
+        };
+        let (id, socket) = (*id, Arc::clone(&socket));
+        let permit = Arc::clone(&bound).acquire_owned().await?;
+        tokio::spawn(async move {
+            tokio::time::sleep(WAIT).await;
+            let mut response = Vec::with_capacity(64);
+            response.push(b'!');
+            response.extend_from_slice(&id);
+            response.extend_from_slice(b"always the same");
+            let _ = socket.send_to(&response, peer).await;
+            drop(permit);
+        });
+    }
+}
+
+/// How long the handlers wait that do.
+const WAIT: Duration = Duration::from_millis(5);
 
 /// All get the same buffers, so that nobody loses a datagram.
 fn socket() -> io::Result<UdpSocket> {

@@ -22,23 +22,47 @@ struct Table {
     title: &'static str,
     /// What one unit of the values is in the unit of the table.
     scale: f64,
+    /// The ratios to these are shown.
+    others: &'static [(&'static str, Peer)],
 }
 
-const TABLES: [Table; 3] = [
+const USUAL: &[(&str, Peer)] = &[
+    ("std loop", Peer::Std),
+    ("UdpFramed", Peer::Framed),
+    ("bare loop", Peer::Bare),
+    ("rejoinder", Peer::Ours),
+];
+
+const TABLES: [Table; 5] = [
     Table {
         key: "cpu",
         title: "CPU time of the server per answer, µs",
         scale: 1e-3,
+        others: USUAL,
     },
     Table {
         key: "throughput",
         title: "Answers per second, thousands",
         scale: 1e-3,
+        others: USUAL,
     },
     Table {
         key: "latency",
         title: "One request in flight: median time of an exchange, µs",
         scale: 1e-3,
+        others: USUAL,
+    },
+    Table {
+        key: "waiting",
+        title: "Handlers that wait 5 ms: CPU time of the server per answer, µs",
+        scale: 1e-3,
+        others: &[("task per datagram", Peer::WaitSpawn)],
+    },
+    Table {
+        key: "clients",
+        title: "CPU time of the client per answer, µs (blocking: rejoinder)",
+        scale: 1e-3,
+        others: &[("blocking", Peer::Ours)],
     },
 ];
 
@@ -146,16 +170,19 @@ impl fmt::Display for Report {
                 "Median (range); ratios are medians (ranges) of the ratios of each round.\n"
             )?;
             for load in loads {
-                writeln!(f, "| {load} | | / std loop | / UdpFramed | / bare loop |")?;
-                writeln!(f, "| --- | --- | --- | --- | --- |")?;
-                for peer in Peer::ALL {
+                write!(f, "| {load} | |")?;
+                for (name, _) in table.others {
+                    write!(f, " / {name} |")?;
+                }
+                writeln!(f, "\n| --- | --- |{}", " --- |".repeat(table.others.len()))?;
+                for peer in Peer::ALL.into_iter().chain(Peer::WAITING) {
                     let values = self.values(table.key, load, peer);
                     if values.is_empty() {
                         continue;
                     }
                     let scaled = values.iter().map(|value| value * table.scale).collect();
                     write!(f, "| {} | {} |", peer.name(), Spread(scaled))?;
-                    for other in [Peer::Std, Peer::Framed, Peer::Bare] {
+                    for &(_, other) in table.others {
                         let others = self.values(table.key, load, other);
                         let ratios: Vec<_> =
                             values.iter().zip(&others).map(|(a, b)| a / b).collect();

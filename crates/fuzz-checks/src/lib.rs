@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Tagged};
 use rejoinder::gate::{AmplificationLimit, RateLimit};
-use rejoinder::handler::MAX_REPLIES;
+use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::{ClientCore, SocketId};
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
@@ -178,7 +178,7 @@ fn is_decimal_digit(c: char) -> bool {
 pub fn server(data: &[u8]) {
     let mut input = Input(data);
     let limit = RateLimit::builder()
-        .answers_per_second(1 + u32::from(input.byte()))
+        .responses_per_second(1 + u32::from(input.byte()))
         .bytes_per_second(1 + u64::from(input.byte()) * 64)
         .v4_prefix(input.byte() % 33)
         .v6_prefix(input.byte() % 129)
@@ -203,7 +203,7 @@ pub fn server(data: &[u8]) {
             _ => Some([Some(text.to_owned()), None]),
         });
     let mut inbox = Inbox::new(4, 64);
-    let mut outbox = Outbox::new(MAX_REPLIES + 1, 96);
+    let mut outbox = Outbox::new(MAX_RESPONSES + 1, 96);
     let mut monotonic = Duration::ZERO;
     let (mut received, mut sent) = (0, 0);
     while !input.0.is_empty() {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         // What every path takes in one piece (§4.6).
         let server = Server::builder(Coap)
             .max_request_bytes(1152)
-            .max_reply_bytes(1152);
+            .max_response_bytes(1152);
         let service = Service::open(options.address.as_deref(), DEFAULT, false, server, handler)?;
         Ok((options.common, vec![service], None))
     })

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use rejoinder::Server;
 use rejoinder::handler::Swap;
+use rejoinder::udp::UdpOptions;
 use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_tools::program::Failure;
@@ -45,9 +46,11 @@ fn main() -> ExitCode {
         };
         let zones = Swap::new(zone);
         let server = Server::builder(Dns)
+            // No message from outside is to make fragments, which can be forged.
+            .udp_options(UdpOptions::new().ignore_path_mtu(true))
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
-            .max_reply_bytes(MAX_BYTES.into());
+            .max_response_bytes(MAX_BYTES.into());
         let address = options.address.as_deref();
         let service = Service::open(address, DEFAULT, false, server, zones.clone())?;
         let reload = options.zone.map(|path| {

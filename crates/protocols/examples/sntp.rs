@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         let server = Server::builder(Sntp)
             .blocked_ports(blocked_ports())
             .max_request_bytes(1500)
-            .max_reply_bytes(48);
+            .max_response_bytes(48);
         let address = options.address.as_deref();
         let service = Service::open(address, DEFAULT, false, server, |()| LOCAL_CLOCK)?;
         Ok((options.common, vec![service], None))

@@ -1,6 +1,7 @@
 //! What tests of several packages share.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+pub mod fates;
 pub mod faulty;
 pub mod process;
 pub mod robot;

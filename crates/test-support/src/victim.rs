@@ -37,7 +37,7 @@ pub fn process() {
         udp = udp.portable();
     }
     let limit = options.get("answers").map(|answers| {
-        let limit = RateLimit::builder().answers_per_second(answers.parse().unwrap());
+        let limit = RateLimit::builder().responses_per_second(answers.parse().unwrap());
         limit.build().unwrap()
     });
     let mut builder = Server::builder(Ctime::local()).gate(limit);
@@ -232,7 +232,7 @@ impl Victim {
         for &(fate, datagrams) in expected {
             moved.extend([(fate, datagrams), ("received", datagrams)]);
             if fate == "replied" {
-                moved.push(("replies_sent", datagrams));
+                moved.push(("responses_sent", datagrams));
             }
         }
         self.attack_and_count(what, &moved, |victim| attack(victim.reachable()));

@@ -143,7 +143,7 @@ fn write_files(
         let title = format!("{}: {}", summary.target, summary.load());
         let subtitle = format!(
             "{} answers a second; sent {}, wrong {}, lost {}",
-            grouped(summary.answers_per_second()),
+            grouped(summary.responses_per_second()),
             grouped(float(tally.sent)),
             grouped(float(tally.wrong)),
             grouped(float(tally.lost))

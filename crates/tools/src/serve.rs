@@ -300,7 +300,7 @@ fn interval(text: &str) -> Result<Duration, &'static str> {
 
 fn rate_limit(answers: u32, exempt: &[Network]) -> Result<RateLimit, Failure> {
     let mut builder = RateLimit::builder()
-        .answers_per_second(answers)
+        .responses_per_second(answers)
         .bytes_per_second(u64::from(answers) * 1_024);
     for network in exempt {
         builder = builder.exempt(network.ip, network.bits);

@@ -87,7 +87,7 @@ impl Acquaintance {
         Dedup::new(self, id)
             .capacity(peers)
             .lifetime(Duration::from_secs(60))
-            .max_answer_bytes(256)
+            .max_response_bytes(256)
     }
 }
 

@@ -357,7 +357,7 @@ fn a_quiet_server_allocates_nothing_for_a_request_whatever_rules_it_has() {
 /// The counters of a server that was asked these, so often each.
 fn counted(requests: &[(u64, &[u8], &str)]) -> Stats {
     let limit = RateLimit::builder()
-        .answers_per_second(1_000)
+        .responses_per_second(1_000)
         .bytes_per_second(1 << 30)
         .build()
         .unwrap();
@@ -435,7 +435,7 @@ fn counters_beside_the_requests_are_told_when_they_move() {
     let before = Stats::default();
     let mut after = before.clone();
     after.kernel_drops = 3;
-    after.replies_failed = 20;
+    after.responses_failed = 20;
     after.receive_errors = 1;
     after.silent = 2;
     after.pending = 64;

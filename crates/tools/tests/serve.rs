@@ -128,7 +128,7 @@ fn metrics_are_those_of_the_server() {
     same("datagrams_replied_total", 1.0);
     same("datagrams_dropped_total{reason=\"malformed\"}", 1.0);
     same("datagrams_dropped_total{reason=\"rate_limited\"}", 0.0);
-    same("replies_failed_total", 0.0);
+    same("responses_failed_total", 0.0);
     same("kernel_drops_total", 0.0);
     same("rules", 1.0);
     assert!(value("rules_loaded_timestamp_seconds") > 1.7e9);

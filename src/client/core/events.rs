@@ -3,37 +3,123 @@
 use std::io;
 use std::time::Duration;
 
-use super::super::cause::{copy, is_exhaustion, is_unreachable};
+use super::super::cause::{copy, is_exhaustion, is_of_socket, is_unreachable};
 use super::super::sockets::SocketId;
 use super::{ClientCore, RequestError, State};
 use crate::codec::Codec;
 use crate::timestamp::Timestamp;
-use crate::transport::{Datagram, ErrorClass, Inbox, SendReport, same_peer};
+use crate::transport::{ErrorClass, Inbox, SendReport};
 
 impl<C: Codec> ClientCore<C> {
     /// Takes the report on the outbox that [`poll_send`](Self::poll_send) filled last.
     ///
-    /// A request that the OS refused to send is sent again when its next send is due. It fails with
-    /// [`RequestError::NotSent`] at its deadline if all sends were refused. Errors of the kind
-    /// [`NotConnected`](io::ErrorKind::NotConnected) fail all requests on the socket.
+    /// - An error of the class [`ErrorClass::Peer`] may be about an earlier datagram: the OS reports it
+    ///   at the next call, which then sends nothing. So what it concerns is due again at once, and only
+    ///   an error of the second attempt counts.
+    /// - An error of the class [`ErrorClass::Resources`] will pass: what it concerns is due again after
+    ///   a pause of 1 to 64 ms.
+    /// - An error that says the socket is useless (ENETUNREACH, EADDRNOTAVAIL, EINVAL, EPERM) has its
+    ///   requests be due again at once, from another socket, if anything ever left from this one.
+    /// - The kind [`NotConnected`](io::ErrorKind::NotConnected) fails all requests on the socket.
+    ///
+    /// A request that was refused otherwise is sent again when its next send is due. It fails with
+    /// [`RequestError::NotSent`] at its deadline if all sends were refused.
     pub fn on_sent(&mut self, now: Timestamp, report: &SendReport) {
-        let (Some(socket), Some(error)) = (self.sending.take(), &report.last_error) else {
+        let Some(socket) = self.sending.take() else {
             return;
         };
-        if is_unreachable(error) {
-            self.unreachable(now, socket, error);
-        } else if ErrorClass::classify(error) == ErrorClass::Gone {
-            self.gone(now, socket, error);
-        } else {
+        if report.sent > 0 {
+            self.sockets.note_use(socket);
+        }
+        let Some(error) = &report.last_error else {
+            self.congestion = 0;
             for &index in &self.outgoing {
-                let slot = &mut self.slots[index];
-                if report.sent == 0 {
-                    slot.refuse(copy(error));
-                } else {
-                    // Which it was shows when each is sent again, in a batch of its own.
-                    slot.doubtful += 1;
+                self.slots[index].is_repeated = false;
+            }
+            return;
+        };
+        let time = now.monotonic;
+        let all = report.sent == 0;
+        let failed = report.failed.clamp(1, self.outgoing.len().max(1));
+        match ErrorClass::classify(error) {
+            ErrorClass::Gone => self.gone(now, socket, error),
+            ErrorClass::Peer if self.repeat(time, all, failed, error) => {}
+            ErrorClass::Resources => {
+                let pause = MIN_PAUSE * (1 << self.congestion.min(MAX_DOUBLINGS));
+                self.congestion = self.congestion.saturating_add(1);
+                // Buffers run full, so it is the last that were not sent.
+                let first = self.outgoing.len().saturating_sub(failed);
+                for at in first..self.outgoing.len() {
+                    let index = self.outgoing[at];
+                    self.slots[index].refusal = Some(copy(error));
+                    self.undo_send(index, time.saturating_add(pause));
                 }
             }
+            _ if all && is_of_socket(error) => {
+                let is_worth_another = self.sockets.was_used(socket);
+                self.break_off(time, socket);
+                if is_worth_another {
+                    for at in 0..self.outgoing.len() {
+                        self.undo_send(self.outgoing[at], time);
+                    }
+                } else {
+                    self.refused(now, socket, all, error);
+                }
+            }
+            _ => self.refused(now, socket, all, error),
+        }
+    }
+
+    /// Has what an error of sending concerns be sent once more, at once, unless it was already.
+    /// Returns whether that is all there is to do.
+    fn repeat(&mut self, now: Duration, all: bool, failed: usize, error: &io::Error) -> bool {
+        // One that is too long fails again and again, and may stand anywhere in a batch. The report
+        // on another datagram is made by the first call.
+        if !all && !is_unreachable(error) {
+            return false;
+        }
+        let is_repeated = |&index: &usize| self.slots[index].is_repeated;
+        if self.outgoing[..failed].iter().any(is_repeated) {
+            return false;
+        }
+        for at in 0..failed {
+            let index = self.outgoing[at];
+            self.undo_send(index, now);
+            self.slots[index].is_repeated = true;
+        }
+        true
+    }
+
+    fn refused(&mut self, now: Timestamp, socket: SocketId, all: bool, error: &io::Error) {
+        if is_unreachable(error) {
+            self.unreachable(now, socket, error);
+        }
+        for &index in &self.outgoing {
+            let slot = &mut self.slots[index];
+            slot.is_repeated = false;
+            if is_unreachable(error) {
+                // It is noted with the socket.
+            } else if all {
+                slot.refuse(copy(error));
+            } else {
+                // Which it was shows when each is sent again, in a batch of its own.
+                slot.doubtful += 1;
+            }
+        }
+    }
+
+    /// Takes back a send that did not take place, and has the request be due again.
+    fn undo_send(&mut self, index: usize, due: Duration) {
+        self.free_retransmission(index);
+        let slot = &mut self.slots[index];
+        slot.undo_send();
+        self.timers.set(index, due.min(slot.deadline));
+    }
+
+    fn break_off(&mut self, now: Duration, socket: SocketId) {
+        self.sockets.break_off(now, socket);
+        if self.shared == Some(socket) {
+            self.shared = None;
         }
     }
 
@@ -41,28 +127,38 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// Where closing another socket may help, because descriptors or ports are exhausted, and one
     /// cools down that only a duplicate can come to, that one is [to be closed](Self::poll_socket),
-    /// and the requests are due again. Otherwise they fail with [`RequestError::Connect`].
+    /// and the requests are due again. Otherwise they fail with [`RequestError::Connect`]; except those
+    /// that were sent from another socket before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
-        if self.sending.take() == Some(socket) && is_exhaustion(error) && self.sockets.evict() {
+        let is_asked_for = self.sending.take() == Some(socket);
+        if is_asked_for && is_exhaustion(error) && self.sockets.evict(now) {
             for at in 0..self.outgoing.len() {
-                let index = self.outgoing[at];
-                self.free_retransmission(index);
-                self.slots[index].undo_send();
-                self.timers.set(index, now);
+                self.undo_send(self.outgoing[at], now);
             }
             return;
         }
+        let (peer, peers) = (self.sockets.peer(socket), self.peers.count());
         self.lose(now, socket);
-        let peer = self.peer;
+        self.peers.give_up(peer);
         self.for_those_on(socket, |core, index| {
-            let source = copy(error);
+            let slot = &mut core.slots[index];
             // Nothing has left from it.
-            for route in &mut core.slots[index].routes {
+            if let Some(route) = slot.routes.last_mut() {
                 route.sends = 0;
             }
-            let error = RequestError::Connect { peer, source };
-            core.finish(index, State::Failed(error), None, now);
+            if slot.routes.len() > 1 {
+                slot.refusals += 1;
+                slot.refusal = Some(copy(error));
+                core.remove_last_route(now, index);
+            } else if slot.moves + 1 < peers && slot.sends > 0 {
+                slot.moves += 1;
+                core.undo_send(index, now);
+            } else {
+                let source = copy(error);
+                let error = RequestError::Connect { peer, source };
+                core.finish(index, State::Failed(error), None, now);
+            }
         });
     }
 
@@ -81,36 +177,6 @@ impl<C: Codec> ClientCore<C> {
                 self.ignored += 1;
             }
         }
-    }
-
-    fn accept(&mut self, now: Duration, socket: SocketId, datagram: Datagram<'_>) -> bool {
-        let Datagram { bytes, meta, .. } = datagram;
-        if meta.truncated || !same_peer(self.peer, meta.peer) {
-            return false;
-        }
-        let id = if self.ids.exist() {
-            self.codec.response_id(bytes)
-        } else {
-            Some(0)
-        };
-        let Some(index) = id.and_then(|id| self.ids.slot_of(socket, id)) else {
-            return false;
-        };
-        let slot = &mut self.slots[index];
-        if let Err(error) = self.codec.decode_response(bytes) {
-            slot.malformed = Some(error.into());
-            return false;
-        }
-        let arrived = now.saturating_sub(meta.waited);
-        // A driver that comes late cannot know when a datagram arrived, unless the transport does.
-        let is_late = arrived == slot.deadline || arrived > slot.deadline && !meta.waited.is_zero();
-        if is_late || !self.codec.response_matches(&slot.request, bytes) {
-            return false;
-        }
-        slot.response.clear();
-        slot.response.extend_from_slice(bytes);
-        self.finish(index, State::Answered, Some(socket), now);
-        true
     }
 
     /// Takes an error of receiving on a socket, and returns how long to pause before that is tried
@@ -142,9 +208,20 @@ impl<C: Codec> ClientCore<C> {
     fn unreachable(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         self.sockets
             .note_unreachable(socket, self.submitted, copy(error));
-        if self.options.fail_when_unreachable {
-            self.for_those_on(socket, |core, index| core.fail(index, now.monotonic));
+        let (time, peers) = (now.monotonic, self.peers.count());
+        if peers > 1 {
+            self.leave_peer(time, socket);
         }
+        let fails = self.options.fail_when_unreachable;
+        self.for_those_on(socket, |core, index| {
+            let slot = &mut core.slots[index];
+            if slot.moves + 1 < peers && slot.routes.last().is_some_and(|route| route.sends > 0) {
+                slot.moves += 1;
+                core.undo_send(index, time);
+            } else if fails {
+                core.fail(index, time);
+            }
+        });
     }
 
     fn gone(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
@@ -175,3 +252,7 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 }
+
+/// The first and the longest pause for want of buffers.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+const MAX_DOUBLINGS: u32 = 6;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{Gate, RateLimit, RateLimitBuilder, ReplySize};
+use super::{Gate, RateLimit, RateLimitBuilder, ResponseSize};
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
@@ -22,7 +22,7 @@ fn ask_for(limit: &mut RateLimit, millis: u64, peer: &str, bytes: usize) -> bool
     let admitted = limit.accept(now, &datagram).is_ok();
     if admitted {
         limit
-            .allow_replies(now, &datagram, ReplySize::new(1, bytes))
+            .allow_responses(now, &datagram, ResponseSize::new(1, bytes))
             .unwrap();
     }
     admitted
@@ -34,7 +34,7 @@ fn ask(limit: &mut RateLimit, millis: u64, peer: &str) -> bool {
 
 #[test]
 fn a_burst_passes_and_then_the_rate() {
-    let mut limit = builder().answers_per_second(10).build().unwrap();
+    let mut limit = builder().responses_per_second(10).build().unwrap();
     for second in 0..5 {
         let answered = (0..100)
             .filter(|step| ask(&mut limit, second * 1_000 + step * 10, "192.0.2.1"))
@@ -71,7 +71,7 @@ fn one_long_answer_is_paid_for_in_full() {
 
 #[test]
 fn silence_costs_nothing() {
-    let mut limit = builder().answers_per_second(1).build().unwrap();
+    let mut limit = builder().responses_per_second(1).build().unwrap();
     let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
     let datagram = Datagram::new(b"?", Meta::new("192.0.2.1:50000".parse().unwrap()));
     assert!((0..1_000).all(|_| limit.accept(now, &datagram).is_ok()));
@@ -79,7 +79,7 @@ fn silence_costs_nothing() {
 
 #[test]
 fn a_network_has_one_budget_and_others_have_their_own() {
-    let mut limit = builder().answers_per_second(1).build().unwrap();
+    let mut limit = builder().responses_per_second(1).build().unwrap();
     assert!(ask(&mut limit, 0, "192.0.2.1"));
     assert!(!ask(&mut limit, 0, "192.0.2.200"));
     assert!(!ask(&mut limit, 0, "::ffff:192.0.2.9"));
@@ -91,7 +91,7 @@ fn a_network_has_one_budget_and_others_have_their_own() {
 
 #[test]
 fn hosts_that_share_a_translator_a_relay_or_a_link_are_no_network() {
-    let mut limit = builder().answers_per_second(1).build().unwrap();
+    let mut limit = builder().responses_per_second(1).build().unwrap();
     for (first, same, other) in [
         // NAT64, and the same network without it.
         (
@@ -123,7 +123,7 @@ fn hosts_that_share_a_translator_a_relay_or_a_link_are_no_network() {
 #[test]
 fn prefixes_can_be_set_to_their_ends() {
     let mut all = builder()
-        .answers_per_second(1)
+        .responses_per_second(1)
         .v4_prefix(0)
         .v6_prefix(128)
         .build()
@@ -137,7 +137,7 @@ fn prefixes_can_be_set_to_their_ends() {
 #[test]
 fn exempt_networks_are_not_limited() {
     let mut limit = builder()
-        .answers_per_second(1)
+        .responses_per_second(1)
         .exempt("10.1.2.3".parse().unwrap(), 8)
         .exempt("fd00::".parse().unwrap(), 8)
         .build()
@@ -153,7 +153,7 @@ fn exempt_networks_are_not_limited() {
 fn a_short_exempt_prefix_of_ipv6_holds_nothing_of_ipv4() {
     for (network, bits) in [("::", 0), ("::", 64), ("::1", 80)] {
         let mut limit = builder()
-            .answers_per_second(1)
+            .responses_per_second(1)
             .exempt(network.parse().unwrap(), bits)
             .build()
             .unwrap();
@@ -164,7 +164,7 @@ fn a_short_exempt_prefix_of_ipv6_holds_nothing_of_ipv4() {
     }
     // What is written as a mapped address is one of IPv4.
     let mut limit = builder()
-        .answers_per_second(1)
+        .responses_per_second(1)
         .exempt("::ffff:10.0.0.0".parse().unwrap(), 104)
         .build()
         .unwrap();
@@ -174,7 +174,7 @@ fn a_short_exempt_prefix_of_ipv6_holds_nothing_of_ipv4() {
 #[test]
 fn no_rate_is_so_high_that_it_is_none() {
     let mut limit = builder()
-        .answers_per_second(u32::MAX)
+        .responses_per_second(u32::MAX)
         .bytes_per_second(u64::MAX)
         .burst(Duration::from_nanos(10))
         .build()
@@ -188,8 +188,8 @@ fn a_bad_value_is_an_error() {
     let v4 = "10.0.0.0".parse().unwrap();
     for (builder, message) in [
         (
-            builder().answers_per_second(0),
-            "answers_per_second is 0, must be more than 0",
+            builder().responses_per_second(0),
+            "responses_per_second is 0, must be more than 0",
         ),
         (
             builder().bytes_per_second(0),
@@ -223,7 +223,7 @@ fn a_bad_value_is_an_error() {
 #[test]
 fn extreme_values_do_not_overflow() {
     let mut limit = builder()
-        .answers_per_second(1)
+        .responses_per_second(1)
         .bytes_per_second(1)
         .burst(Duration::MAX)
         .build()
@@ -235,7 +235,7 @@ fn extreme_values_do_not_overflow() {
 
 #[test]
 fn a_flood_of_networks_neither_grows_the_table_nor_limits_a_newcomer() {
-    let mut limit = builder().answers_per_second(1).build().unwrap();
+    let mut limit = builder().responses_per_second(1).build().unwrap();
     let memory = limit.memory_bytes();
     assert_eq!(memory, 256 * 16);
     for network in 0..NETWORKS {
@@ -252,7 +252,7 @@ fn a_flood_of_networks_neither_grows_the_table_nor_limits_a_newcomer() {
 #[test]
 fn who_owes_much_is_not_forgotten_in_a_flood_of_those_who_owe_little() {
     let mut limit = builder()
-        .answers_per_second(100)
+        .responses_per_second(100)
         .burst(Duration::from_secs(1))
         .build()
         .unwrap();
@@ -266,7 +266,7 @@ fn who_owes_much_is_not_forgotten_in_a_flood_of_those_who_owe_little() {
 
 #[test]
 fn clones_share_the_budget() {
-    let mut limit = builder().answers_per_second(1).build().unwrap();
+    let mut limit = builder().responses_per_second(1).build().unwrap();
     let mut clone = limit.clone();
     assert!(ask(&mut limit, 0, "192.0.2.1"));
     assert!(!ask(&mut clone, 0, "192.0.2.1"));
@@ -290,7 +290,7 @@ fn networks_are_spread_over_the_whole_table() {
     // A quarter of the places: in sets of four, few have no room.
     let (places, networks) = (1 << 14, 1_u32 << 12);
     let limit = RateLimit::builder().key([7; 16]).max_prefixes(places);
-    let mut limit = limit.answers_per_second(1).build().unwrap();
+    let mut limit = limit.responses_per_second(1).build().unwrap();
     let mut answered = || {
         (0..networks)
             .filter(|network| {

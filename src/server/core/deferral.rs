@@ -126,7 +126,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// once: if `write` fails or panics, or a gate forbids the responses, none of them stays in the
     /// outbox, and the request counts as dropped. If the outbox has no room, it is dropped as
     /// [`ReplyFailed`](DropReason::ReplyFailed): check
-    /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_REPLIES`](crate::handler::MAX_REPLIES)`)` first.
+    /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)` first.
     #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn answer_deferred(
         &mut self,

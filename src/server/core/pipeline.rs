@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ServerCore;
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
-use crate::gate::{Gate, ReplySize};
+use crate::gate::{Gate, ResponseSize};
 use crate::handler::{Context, Handler, Reply, ReplyError};
 use crate::server::panics::{drop_quietly, quietly};
 use crate::server::stats::Fate;
@@ -183,8 +183,8 @@ fn respond<C: Codec, G: Gate>(
     if outbox.len() == queued {
         return Ok(Fate::Silent);
     }
-    let size = ReplySize::new(outbox.len() - queued, outbox.bytes_from(queued));
-    gate.allow_replies(context.now, datagram, size)?;
+    let size = ResponseSize::new(outbox.len() - queued, outbox.bytes_from(queued));
+    gate.allow_responses(context.now, datagram, size)?;
     Ok(Fate::Replied)
 }
 

@@ -83,10 +83,7 @@ impl Plan {
     /// Makes a new plan. In any order, the longest to each peer come first: as many trains as there
     /// are lengths will do then.
     pub(super) fn make(&mut self, queued: &[Queued], limits: GsoLimits, any_order: bool) {
-        self.trains.clear();
-        self.slices.clear();
-        self.groups.clear();
-        self.next.clear();
+        self.clear();
         if limits.segments < 2 {
             for index in 0..queued.len() {
                 self.push_alone(queued, index);
@@ -116,6 +113,14 @@ impl Plan {
             segment_bytes: None,
             slices: self.slices.len() - 1..self.slices.len(),
         });
+    }
+
+    /// Empties the plan.
+    pub(super) fn clear(&mut self) {
+        self.trains.clear();
+        self.slices.clear();
+        self.groups.clear();
+        self.next.clear();
     }
 
     /// The datagram that comes after this one in its group.

@@ -28,7 +28,7 @@ pub(crate) struct Thresholds {
 }
 
 impl Summary<'_> {
-    pub(crate) fn answers_per_second(&self) -> f64 {
+    pub(crate) fn responses_per_second(&self) -> f64 {
         let seconds = self.tally.time.as_secs_f64();
         if seconds > 0.0 {
             float(self.tally.answered) / seconds
@@ -108,7 +108,7 @@ impl Summary<'_> {
         let mut json = format!(
             "{{\"target\":\"{}\",\"seconds\":{:.3},\"peers\":{},\"in_flight\":{},\"rate\":{rate},\
              \"own_sockets\":{},\"sent\":{},\"answered\":{},\"wrong\":{},\"lost\":{},\
-             \"unsent\":{},\"ignored\":{},\"answers_per_second\":{:.1},\"loss_percent\":{:.6},\
+             \"unsent\":{},\"ignored\":{},\"responses_per_second\":{:.1},\"loss_percent\":{:.6},\
              \"latency_us\":{{",
             self.target,
             tally.time.as_secs_f64(),
@@ -121,7 +121,7 @@ impl Summary<'_> {
             tally.lost,
             tally.unsent,
             tally.ignored,
-            self.answers_per_second(),
+            self.responses_per_second(),
             self.loss_percent(),
         );
         for (_, key, latency) in self.percentiles() {
@@ -175,7 +175,7 @@ impl fmt::Display for Summary<'_> {
             writeln!(f, "{name:<9}{:>12}{more}", grouped(float(number)))
         };
         count("sent", tally.sent, "")?;
-        let rate = format!("  {}/s", grouped(self.answers_per_second()));
+        let rate = format!("  {}/s", grouped(self.responses_per_second()));
         count("answered", tally.answered, &rate)?;
         count("wrong", tally.wrong, "")?;
         let loss = format!("  {} %", Percent(self.loss_percent()));

@@ -12,14 +12,12 @@ use super::address::{resolve, why_not_bound};
 use super::{Failure, warn};
 
 /// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`). Their
-/// buffers stay as it has made them.
+/// buffers are not made smaller.
 #[cfg(unix)]
 pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
     let mut passed = ListenFd::from_env();
     let count = passed.len();
-    let options = UdpOptions::new()
-        .receive_buffer_bytes(0)
-        .send_buffer_bytes(0);
+    let options = UdpOptions::new();
     (0..count)
         .map(|index| match passed.take_udp_socket(index) {
             Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),

@@ -79,7 +79,11 @@ pub fn line(before: &Stats, after: &Stats, elapsed: Duration) -> String {
             before.kernel_drops,
             after.kernel_drops,
         ),
-        ("; not sent", before.replies_failed, after.replies_failed),
+        (
+            "; not sent",
+            before.responses_failed,
+            after.responses_failed,
+        ),
         (
             "; receive errors",
             before.receive_errors,

@@ -1,0 +1,62 @@
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use crate::timestamp::Timestamp;
+use crate::transport::{Inbox, Outbox, SendReport};
+
+/// A [`Transport`](crate::Transport) that is polled: where datagrams arrive and from which they leave,
+/// for drivers that must not block.
+///
+/// # Who calls what
+///
+/// A driver calls [`poll_recv`](Self::poll_recv) with an empty [`Inbox`], works through it, and calls
+/// [`poll_send`](Self::poll_send) with the [`Outbox`] until it is ready. It does not change the outbox
+/// in between. [`now`](Self::now) is asked after every reception, once for the whole batch. At a
+/// shutdown the driver calls [`try_recv`](Self::try_recv) until nothing is there.
+///
+/// # What an implementation guarantees
+///
+/// What a [`Transport`](crate::Transport) does: whole datagrams, canonical addresses, replies that
+/// leave from the address that was asked, and every datagram of an outbox tried once. And:
+///
+/// - **Nothing blocks.** A function that cannot go on returns `Pending`, and has registered the waker
+///   of its context.
+/// - **Both directions at once.** A pending reception and a pending send wake the task of the context
+///   that was passed last, each on its own.
+/// - **A send goes on where it stopped.** Between two calls for one outbox no datagram is lost, and
+///   none is sent twice.
+///
+/// # Errors
+///
+/// As of [`Transport::recv`](crate::Transport::recv): an error says that one attempt failed, and only
+/// the kind [`io::ErrorKind::NotConnected`] ends the driver.
+pub trait AsyncTransport {
+    /// Receives one batch into an empty inbox. Ready with the number of datagrams, at least one.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>>;
+
+    /// Receives what is there into an empty inbox, without waiting: 0 if nothing is.
+    fn try_recv(&mut self, inbox: &mut Inbox) -> io::Result<usize>;
+
+    /// Sends what is left of an outbox, and adds what became of it to `report`. Ready once every
+    /// datagram was tried. The next call is the first for another outbox.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        outbox: &Outbox,
+        report: &mut SendReport,
+    ) -> Poll<()>;
+
+    /// The address that this transport is bound to.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+
+    /// As [`Transport::kernel_drops`](crate::Transport::kernel_drops).
+    fn kernel_drops(&self) -> u64 {
+        0
+    }
+
+    /// Reads the clock that this transport lives by.
+    fn now(&self) -> Timestamp {
+        Timestamp::system()
+    }
+}
