@@ -935,7 +935,7 @@ fn a_hangup_has_the_zone_read_again_and_a_bad_one_changes_nothing() {
     let directory = Directory::new(&format!("reload-{}", process::id()));
     let zone = |address: &str| {
         let text = format!(
-            "\u{feff}$TTL 1h\r\nexample.org. SOA ns root 1 3H 1H 1W 1H\r\nexample.org. NS ns.example.org.\r\n\
+            "\u{feff}$TTL 1h\r\nexample.org. SOA ns.example.org. root.example.org. 1 3H 1H 1W 1H\r\nexample.org. NS ns.example.org.\r\n\
              www.example.org. 1d A {address}"
         );
         directory.write("example.org.zone", &text)

@@ -12,9 +12,9 @@ use std::process::Command;
 use proptest::prelude::*;
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
-use rejoinder::sim::{Link, Script, SimNet, SimTransport};
-use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Client, Codec, Timestamp, Transport, Wait, Writer};
+use rejoinder::sim::{Link, Script, SimNet};
+use rejoinder::transport::{Inbox, LocalPort, Meta, Outbox};
+use rejoinder::{Client, Codec, Timestamp, Writer};
 use rejoinder_test_support::process::{Program, start_server};
 use rejoinder_tools::sessions::Acquaintance;
 use rejoinder_tools::sessions::codec::{Conversation, Turn};
@@ -41,7 +41,11 @@ fn network(net: SimNet, peers: usize) -> (SimNet, Acquaintance) {
 }
 
 fn peer(net: &SimNet) -> Peer {
-    Client::new(net.clone(), Tagged(Text), SERVER)
+    // A session is known by its port.
+    Client::builder(Tagged(Text))
+        .local_port(LocalPort::Kept)
+        .with_connector(net.clone(), SERVER)
+        .unwrap()
 }
 
 fn say(peer: &mut Peer, text: &str) -> String {
@@ -80,57 +84,27 @@ fn a_name_is_never_longer_than_a_session_has_room_for() {
     assert_eq!(say(&mut peer, &format!("我叫{longest}")), met);
 }
 
-/// A peer that keeps its address, as a client of ours does not: one that was silent for long, or heard
-/// nothing, takes another socket, and is a stranger to a server that knows peers by their addresses.
-struct Fixed(SimTransport, u64);
-
-impl Fixed {
-    fn new(net: &SimNet, addr: &str) -> Self {
-        Self(net.bind(addr.parse().unwrap()).unwrap(), 0)
-    }
-
-    fn say(&mut self, text: &str) -> String {
-        self.1 += 1;
-        let mut space = [0; 1_200];
-        let mut datagram = Writer::new(&mut space);
-        let request = Turn { id: [0; 8], text };
-        Conversation
-            .encode_request(self.1, request, &mut datagram)
-            .unwrap();
-        let len = datagram.finish().unwrap();
-        let mut outbox = Outbox::new(16, 1_200);
-        outbox.push(SERVER, None, &space[..len]).unwrap();
-        self.0.send(&outbox);
-        let mut inbox = Inbox::new(1, 1_200);
-        self.0.recv(&mut inbox, Wait::Forever).unwrap();
-        let answer = inbox.pop().unwrap();
-        Conversation
-            .decode_response(answer.bytes)
-            .unwrap()
-            .to_owned()
-    }
-}
-
 #[test]
 fn a_session_ends_when_its_lifetime_has_passed_in_silence() {
     let (net, robot) = network(SimNet::new(), 10);
-    let mut peer = Fixed::new(&net, "10.0.0.2:5000");
-    peer.say("我叫小明");
+    let mut peer = peer(&net);
+    say(&mut peer, "我叫小明");
     // Whatever is said makes it last.
     for _ in 0..5 {
         net.advance(LIFETIME * 9 / 10);
-        assert_eq!(peer.say("我是谁"), "你是小明，我记得。");
+        assert_eq!(say(&mut peer, "我是谁"), "你是小明，我记得。");
     }
     net.advance(LIFETIME);
-    assert_eq!(peer.say("我是谁"), "我还不知道。你叫什么？");
+    assert_eq!(say(&mut peer, "我是谁"), "我还不知道。你叫什么？");
 
-    // And those that nobody asks for again are found by the next peer.
-    for host in 10..15 {
-        Fixed::new(&net, &format!("10.0.0.{host}:5000")).say("我叫小红");
+    // And those that nobody asks for again are found by whoever comes next.
+    let mut others: Vec<_> = (0..5).map(|_| self::peer(&net)).collect();
+    for other in &mut others {
+        say(other, "我叫小红");
     }
     assert_eq!(robot.count(), 6);
     net.advance(LIFETIME);
-    peer.say("喂");
+    say(&mut peer, "喂");
     assert_eq!(robot.count(), 1);
 }
 
@@ -169,10 +143,6 @@ fn on_a_bad_network_everything_is_counted_once_all_the_same() {
                     continue;
                 };
                 heard += 1;
-                if answer == "这是你说的第 1 句话。你叫什么？" {
-                    // The client took another socket, and so it is another peer.
-                    heard = 1;
-                }
                 assert_eq!(answer, format!("这是你说的第 {heard} 句话。你叫什么？"));
             }
         });
