@@ -98,10 +98,24 @@ use crate::udp::UdpConnector;
 ///
 /// - A socket to which no response is owed is closed before its time, the oldest first: its requests
 ///   were sent once and are answered, or were met by a closed port.
-/// - A socket to which a response may be on its way is kept: one of its requests was sent twice, or is
-///   unanswered. When there are none but such, [`submit`](Self::submit) fails with
-///   [`RequestError::WindowFull`] until the cooldown of the first is over. When the OS has no socket
-///   left, the request fails with [`RequestError::Connect`].
+/// - A socket to which a response may be on its way is kept for at least a tenth of the cooldown: one of
+///   its requests was sent twice, or is unanswered. When there are none but such,
+///   [`submit`](Self::submit) fails with [`RequestError::WindowFull`] until then. When the OS has no
+///   socket left, the request fails with [`RequestError::Connect`].
+///
+/// # When a socket is replaced
+///
+/// A socket becomes useless when the machine's address changes, or when a NAT or a load balancer on the
+/// way has lost track of it. So requests move to another one, and the old one is received on until their
+/// results are there:
+///
+/// - at once, if the OS refuses to send from it (ENETUNREACH, EADDRNOTAVAIL, EINVAL, EPERM);
+/// - with a retransmission, if two sends in a row were not answered in their time, or one was not and
+///   it is the request's last; less and less often while no other socket helps, either;
+/// - for new requests, after five minutes.
+///
+/// [`LocalPort`](crate::transport::LocalPort) turns the last two off, or has each request or each send
+/// use a port of its own. Requests with a socket each move for the first reason only.
 ///
 /// What remains is a risk that only ids take away. The network duplicates a datagram of an exchange
 /// that went well and holds the copy back until many more have gone through; and the OS gives the
@@ -277,9 +291,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
     ///
     /// let mut client = Client::new(net, Text, server);
     /// assert_eq!(client.request("upper case")?, "CASE");
-    /// // Silence ends at the deadline: after 5 seconds, which take no time here.
+    /// // Without a response it fails at the deadline: after 5 seconds, which take no time here.
     /// let error = client.request("lower case").unwrap_err();
-    /// assert!(matches!(error, RequestError::TimedOut { sends: 3, .. }));
+    /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after.as_secs() == 5));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn request(&mut self, request: C::Request<'_>) -> Result<C::Response<'_>, RequestError> {

@@ -3,6 +3,7 @@
 mod datagram;
 mod error;
 mod inbox;
+mod local_port;
 mod outbox;
 mod send_report;
 
@@ -17,6 +18,7 @@ pub(crate) use self::datagram::{egress, local_addr};
 pub use self::error::ErrorClass;
 pub(crate) use self::error::ErrorCounts;
 pub use self::inbox::Inbox;
+pub use self::local_port::LocalPort;
 #[cfg(all(feature = "udp", target_os = "linux"))]
 pub(crate) use self::outbox::Queued;
 pub use self::outbox::{Outbox, PushError};

@@ -158,7 +158,11 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
         }
         let cores = transports
             .iter()
-            .map(|_| self.clone().core(()))
+            .map(|_| {
+                let mut core = self.clone().core(());
+                core.set_is_local_ip(T::is_local_ip);
+                core
+            })
             .collect::<Vec<_>>();
         Server::new(transports, cores, self.config)
     }
@@ -192,7 +196,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             self = self.local_addr(addr);
         }
         let config = self.config;
-        Server::new(vec![transport], vec![self.core(())], config)
+        let mut core = self.core(());
+        core.set_is_local_ip(T::is_local_ip);
+        Server::new(vec![transport], vec![core], config)
     }
 }
 

@@ -109,6 +109,24 @@ pub trait AsyncTransport {
     /// The address that this transport is bound to.
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
+    /// Whether the IP address in `addr` is one of this machine's, as
+    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip). The default cannot tell, and says
+    /// `true`.
+    ///
+    /// ```
+    /// use rejoinder::aio::{AsyncTransport, AsyncUdp};
+    ///
+    /// assert!(AsyncUdp::is_local_ip("127.0.0.1:0".parse()?));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    fn is_local_ip(addr: SocketAddr) -> bool
+    where
+        Self: Sized,
+    {
+        let _ = addr;
+        true
+    }
+
     /// As [`Transport::kernel_drops`](crate::Transport::kernel_drops).
     fn kernel_drops(&self) -> u64 {
         0

@@ -146,6 +146,10 @@ impl AsyncTransport for AsyncUdp {
         Transport::local_addr(&self.udp)
     }
 
+    fn is_local_ip(addr: SocketAddr) -> bool {
+        <UdpTransport as Transport>::is_local_ip(addr)
+    }
+
     fn kernel_drops(&self) -> u64 {
         Transport::kernel_drops(&self.udp)
     }

@@ -9,7 +9,7 @@ use super::peers::Peers;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::config_error::ConfigError;
-use crate::transport::Connect;
+use crate::transport::{Connect, LocalPort};
 #[cfg(feature = "udp")]
 use crate::udp::{UdpConnector, UdpOptions};
 
@@ -60,8 +60,7 @@ impl<C: Codec> ClientBuilder<C> {
                 max_cooling_sockets: 512,
                 max_response_parts: 2_048,
                 max_response_bytes: 2 << 20,
-                port_per_request: false,
-                port_per_send: false,
+                local_port: LocalPort::Renewed,
             },
             other_peers: Vec::new(),
             #[cfg(feature = "udp")]
@@ -227,52 +226,24 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// Whether each request is sent from a port of its own, also where the protocol has ids, so that a
-    /// forger has to guess both (RFC 5452 §9.2). It costs a socket for each request in flight, and one
-    /// for each that cools down: see [`max_cooling_sockets`](Self::max_cooling_sockets). Default:
-    /// `false`. Without ids it is always so.
-    ///
-    /// ```
-    /// use rejoinder::codec::{Tagged, Text};
-    /// use rejoinder::sim::SimNet;
-    /// use rejoinder::Client;
-    ///
-    /// let server = "10.0.0.1:9999".parse()?;
-    /// let mut client = Client::builder(Tagged(Text))
-    ///     .port_per_request(true)
-    ///     .with_connector(SimNet::new(), server)?;
-    /// client.submit("one")?;
-    /// client.submit("two")?;
-    /// assert_eq!(client.stats().sockets, 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn port_per_request(mut self, own: bool) -> Self {
-        self.options.port_per_request = own;
-        self
-    }
-
-    /// Whether each retransmission is sent from a port of its own: where packets are distributed by
-    /// their ports, it takes another way, or comes to another server. Responses are accepted on all of
-    /// them. Default: `false`.
-    ///
-    /// A server that [remembers](crate::handler::Dedup) requests by their peer's port does not
-    /// recognise such a copy.
+    /// From which local ports requests are sent. Default: [`LocalPort::Renewed`].
     ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::sim::SimNet;
+    /// use rejoinder::transport::LocalPort;
     /// use rejoinder::Client;
     ///
     /// let nobody = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
-    ///     .port_per_send(true)
+    ///     .local_port(LocalPort::PerSend)
     ///     .with_connector(SimNet::new(), nobody)?;
     /// client.request("anybody?").unwrap_err(); // sent three times
     /// assert_eq!(client.stats().cooling_sockets, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn port_per_send(mut self, own: bool) -> Self {
-        self.options.port_per_send = own;
+    pub fn local_port(mut self, port: LocalPort) -> Self {
+        self.options.local_port = port;
         self
     }
 
@@ -421,8 +392,7 @@ pub(super) struct Options {
     pub(super) max_cooling_sockets: usize,
     pub(super) max_response_parts: usize,
     pub(super) max_response_bytes: usize,
-    pub(super) port_per_request: bool,
-    pub(super) port_per_send: bool,
+    pub(super) local_port: LocalPort,
 }
 
 impl Options {

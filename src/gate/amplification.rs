@@ -83,7 +83,6 @@ impl Gate for AmplificationLimit {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::time::{Duration, SystemTime};
 

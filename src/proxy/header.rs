@@ -415,11 +415,10 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..80),
         ) {
             let datagram = [start, &rest].concat();
-            for parsed in [Header::parse_v1(&datagram), Header::parse_v2(&datagram)] {
-                if let Ok((header, bytes)) = parsed {
-                    prop_assert!(bytes <= datagram.len());
-                    prop_assert!(header.tlvs().count() <= datagram.len());
-                }
+            let parsed = [Header::parse_v1(&datagram), Header::parse_v2(&datagram)];
+            for (header, bytes) in parsed.into_iter().flatten() {
+                prop_assert!(bytes <= datagram.len());
+                prop_assert!(header.tlvs().count() <= datagram.len());
             }
         }
     }

@@ -166,7 +166,6 @@ const KNOWN: usize = 1_024;
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;

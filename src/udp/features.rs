@@ -8,6 +8,7 @@ use std::fmt;
 /// they report.
 ///
 /// ```
+/// # #[cfg(feature = "testing")] {
 /// use rejoinder::udp::{UdpFeature, UdpOptions};
 ///
 /// let transport = UdpOptions::new()
@@ -15,6 +16,7 @@ use std::fmt;
 ///     .bind("127.0.0.1:0")?;
 /// assert!(!transport.features().contains(UdpFeature::Gro));
 /// assert_eq!(UdpFeature::Gro.to_string(), "gro");
+/// # }
 /// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

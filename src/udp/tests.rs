@@ -1,6 +1,5 @@
-//! What other owners of a socket, and those who run the process, may do to a transport.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
-
+//! What other owners of a socket, and those who run the process, may do to a transport.
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -72,7 +71,7 @@ fn another_owner_may_change_the_mode_and_the_timeout_at_any_time() {
             &|| {
                 other
                     .set_read_timeout(Some(Duration::from_micros(1)))
-                    .unwrap()
+                    .unwrap();
             },
             &|| other.set_read_timeout(Some(PATIENT)).unwrap(),
         ];

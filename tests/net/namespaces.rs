@@ -231,9 +231,10 @@ fn a_peer_on_another_machine_may_have_the_servers_port() {
                 |text: &str| Some(text.to_owned()),
                 || {
                     for from in ["10.9.0.2:9999", "[fd09::2]:9999", "240.1.2.3:50000"] {
-                        let to = match from.starts_with('[') {
-                            true => "[fd09::1]:9999",
-                            false => "10.9.0.1:9999",
+                        let to = if from.starts_with('[') {
+                            "[fd09::1]:9999"
+                        } else {
+                            "10.9.0.1:9999"
                         };
                         let answered = machine.run(|| ask(&socket(from, PATIENT), to, b"hello"));
                         assert_eq!(answered.map(|one| one.0), Some(b"hello".to_vec()), "{from}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Link, SimNet, SimTransport};
-use rejoinder::transport::{Connect, Datagram, Inbox, Outbox, SendReport};
+use rejoinder::transport::{Connect, Datagram, Inbox, LocalPort, Outbox, SendReport};
 use rejoinder::{
     Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Transport, Wait,
     Writer,
@@ -350,12 +350,36 @@ fn a_port_of_its_own_for_each_request_or_each_send() {
         }
         sockets.ports.lock().unwrap().len()
     };
-    let builder = || Client::builder(Tagged(Text)).timeout(secs(60));
-    assert_eq!(ports(builder()), 2); // two sends in a row were lost
-    assert_eq!(ports(builder().port_per_request(true)), 3);
-    assert_eq!(ports(builder().port_per_send(true)), 3);
-    let both = builder().port_per_request(true).port_per_send(true);
-    assert_eq!(ports(both), 5);
+    let with = |port| {
+        let builder = Client::builder(Tagged(Text)).timeout(secs(60));
+        ports(builder.local_port(port))
+    };
+    assert_eq!(with(LocalPort::Kept), 1);
+    assert_eq!(with(LocalPort::Renewed), 2); // two sends in a row were lost
+    assert_eq!(with(LocalPort::PerRequest), 3);
+    assert_eq!(with(LocalPort::PerSend), 5);
+}
+
+#[test]
+fn a_port_that_is_to_be_kept_is_kept_but_for_errors() {
+    let net = SimNet::new();
+    upper(&net, Tagged(Text));
+    let sockets = Ageing::new(&net, Trouble::Refused(22), 1);
+    let mut client = Client::builder(Tagged(Text))
+        .local_port(LocalPort::Kept)
+        .with_connector(sockets.clone(), server())
+        .unwrap();
+    for _ in 0..100 {
+        client.request("x").unwrap();
+        net.advance(secs(60));
+        net.partition(server().ip(), "10.255.255.254".parse().unwrap());
+        client.request("x").unwrap_err();
+        net.heal(server().ip(), "10.255.255.254".parse().unwrap());
+    }
+    assert_eq!(sockets.opened(), 1);
+    sockets.begin();
+    assert_eq!(client.request("x").unwrap(), "X");
+    assert_eq!(sockets.opened(), 2);
 }
 
 // Several addresses.

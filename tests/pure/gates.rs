@@ -80,7 +80,33 @@ fn a_source_that_no_client_has_is_never_answered() {
 }
 
 #[test]
-fn a_server_on_every_address_never_answers_its_own_port_wherever_it_is() {
+fn a_reserved_address_is_one_of_a_host() {
+    let mut core = Server::builder(Text).core(echo);
+    let meta = Meta::new("240.0.0.1:50000".parse().unwrap());
+    assert_eq!(ask(&mut core, at(0), b"x", meta).len(), 1);
+}
+
+#[test]
+fn a_server_that_can_tell_its_own_addresses_answers_its_port_on_other_machines() {
+    for bound in ["0.0.0.0:9999", "[::]:9999"] {
+        for (peer, answers) in [
+            ("192.0.2.1:9999", 0),
+            ("192.0.2.2:9999", 1),
+            ("[2001:db8::1]:9999", 0),
+            ("[2001:db8::2]:9999", 1),
+        ] {
+            let mut core = Server::builder(Text)
+                .local_addr(bound.parse().unwrap())
+                .core(echo);
+            core.set_is_local_ip(|addr| addr.ip().to_string().ends_with('1'));
+            let meta = Meta::new(peer.parse().unwrap());
+            assert_eq!(ask(&mut core, at(0), b"x", meta).len(), answers, "{peer}");
+        }
+    }
+}
+
+#[test]
+fn a_server_on_every_address_that_cannot_tell_its_own_never_answers_its_port() {
     for bound in ["0.0.0.0:9999", "[::]:9999"] {
         for (peer, local) in [
             ("127.0.0.2:9999", Some("127.0.0.3")),

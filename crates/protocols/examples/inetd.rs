@@ -24,7 +24,8 @@ use rejoinder_tools::service::{self, Common, Service};
 /// ECHO, TIME, DAYTIME and QOTD on UDP (RFC 862, 868, 867, 865)
 ///
 /// Each service that has an address runs there (HOST:PORT, port 0 is any free port). Without any, all four
-/// run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717.
+/// run on 127.0.0.1, at ports 7007, 3737, 1313 and 1717, or on the sockets that a service manager has
+/// opened, in this order.
 ///
 /// Whatever a datagram says, it is answered, unless it comes from a port below 1024, from a higher one that
 /// is known to answer anything, or from the port of one of the services; and each gives any one network 100
@@ -72,7 +73,8 @@ fn main() -> ExitCode {
                     .blocked_ports((1..1024).chain(REFLECTOR_PORTS))
                     .gate(gate);
                 let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-                let service = Service::open(address.as_deref(), default, true, server, kind)?;
+                let service =
+                    Service::open_one_of_several(address.as_deref(), default, true, server, kind)?;
                 running.push(service.named(name));
             }
         }

@@ -30,7 +30,9 @@ use rejoinder::{Client, Timestamp, Wait};
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Query};
 use rejoinder_protocols::inetd::services::Service;
-use rejoinder_test_support::process::{Ended, PATIENCE, Program, example, start_server};
+use rejoinder_test_support::process::{
+    Ended, PATIENCE, Program, example, python, start_server, words,
+};
 
 /// Runs a program to its end. Whoever prints the time, prints it in UTC.
 fn run(program: &str, arguments: &[&str], input: &str) -> Ended {
@@ -853,4 +855,107 @@ fn quiet_programs_print_nothing_and_end_on_a_signal() {
             (Some(0), "", "")
         );
     }
+}
+
+#[test]
+fn our_clients_ask_our_servers() {
+    let asked = |name: &str, arguments: &[&str]| {
+        let (_server, port) = server(name);
+        let mut client = example(&format!("ask_{name}"));
+        client.arg(format!("127.0.0.1:{port}")).args(arguments);
+        let ended = Program::start(&mut client).finish();
+        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+        ended.stdout
+    };
+    let dns = asked("dns", &["www.example.org", "A"]);
+    assert!(
+        dns.starts_with("NOERROR\n") && dns.contains(" IN A "),
+        "{dns}"
+    );
+    assert_eq!(
+        asked("coap", &["你好吗？"]),
+        "2.04 【机器人】小Zurich 好!\n"
+    );
+    assert!(asked("stun", &[]).starts_with("127.0.0.1:"));
+    let sntp = asked("sntp", &[]);
+    assert!(sntp.starts_with("stratum 10\n"), "{sntp}");
+    assert!(
+        ["0 s", "1 s"]
+            .iter()
+            .any(|apart| sntp.contains(&format!(", {apart} from the time here"))),
+        "{sntp}"
+    );
+}
+
+/// What a service manager opens is served, and a hangup ends no service.
+#[test]
+fn services_take_sockets_and_heed_signals() {
+    for (name, sockets) in [
+        ("dns", &["udp:127.0.0.1"][..]),
+        ("coap", &["udp:127.0.0.1", "udp:127.0.0.1"]),
+        ("stun", &["udp:127.0.0.1"]),
+        ("sntp", &["udp:127.0.0.1"]),
+        (
+            "inetd",
+            &[
+                "udp:127.0.0.1",
+                "udp:127.0.0.2",
+                "udp:127.0.0.3",
+                "udp:127.0.0.4",
+            ],
+        ),
+    ] {
+        let mut command = python("activate.py");
+        command.args(sockets).arg("--").args(words(&example(name)));
+        let mut program = Program::start(&mut command);
+        let prefix = if name == "inetd" { "qotd: " } else { "" };
+        let line = program.wait_for_stderr(&format!("{prefix}listening on "));
+        // A socket each for the services of inetd, and all of them for one service.
+        let expected = if name == "inetd" {
+            "127.0.0.4:"
+        } else {
+            "127.0.0.1:"
+        };
+        assert_eq!(
+            line.matches(expected).count(),
+            if name == "coap" { 2 } else { 1 },
+            "{line}"
+        );
+        program.signal("HUP");
+        program.wait_for_stderr("nothing to read again");
+        program.signal("USR1");
+        program.wait_for_stderr(&format!("{prefix}received 0: "));
+        program.signal("TERM");
+        assert_eq!(program.finish().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_hangup_has_the_zone_read_again_and_a_bad_one_changes_nothing() {
+    let directory = Directory::new(&format!("reload-{}", process::id()));
+    let zone = |address: &str| {
+        let text = format!(
+            "\u{feff}$TTL 1h\r\nexample.org. SOA ns.example.org. root.example.org. 1 3H 1H 1W 1H\r\nexample.org. NS ns.example.org.\r\n\
+             www.example.org. 1d A {address}"
+        );
+        directory.write("example.org.zone", &text)
+    };
+    let path = zone("192.0.2.1");
+    let mut command = example("dns");
+    command.arg("--zone").arg(&path);
+    let (mut server, addr) = start_server("127.0.0.1:0", &mut command);
+    let asked = || {
+        let mut client = example("ask_dns");
+        client.args([&addr.to_string(), "www.example.org", "A"]);
+        Program::start(&mut client).finish().stdout
+    };
+    assert!(asked().contains("192.0.2.1"), "{}", asked());
+    zone("192.0.2.2");
+    server.signal("HUP");
+    server.wait_for_stderr("answering from ");
+    assert!(asked().contains("192.0.2.2"), "{}", asked());
+    zone("no address");
+    server.signal("HUP");
+    server.wait_for_stderr("answering from the zone of before");
+    assert!(asked().contains("192.0.2.2"), "{}", asked());
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rejoinder::codec::{Tagged, Text, TextError};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Fault, Link, Script, SimNet};
+use rejoinder::transport::LocalPort;
 use rejoinder::{
     Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Wait, Writer,
 };
@@ -72,7 +73,7 @@ pub fn run(net: &SimNet, kind: Kind) -> u32 {
         }
         Kind::Renewed => {
             net.host(server, ServerCore::new(Short, upper)).unwrap();
-            exchange(net, Client::builder(Short).port_per_send(true))
+            exchange(net, Client::builder(Short).local_port(LocalPort::PerSend))
         }
     }
 }

@@ -15,7 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program of an example, as `cargo test` has built it before any test runs.
 ///
-/// `cargo test --test NAME` does not build the examples; a program that is missing, or older than
+/// `cargo test --test NAME` does not build the examples of its package; a program that is missing, or older than
 /// its sources, is an error.
 pub fn example(name: &str) -> Command {
     let test = env::current_exe().unwrap();
@@ -25,7 +25,7 @@ pub fn example(name: &str) -> Command {
         .join(format!("{name}{}", env::consts::EXE_SUFFIX));
     let built = modified(&program).unwrap_or_else(|| {
         panic!(
-            "{} is missing: run `cargo build --examples` first",
+            "{} is missing: run `cargo build --workspace --examples` first",
             program.display()
         )
     });
@@ -37,7 +37,7 @@ pub fn example(name: &str) -> Command {
         .find(|source| modified(Path::new(source)).is_some_and(|changed| changed > built));
     if let Some(source) = stale {
         panic!(
-            "{} is older than {source}: run `cargo build --examples` first",
+            "{} is older than {source}: run `cargo build --workspace --examples` first",
             program.display()
         );
     }

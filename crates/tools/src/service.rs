@@ -89,7 +89,46 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
-        let transports = match (passed()?, address) {
+        let passed = passed(usize::MAX)?;
+        Self::on(passed, address, default, always_limited, builder, handler)
+    }
+
+    /// The same for one of several services in a program. They get the sockets of the service manager in
+    /// the order in which they are opened, one each.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none, or cannot be had.
+    pub fn open_one_of_several<C, G, H>(
+        address: Option<&str>,
+        default: SocketAddr,
+        always_limited: bool,
+        builder: ServerBuilder<C, G>,
+        handler: H,
+    ) -> Result<Self, Failure>
+    where
+        C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        let passed = passed(usize::from(address.is_none()))?;
+        Self::on(passed, address, default, always_limited, builder, handler)
+    }
+
+    fn on<C, G, H>(
+        passed: Vec<UdpTransport>,
+        address: Option<&str>,
+        default: SocketAddr,
+        always_limited: bool,
+        builder: ServerBuilder<C, G>,
+        handler: H,
+    ) -> Result<Self, Failure>
+    where
+        C: Codec + Clone + Send + 'static,
+        G: Gate + Clone + Send + 'static,
+        H: Handler<C> + Send + Sync + 'static,
+    {
+        let transports = match (passed, address) {
             (passed, None) if !passed.is_empty() => passed,
             (passed, Some(address)) if !passed.is_empty() => {
                 return Err(Failure::Usage(both(address, passed.len())));

@@ -26,6 +26,7 @@ use codec::{Conversation, Turn};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::escape::Escaped;
 use rejoinder::handler::Dedup;
+use rejoinder::transport::LocalPort;
 use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server};
 use table::Sessions;
 
@@ -200,7 +201,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
     let peers = resolve(server, DEFAULT.port())?;
-    let mut client = Client::connect(&peers[..], Tagged(Text))?;
+    // The server knows a session by its port.
+    let builder = Client::builder(Tagged(Text)).local_port(LocalPort::Kept);
+    let mut client = builder.connect(&peers[..])?;
     let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut lines = Lines::waiting(io::stdin().lock(), || wait_for_input(io::stdin()));
     loop {

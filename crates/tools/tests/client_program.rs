@@ -25,7 +25,7 @@ fn tool(command: &str) -> Command {
 fn chinese_is_edited_across_the_ends_of_rows() {
     let (_server, address) = start_server("127.0.0.1:0", &mut tool("serve"));
     // With an odd number of columns, the last one of a full row stays empty.
-    for columns in [17, 20, 21, 33, 40, 90] {
+    for columns in [17, 20, 21, 33, 40, 80, 90, 200] {
         let line = [
             "你觉得我是最帅最帅的而且真的真的非常聪明吗？",
             &BACKSPACE.repeat(14),

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{env, fs, process as this};
 
-use rejoinder_test_support::process::{Ended, PATIENCE, Program, start_server};
+use rejoinder_test_support::process::{Ended, PATIENCE, Program, python, start_server, words};
 
 /// The program with one of its commands.
 fn tool(command: &str) -> Command {
@@ -622,4 +622,87 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
+}
+
+#[test]
+fn progress_fits_the_terminal_and_is_gone_afterwards() {
+    let (_server, address) = start_server("127.0.0.1:0", tool("serve").arg("--quiet"));
+    for columns in [20, 80, 200] {
+        let mut terminal = python("terminal.py");
+        terminal.args([&format!("{columns}x50"), "no such text", "--"]);
+        let mut load = tool("load");
+        load.arg(address.to_string()).args([
+            "--duration",
+            "600ms",
+            "--warmup",
+            "0",
+            "--peers",
+            "1",
+        ]);
+        let ended = Program::start(terminal.args(words(&load))).finish();
+        assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+        // Each state of the line begins in the first column and erases what was behind it.
+        let states: Vec<_> = ended
+            .stdout
+            .split('\r')
+            .filter_map(|state| state.strip_suffix("\u{1b}[K"))
+            .collect();
+        let drawn = states.iter().filter(|state| state.starts_with('['));
+        assert!(drawn.clone().count() >= 1, "{columns}: {:?}", ended.stdout);
+        for state in drawn {
+            assert!(state.chars().count() < columns, "{columns}: {state}");
+        }
+        let (_, after) = ended.stdout.rsplit_once("\u{1b}[K").unwrap();
+        assert!(after.contains("answered"), "{after}");
+    }
+}
+
+#[test]
+fn a_report_is_one_page_with_nothing_outside_it() {
+    let (_server, address) = start_server("127.0.0.1:0", tool("serve").arg("--quiet"));
+    let path = env::temp_dir().join(format!("rejoinder-load-{}.html", this::id()));
+    let ended = load(
+        address,
+        &[
+            LIGHT,
+            &["--duration", "200ms", "--html", path.to_str().unwrap()],
+        ],
+    );
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    let page = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(page.starts_with("<!doctype html>\n") && page.ends_with("</html>\n"));
+    assert_eq!(page.matches("<svg").count(), 2);
+    for tag in [
+        "html", "head", "body", "svg", "pre", "h1", "h2", "style", "title",
+    ] {
+        let (open, close) = (
+            page.matches(&format!("<{tag}")).count(),
+            page.matches(&format!("</{tag}>")).count(),
+        );
+        let headers = if tag == "head" {
+            page.matches("<header").count()
+        } else {
+            0
+        };
+        assert_eq!(open - headers, close, "{tag}");
+    }
+    // The only address in it is the name of SVG's elements.
+    let links = page.matches("http").count();
+    assert_eq!(
+        links,
+        page.matches("xmlns='http://www.w3.org/2000/svg'").count()
+    );
+    for outside in ["<script", "<link", "<img", "src=", "href=", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let ended = load(address, &[&["--html", "/nowhere/report.html"]]);
+    assert_eq!(ended.code(), Some(2));
+    assert!(
+        ended
+            .stderr
+            .starts_with("error: --html /nowhere/report.html: "),
+        "{}",
+        ended.stderr
+    );
 }

@@ -774,6 +774,38 @@ fn the_unit_calls_the_server_as_it_can_be_called() {
     assert_eq!((ended.code(), ended.stdout.as_str()), (Some(0), ""));
 }
 
+/// What the container starts, and what asks whether it is well, are calls that the program understands.
+#[test]
+fn the_container_calls_the_program_as_it_can_be_called() {
+    let file = include_str!("../../../contrib/container/Containerfile");
+    let lists: Vec<Vec<String>> = file
+        .lines()
+        .filter_map(|line| {
+            line.trim()
+                .trim_start_matches("ENTRYPOINT ")
+                .strip_prefix("CMD ")
+                .or(line.strip_prefix("ENTRYPOINT "))
+        })
+        .map(|list| serde_json::from_str(list).unwrap())
+        .collect();
+    let [health, entry, arguments] = lists.try_into().unwrap();
+    assert_eq!(entry, ["/rejoinder", "serve"]);
+    let free = |text: &String| match text.as_str() {
+        "0.0.0.0:8888" | "0.0.0.0:9888" => "127.0.0.1:0".to_owned(),
+        text => text.to_owned(),
+    };
+    let mut server = tool("serve");
+    let mut server = Program::start(server.args(arguments.iter().map(free)));
+    let address = server.listening();
+    assert_eq!(health[..2], ["/rejoinder", "ask"]);
+    let here = |text: &String| text.replace("127.0.0.1:8888", &address.to_string());
+    let mut client = tool("ask");
+    let ended = run(client.args(health[2..].iter().map(here)));
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
 #[test]
 fn a_value_that_will_not_do_is_told_with_the_option() {
     for (args, problem) in [

@@ -547,6 +547,26 @@ fn a_name_is_asked_at_its_other_address_where_there_is_no_ipv6() {
     }
 }
 
+/// A name has two addresses, and nobody answers at the first: the second one is asked before the deadline.
+#[test]
+fn all_addresses_of_a_name_are_asked_within_the_deadline() {
+    let (_server, address) = start_server("127.0.0.1:0", tool("serve").arg("-q"));
+    // Without IPv6 there is one address only, which answers.
+    let _silent = UdpSocket::bind(("::1", address.port()));
+    let mut client = tool("ask");
+    client.args([
+        "-t",
+        "1",
+        "-s",
+        &format!("localhost:{}", address.port()),
+        "x",
+        "y",
+    ]);
+    let ended = Program::start(&mut client).finish();
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ended.stdout.lines().count(), 2);
+}
+
 #[test]
 fn a_time_zone_that_is_none_is_told() {
     let (server, _) = start_server(

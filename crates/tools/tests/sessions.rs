@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Link, Script, SimNet};
-use rejoinder::transport::{Inbox, Meta, Outbox};
+use rejoinder::transport::{Inbox, LocalPort, Meta, Outbox};
 use rejoinder::{Client, Codec, Timestamp, Writer};
 use rejoinder_test_support::process::{Program, start_server};
 use rejoinder_tools::sessions::Acquaintance;
@@ -41,7 +41,11 @@ fn network(net: SimNet, peers: usize) -> (SimNet, Acquaintance) {
 }
 
 fn peer(net: &SimNet) -> Peer {
-    Client::new(net.clone(), Tagged(Text), SERVER)
+    // A session is known by its port.
+    Client::builder(Tagged(Text))
+        .local_port(LocalPort::Kept)
+        .with_connector(net.clone(), SERVER)
+        .unwrap()
 }
 
 fn say(peer: &mut Peer, text: &str) -> String {

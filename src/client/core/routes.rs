@@ -7,6 +7,7 @@ use super::super::slot::Route;
 use super::super::sockets::SocketId;
 use super::{ClientCore, RequestError};
 use crate::codec::Codec;
+use crate::transport::LocalPort;
 
 impl<C: Codec> ClientCore<C> {
     /// A socket that requests share, and an id for another request on it.
@@ -16,6 +17,7 @@ impl<C: Codec> ClientCore<C> {
         random: &mut dyn FnMut() -> io::Result<u64>,
     ) -> Result<(SocketId, u64), RequestError> {
         if let Some(socket) = self.shared
+            && self.options.local_port != LocalPort::Kept
             && self.sockets.has_room()
         {
             let age = now.saturating_sub(self.sockets.opened(socket));
@@ -44,7 +46,11 @@ impl<C: Codec> ClientCore<C> {
 
     /// Whether requests in general share a socket.
     pub(super) fn shares_sockets(&self) -> bool {
-        self.ids.exist() && !self.options.port_per_request
+        let is_shared = matches!(
+            self.options.local_port,
+            LocalPort::Kept | LocalPort::Renewed
+        );
+        self.ids.exist() && is_shared
     }
 
     pub(super) fn check_socket_limit(&mut self, now: Duration) -> Result<(), RequestError> {
@@ -96,7 +102,7 @@ impl<C: Codec> ClientCore<C> {
         if slot.routes.len() >= MAX_ROUTES || !self.needs_another_socket(now, index) {
             return;
         }
-        if !self.shares_sockets() || self.options.port_per_send && slot.sends > 0 {
+        if !self.shares_sockets() {
             if slot.sends > 0 && self.peers.count() > 1 {
                 self.peers.give_up(slot.peer);
             }
@@ -133,12 +139,12 @@ impl<C: Codec> ClientCore<C> {
         if slot.sends == 0 {
             return false;
         }
-        if self.options.port_per_send {
-            return true;
-        }
-        if !self.shares_sockets() {
-            // Another address may be better, or another port where there are several servers.
-            return self.peers.count() > 1;
+        match self.options.local_port {
+            LocalPort::PerSend => return true,
+            // Another address may be better.
+            _ if !self.shares_sockets() => return self.peers.count() > 1,
+            LocalPort::Kept => return false,
+            _ => {}
         }
         // What the network did with a request says little about a socket on which others are
         // answered; and one that is silent because the server is would be replaced in vain.

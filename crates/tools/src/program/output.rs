@@ -199,3 +199,91 @@ fn lines(text: &[u8]) -> u64 {
 const MAX_BYTES: usize = 1 << 20;
 /// After an error: a full disk is not asked again for every line.
 const PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+    use std::sync::mpsc::{self, Receiver, Sender};
+    use std::time::Duration;
+
+    use super::{MAX_BYTES, Output};
+
+    type Written = Result<(), (usize, io::Error)>;
+
+    /// A stream that does with each text what the test says, and the texts that it was given.
+    fn stream() -> (Output, Sender<Written>, Receiver<String>, Receiver<String>) {
+        let (outcomes, next) = mpsc::channel::<Written>();
+        let (given, texts) = mpsc::channel();
+        let (report, reports) = mpsc::channel();
+        let output = Output::with(
+            move |bytes| {
+                let _ = given.send(String::from_utf8_lossy(bytes).into_owned());
+                next.recv().unwrap_or(Ok(()))
+            },
+            move |line| drop(report.send(line)),
+            "test",
+        );
+        (output.expect("there is a thread"), outcomes, texts, reports)
+    }
+
+    fn full(written: usize) -> Written {
+        Err((written, ErrorKind::StorageFull.into()))
+    }
+
+    #[test]
+    fn lines_that_meet_an_error_are_counted_and_the_next_ones_are_written() {
+        let (output, outcomes, texts, reports) = stream();
+        let next = |text: &str, outcome| {
+            output.write(text.to_owned());
+            outcomes.send(outcome).expect("the thread lives");
+            texts.recv().expect("the thread lives")
+        };
+        assert_eq!(next("one\n", Ok(())), "one\n");
+        assert_eq!(next("two\nthree\n", full(0)), "two\nthree\n");
+        assert_eq!(next("four\n", full(2)), "four\n");
+        // The end of a torn line comes first.
+        assert_eq!(next("five\n", Ok(())), "\nfive\n");
+        assert_eq!(next("six\n", full(0)), "six\n");
+        output.drain(Duration::from_secs(60));
+        assert_eq!(output.left_out(), 4);
+        // Once for each row of errors.
+        drop(output);
+        assert_eq!(reports.try_iter().count(), 2);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_ends_the_stream() {
+        let (output, outcomes, texts, reports) = stream();
+        output.write("one\n".to_owned());
+        outcomes
+            .send(Err((0, ErrorKind::BrokenPipe.into())))
+            .expect("the thread lives");
+        assert!(
+            reports
+                .recv()
+                .expect("it reports")
+                .starts_with("the transcript ends here")
+        );
+        output.write("two\n".to_owned());
+        output.drain(Duration::from_secs(60));
+        assert_eq!(texts.iter().collect::<Vec<_>>(), ["one\n"]);
+        assert_eq!(output.left_out(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_takes_nothing_costs_lines_and_bounded_memory() {
+        let (output, outcomes, texts, _) = stream();
+        let text = "x".repeat(MAX_BYTES / 4 - 1) + "\n";
+        output.write("first\n".to_owned());
+        assert_eq!(texts.recv().expect("the thread lives"), "first\n");
+        for _ in 0..10 {
+            output.write(text.clone());
+        }
+        assert_eq!(output.left_out(), 6);
+        // Nobody waits longer than allowed, and nothing is lost of what was taken.
+        output.drain(Duration::ZERO);
+        drop(outcomes);
+        output.drain(Duration::from_secs(60));
+        assert_eq!(texts.try_iter().filter(|taken| *taken == text).count(), 4);
+    }
+}

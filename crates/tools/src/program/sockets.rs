@@ -1,7 +1,9 @@
 //! Where a service's sockets come from: it opens them, or a service manager has.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(unix)]
 use listenfd::ListenFd;
@@ -11,10 +13,25 @@ use rejoinder::udp::{UdpOptions, UdpTransport};
 use super::address::{resolve, why_not_bound};
 use super::{Failure, warn};
 
-/// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`). Their
-/// buffers are not made smaller.
+/// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`): the next
+/// ones that nobody has taken, `most` at the most. Their buffers are not made smaller.
+pub(crate) fn passed(most: usize) -> Result<Vec<UdpTransport>, Failure> {
+    // A descriptor must not be adopted twice.
+    static PASSED: Mutex<Option<VecDeque<UdpTransport>>> = Mutex::new(None);
+
+    let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+    let left = match &mut *passed {
+        Some(left) => left,
+        none => none.insert(all_passed()?.into()),
+    };
+    let taken = most.min(left.len());
+    let taken: Vec<_> = left.drain(..taken).collect();
+    report_buffer(&taken);
+    Ok(taken)
+}
+
 #[cfg(unix)]
-pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
+fn all_passed() -> Result<Vec<UdpTransport>, Failure> {
     let mut passed = ListenFd::from_env();
     let count = passed.len();
     let options = UdpOptions::new();
@@ -32,7 +49,7 @@ pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-pub(crate) fn passed() -> Result<Vec<UdpTransport>, Failure> {
+fn all_passed() -> Result<Vec<UdpTransport>, Failure> {
     Ok(Vec::new())
 }
 
@@ -44,7 +61,13 @@ pub(crate) fn bind(text: &str, port: u16, workers: usize) -> Result<Vec<UdpTrans
         .receive_buffer_bytes(RECEIVE_BUFFER_BYTES)
         .bind_group(&addresses[..], workers)
         .map_err(|error| Failure::RunTime(why_not_bound(text, &addresses, &error.into())))?;
-    if let Ok(granted) = transports[0].receive_buffer_bytes()
+    report_buffer(&transports);
+    Ok(transports)
+}
+
+/// Once for all of them: they are treated alike.
+fn report_buffer(transports: &[UdpTransport]) {
+    if let Some(Ok(granted)) = transports.first().map(UdpTransport::receive_buffer_bytes)
         // Linux counts its own bookkeeping, and doubles the number for it (socket(7)).
         && let granted = if cfg!(target_os = "linux") { granted / 2 } else { granted }
         && granted < RECEIVE_BUFFER_BYTES
@@ -56,7 +79,6 @@ pub(crate) fn bind(text: &str, port: u16, workers: usize) -> Result<Vec<UdpTrans
             kib(RECEIVE_BUFFER_BYTES)
         ));
     }
-    Ok(transports)
 }
 
 fn kib(bytes: usize) -> String {
