@@ -61,7 +61,7 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     // One for each address of a name: `localhost` is often both `::1` and `127.0.0.1`.
     let peers = resolve(&server)?;
     if peers.iter().any(|peer| peer.port() == 0) {
-        let problem = format!("nobody can be asked at port 0, as in `{server}`");
+        let problem = format!("no server has port 0, as in `{server}`");
         return Err(lexopt::Error::from(problem).into());
     }
     let clients = peers.into_iter().map(|addr| {

@@ -117,7 +117,7 @@ impl Handler<Ctime> for Zurich {
             let before = answer.before_substitution().to_string();
             let (before, after) = (Escaped(&before), answer.to_string());
             let line = format!("{before}\n【服务器端】回复: {}\n{WAITING}", Escaped(&after));
-            // While nobody reads standard output, the queue is full and lines are left out.
+            // While standard output has no reader, the queue is full and lines are left out.
             let _ = transcript.try_send(line);
         }
         Ok(())
@@ -134,7 +134,7 @@ fn start_transcript() -> (SyncSender<String>, Receiver<()>) {
         let mut all = std::iter::once(WAITING.to_owned()).chain(lines);
         if let Err(error) = all.try_for_each(|text| io::stdout().write_all(text.as_bytes())) {
             say(format_args!(
-                "the transcript ends here, the server does not: {error}"
+                "cannot write the transcript, serving without it: {error}"
             ));
         }
     });

@@ -47,8 +47,8 @@
 //! # Order
 //!
 //! Replies leave in the order in which their handlers finish. Where responses carry no
-//! [ids](crate::Correlation::Id), a peer with several requests in flight on one socket cannot tell
-//! them apart: see [`ordered_per_peer`](crate::ServerBuilder::ordered_per_peer).
+//! [ids](crate::Correlation::Id), a peer with several requests in flight on one socket cannot match
+//! them: see [`ordered_per_peer`](crate::ServerBuilder::ordered_per_peer).
 
 mod alarm;
 mod client;

@@ -84,17 +84,17 @@ use crate::udp::UdpConnector;
 ///
 /// The codec [decides](Codec::correlation) how responses are matched to requests.
 ///
-/// - With ids, requests share one connected socket, and each has an id that nobody can predict. No id
-///   is used twice on one socket: when seven eighths of them are used up, or 65,536, the next request
-///   gets another socket, with all ids. (Ids of 48 bits or more do not run out. That a random one
-///   comes again is less likely than that a forger guesses it.)
+/// - With ids, requests share one connected socket, and each has an unpredictable id. No id is used
+///   twice on one socket: when seven eighths of them are used up, or 65,536, the next request gets
+///   another socket, with all ids. (Ids of 48 bits or more do not run out: a repeated random id is
+///   less likely than a guessed one.)
 /// - Without ids, each request gets a fresh connected socket, which serves its retransmissions and
 ///   nothing else, so that its local port identifies the response.
 ///
-/// After its last request the socket cools down: it stays open for the time of the
-/// [cooldown](ClientBuilder::cooldown), so that the OS cannot give its port to another, which
-/// would take a late response for its own. At most [so many](ClientBuilder::max_cooling_sockets) cool
-/// down. Where that limit is reached, or the OS has no descriptor or port left:
+/// After its last request the socket stays open for the [cooldown](ClientBuilder::cooldown). Until
+/// then the OS cannot give its port to another socket, which would accept a late response as its
+/// own. At most [so many](ClientBuilder::max_cooling_sockets) cool down. Where that limit is
+/// reached, or the OS has no descriptor or port left:
 ///
 /// - A socket to which no response is owed is closed before its time, the oldest first: its requests
 ///   were sent once and are answered, or were met by a closed port.
@@ -117,10 +117,10 @@ use crate::udp::UdpConnector;
 /// [`LocalPort`](crate::transport::LocalPort) turns the last two off, or has each request or each send
 /// use a port of its own. Requests with a socket each move for the first reason only.
 ///
-/// What remains is a risk that only ids take away. The network duplicates a datagram of an exchange
-/// that went well and holds the copy back until many more have gone through; and the OS gives the
-/// same port (one of 28,000 on Linux) to the request that is in flight just then. A second client, or
-/// one that is dropped, does not know of the ports that cool down elsewhere.
+/// One risk remains without ids. The network duplicates a response and delays the copy for many
+/// exchanges. Then the OS gives the same port (one of 28,000 on Linux) to the request in flight,
+/// which accepts the copy. A second client, or one that is dropped, does not know of the ports that
+/// cool down elsewhere.
 #[derive(Debug)]
 pub struct Client<N: Connect, C> {
     peer: SocketAddr,

@@ -32,7 +32,8 @@ use crate::timestamp::Timestamp;
 /// - Decoding borrows. Nothing of the datagram is copied.
 /// - What was encoded decodes to what it was made from, and whatever decodes, re-encodes to the
 ///   same bytes.
-/// - Every encoded response [is a response](Self::is_response), where the protocol can tell.
+/// - [`is_response`](Self::is_response) is true for every encoded response, if the protocol marks
+///   responses.
 ///
 /// A request is the whole datagram. A codec is never given a part of one: a datagram that was cut
 /// off on the way is dropped before.
@@ -134,7 +135,7 @@ pub trait Codec {
     /// Whether the datagram is a response, and so must never be answered: two servers that face
     /// each other would go on for ever (the class of CVE-2024-2169).
     ///
-    /// Return `false` only where nothing in the protocol tells a response from a request. Such a
+    /// Return `false` only if the protocol does not distinguish responses from requests. Such a
     /// protocol depends on the server's other guards.
     fn is_response(&self, datagram: &[u8]) -> bool;
 
@@ -168,9 +169,9 @@ pub trait Codec {
         None
     }
 
-    /// The id of a request that the handler does not get to see, if there is one: [`Dedup`] takes it
-    /// into account, so that a copy is told from the same question, asked again. The default says
-    /// that there is none.
+    /// The id of a request, if the protocol has ids that the handler does not see. [`Dedup`]
+    /// compares it, to distinguish a duplicate from the same question asked again. The default is
+    /// `None`.
     ///
     /// [`Dedup`]: crate::handler::Dedup
     ///
@@ -253,8 +254,8 @@ pub enum ResponseKind<'a> {
     /// order, their payloads, put together, are [decoded](Codec::decode_response). The client bounds
     /// their [number and size](crate::ClientBuilder::max_response).
     ///
-    /// A retransmission may have the peer send all of them again. The datagrams of two such responses
-    /// can be told apart only if their number differs.
+    /// A retransmission may make the peer send all of them again. The datagrams of two such
+    /// responses are distinguishable only if their number differs.
     Part {
         /// The number of this one, from 0.
         index: u32,

@@ -31,10 +31,10 @@ pub enum DropReason {
     /// It came from the address of the server itself; or from the server's own port, if it is bound
     /// to every address of the machine (`0.0.0.0` or `[::]`), as any of them may be its own.
     ///
-    /// So a client that happens to use the very port of such a server is not answered. One whose
-    /// port the system chooses does with a chance of one in some 64,000 at most, and asks again from
-    /// another. Peers that use that port on purpose, as NTP's may, need a server that is bound to one
-    /// address.
+    /// So a client that happens to use the very port of such a server is not answered. If the OS
+    /// chooses the client's port, the chance is at most one in some 64,000, and the client retries
+    /// from another port. Peers that use that port on purpose, as NTP's may, need a server that is
+    /// bound to one address.
     SourceOwn,
     /// It had waited for longer than [`max_age`](crate::ServerBuilder::max_age), if that is set.
     Stale,

@@ -13,16 +13,16 @@ use crate::transport::{Datagram, Meta};
 ///
 /// # Who calls what
 ///
-/// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which are
-/// always on (see [`DropReason`]), before the codec decodes it. If it was let in and the handler
-/// answered, the server tells [`allow_responses`](Self::allow_responses) how much would leave. A datagram that is
-/// met with silence has no second call.
+/// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which
+/// are always on (see [`DropReason`]), before the codec decodes it. If it was accepted and the
+/// handler answered, the server passes the size of the responses to
+/// [`allow_responses`](Self::allow_responses). There is no second call for a datagram without a
+/// response.
 ///
 /// # What an implementation guarantees
 ///
-/// It decides quickly and without waiting: it runs for every datagram of a flood. It keeps a
-/// bounded amount of memory, whoever sends what. Its clock is [`Timestamp::monotonic`], which is passed
-/// in.
+/// It decides quickly and without waiting: it runs for every datagram of a flood. Its memory is
+/// bounded, whatever arrives. Its clock is [`Timestamp::monotonic`], which is passed in.
 ///
 /// # Closures and combinations
 ///
@@ -214,15 +214,15 @@ impl<G: Gate> Gate for Option<G> {
     }
 }
 
-/// The source ports that a server never answers, unless it is told otherwise with
+/// The source ports that a server never answers by default: see
 /// [`blocked_ports`](crate::ServerBuilder::blocked_ports).
 ///
-/// What comes from such a port was sent by a service there or, more likely, by somebody who forged
-/// the sender to make that service and this one talk to each other, or to hide behind it (RFC 9308
-/// §8.1; US-CERT TA14-017A; CVE-2024-2169). A client whose port the system chooses gets none of
-/// them: system ports (below 1024) are not given out, and of the others it gets each with a chance of
-/// one in some 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152,
-/// RFC 6335 §6). Asking again from another port helps it.
+/// A datagram from such a port comes from a service there or, more likely, has a forged source. The
+/// attacker wants the two services to answer each other, or hides behind one (RFC 9308 §8.1;
+/// US-CERT TA14-017A; CVE-2024-2169). A client whose port the OS chooses gets none of them: system
+/// ports (below 1024) are not given out, and of the others it gets each with a chance of one in
+/// some 64,000, only if its system or its NAT does not keep to the dynamic ports (from 49,152, RFC
+/// 6335 §6). Asking again from another port helps it.
 ///
 /// The clients of a few protocols choose such a port themselves: NTP from 123 (RFC 5905 §9.1), IKE
 /// from 500 (RFC 7296 §2), and some DNS resolvers from 53. A server of these protocols takes the port

@@ -4,7 +4,7 @@
 //! is new, read them in this order:
 //!
 //! 1. [`handler`]: what the answer is. With [`Text`](crate::codec::Text), that is a whole bot.
-//! 2. [`codec`]: a protocol of your own, or of somebody else.
+//! 2. [`codec`]: a protocol of your own, or an existing one.
 //! 3. [`bad_network`]: how a bot is tested where datagrams get lost.
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.

@@ -37,9 +37,8 @@ use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egres
 /// # Closures
 ///
 /// A closure from a request to what can [become replies](IntoReply) is a handler. Its parameter
-/// needs its type. What a closure cannot do is to look at the [`Context`], to lend its answer from the
-/// request, and to send a number of replies that only shows as it runs; for these, implement the
-/// trait:
+/// needs its type. A closure cannot read the [`Context`], return an answer that borrows from the
+/// request, or decide at run time how many replies to send. For these, implement the trait:
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -590,7 +589,7 @@ pub enum ReplyError {
     #[error("the reply could not be encoded")]
     Encode(#[source] Box<dyn Error + Send + Sync>),
     /// The request was answered with as many datagrams as it can be.
-    #[error("a request is answered with at most {limit} datagrams")]
+    #[error("too many replies to one request: the limit is {limit}")]
     TooMany {
         /// [`MAX_RESPONSES`].
         limit: usize,

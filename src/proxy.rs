@@ -1,10 +1,10 @@
 //! Servers behind proxies and load balancers: who the client is, from the PROXY header of a datagram.
 //!
-//! A proxy in front of a UDP service sends from its own address, so without help a server sees one
-//! peer and one rate limit for everybody. With the [PROXY protocol] the proxy puts a header in front of
-//! the datagram that names the client. [`ServerBuilder::behind`](crate::ServerBuilder::behind) has a
-//! server read it: checks, gates, `Dedup` and the handler then see the client, and the response goes to
-//! the proxy.
+//! A proxy in front of a UDP service sends from its own address, so the server sees one peer, and
+//! all clients share one rate limit. With the [PROXY protocol], the proxy puts a header with the
+//! client's address in front of the datagram.
+//! [`ServerBuilder::behind`](crate::ServerBuilder::behind) has a server read it: checks, gates,
+//! `Dedup` and the handler then see the client, and the response goes to the proxy.
 //!
 //! [PROXY protocol]: https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt
 

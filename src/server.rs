@@ -153,8 +153,8 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     ///
     /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
     /// program. And the panic hook runs for each, also for those that are survived: the default one
-    /// prints the message as it is, however often it happens and whatever it quotes. A program whose
-    /// panics somebody outside might cause sets [a hook](std::panic::set_hook) that
+    /// prints the message as it is, however often it happens and whatever it quotes. A program
+    /// whose panics a peer could cause sets [a hook](std::panic::set_hook) that
     /// [escapes](crate::escape::Escaped) what it prints, and limits it.
     ///
     /// Where the handler is slow, finished replies do not wait for the rest of a batch for much longer
@@ -305,7 +305,7 @@ pub enum ServeError {
     /// There are not as many threads to be had as the server was to have.
     #[error("a worker could not be started")]
     Thread {
-        /// What the system said.
+        /// The error of the OS.
         source: io::Error,
     },
 }

@@ -38,14 +38,14 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox};
 /// A network in memory, with any number of machines and endpoints, for tests without a socket, a
 /// thread or a sleep.
 ///
-/// Time is virtual: it passes only while an endpoint waits, and then at once. Whoever waits in
-/// [`recv`](crate::Transport::recv) makes the network go on: datagrams in flight arrive,
-/// [hosted](Self::host) nodes answer, until something arrives for the one who waits or its wait is
-/// over. A clone is another handle of the same network.
+/// Time is virtual: it passes only while an endpoint waits, and then at once. A blocking
+/// [`recv`](crate::Transport::recv) advances the simulation, event by event: datagrams in flight
+/// arrive and [hosted](Self::host) nodes answer. It returns when a datagram arrives for its
+/// endpoint or its wait is over. A clone is another handle of the same network.
 ///
 /// Memory: at most 1,048,576 datagrams are in flight, and 4,096 wait at each endpoint that does not
-/// receive; the trace [tells](PacketFate) which more were lost. Besides, each pair of addresses between
-/// which something was sent is remembered for ever.
+/// receive; further ones are lost, and the trace [records](PacketFate) them. Besides, each pair of
+/// addresses between which something was sent is remembered for ever.
 ///
 /// What has a loop of its own does not belong on a thread beside it: a
 /// [`Server`](crate::Server) over an endpoint waits without end, so that it would drive the virtual
@@ -319,8 +319,7 @@ impl SimNet {
         }
     }
 
-    /// Puts a datagram on the way that names whomever you like as its sender, as anybody on the
-    /// Internet can.
+    /// Sends a datagram with a forged source.
     ///
     /// ```
     /// use rejoinder::sim::SimNet;
@@ -338,7 +337,7 @@ impl SimNet {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn inject(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        // Whoever forges does not listen for errors.
+        // A forged source receives no errors.
         let mut state = lock(&self.state);
         let _ = state.launch(from, to, bytes, Kind::Datagram);
         #[cfg(feature = "tokio")]
@@ -466,7 +465,7 @@ impl SimNet {
         lock(&self.state).pass_until(end);
     }
 
-    /// Sets the civil clock, forwards or back, as an administrator or NTP does. It goes on from
+    /// Sets the wall clock, forwards or back, as an administrator or NTP does. It goes on from
     /// there; the monotonic clock does not notice.
     ///
     /// ```

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// One reading of both clocks.
 ///
-/// Nothing in a core reads a clock: whoever drives it takes one reading per batch, from
-/// [`Transport::now`](crate::Transport::now), and passes it along. Deadlines are computed from
-/// [`monotonic`](Self::monotonic), which never jumps; what a protocol writes into its answers is
-/// computed from [`wall`](Self::wall), which may.
+/// A core reads no clock. Its driver reads [`Transport::now`](crate::Transport::now) once per batch
+/// and passes the reading in. Deadlines are computed from [`monotonic`](Self::monotonic), which
+/// never jumps; what a protocol writes into its answers is computed from [`wall`](Self::wall),
+/// which may.
 ///
 /// ```
 /// use rejoinder::Timestamp;
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub struct Timestamp {
     /// Time since an arbitrary but fixed moment. It never goes back.
     pub monotonic: Duration,
-    /// The civil time of the machine, as its clock has it: it may jump, in both directions.
+    /// The machine's wall-clock time. It may jump, in both directions.
     pub wall: SystemTime,
 }
 
@@ -33,7 +33,7 @@ impl Timestamp {
         Self { monotonic, wall }
     }
 
-    /// Reads the system's clocks. The monotonic part counts from this process's first reading.
+    /// Reads the OS's clocks. The monotonic part counts from this process's first reading.
     ///
     /// ```
     /// use rejoinder::Timestamp;

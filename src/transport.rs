@@ -42,10 +42,10 @@ use crate::timestamp::Timestamp;
 /// - **Responses go back the way the request came.** [`Meta::local`] is the address that the
 ///   datagram was sent to, where the OS reports it; a datagram in the outbox with an [`Egress`] leaves
 ///   from there, where the OS can.
-/// - **Every datagram of an outbox is tried**, in order for each peer, and
-///   [`SendReport::sent`] + [`SendReport::failed`] is their number. One that fails holds up no other.
-///   (In the outbox of a [`Server`](crate::Server) whose replies carry
-///   [ids](crate::Correlation::Id), order tells nothing, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
+/// - **Every datagram of an outbox is tried**, in order for each peer, and [`SendReport::sent`] +
+///   [`SendReport::failed`] is their number. One that fails holds up no other. (In the outbox of a
+///   [`Server`](crate::Server) whose replies carry [ids](crate::Correlation::Id), order does not
+///   matter, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
 /// # Blocking
 ///
@@ -58,10 +58,10 @@ use crate::timestamp::Timestamp;
 ///
 /// # Errors
 ///
-/// An error of `recv` says that one attempt failed; the next may succeed, and on UDP many can be
-/// caused by anybody who sends a packet, so no caller ends because of one. The exception has the
-/// kind [`io::ErrorKind::NotConnected`]: the transport is gone for good.
-/// [`io::ErrorKind::Interrupted`] says that a signal came.
+/// An error of `recv` means that one attempt failed, and the next may succeed. On UDP, forged
+/// packets can cause many of them, so no caller ends because of one. The exception has the kind
+/// [`io::ErrorKind::NotConnected`]: the transport is gone for good. [`io::ErrorKind::Interrupted`]
+/// says that a signal came.
 ///
 /// # A minimal implementation
 ///
@@ -131,8 +131,8 @@ pub trait Transport {
 
     /// Whether the IP address in `addr` is one of this machine's; its port says nothing, its scope
     /// names the interface of a link-local address. The server asks about peers that have its own
-    /// port, see [`ServerCore::set_is_local_ip`](crate::sans_io::ServerCore::set_is_local_ip). The default
-    /// cannot tell, and says `true`.
+    /// port, see [`ServerCore::set_is_local_ip`](crate::sans_io::ServerCore::set_is_local_ip). The
+    /// default does not know, and returns `true`.
     ///
     /// ```
     /// use rejoinder::udp::UdpTransport;
@@ -150,10 +150,10 @@ pub trait Transport {
         true
     }
 
-    /// How many datagrams the system has dropped because nobody received them in time, as far as
-    /// is known at this moment, since the transport was opened. Never less than it was. Asked once
-    /// per batch, so an implementation remembers rather than makes a system call. The default knows
-    /// of none.
+    /// The number of datagrams that the kernel has dropped since the transport was opened because
+    /// the receive buffer was full, as far as is known. It never decreases. Drivers call it once
+    /// per batch, so an implementation returns a stored value rather than make a system call. The
+    /// default is 0.
     ///
     /// ```
     /// use rejoinder::udp::UdpTransport;
@@ -167,7 +167,7 @@ pub trait Transport {
         0
     }
 
-    /// Reads the clock that this transport lives by: the system's, unless time is simulated.
+    /// Reads the transport's clock: the OS's, unless time is simulated.
     ///
     /// ```
     /// use rejoinder::sim::SimNet;
@@ -259,8 +259,8 @@ pub trait Connect {
         Timestamp::system()
     }
 
-    /// Fills `bytes` with what nobody can predict, for ids and jitter: from the system's generator,
-    /// unless chance is simulated.
+    /// Fills `bytes` with unpredictable values, for ids and jitter: from the OS's generator, unless
+    /// randomness is simulated.
     fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
         getrandom::fill(bytes).map_err(io::Error::from)
     }
@@ -360,7 +360,7 @@ impl Wait {
     }
 }
 
-/// An address as transports tell it: one of IPv4 is never dressed as one of IPv6.
+/// Converts an IPv4-mapped IPv6 address to IPv4. Transports report addresses only in this form.
 pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr.ip().to_canonical() {
         v4 @ IpAddr::V4(_) => SocketAddr::new(v4, addr.port()),
@@ -369,9 +369,9 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether two canonical addresses are those of one peer. The flow label says nothing, and a scope
-/// matters only where both tell one: zero tells none (RFC 4007 §6), and systems leave it out where
-/// the address needs none.
+/// Whether two canonical addresses are those of one peer. The flow label is ignored. A scope
+/// matters only if both have one: zero means none (RFC 4007 §6), and systems omit it for addresses
+/// that need none.
 pub(crate) fn same_peer(one: SocketAddr, other: SocketAddr) -> bool {
     match (one, other) {
         (SocketAddr::V6(one), SocketAddr::V6(other)) => {

@@ -132,8 +132,9 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
         peer: impl ToSocketAddrs,
     ) -> Result<Client<UdpConnector, C>, ConfigError> {
         let peer = net::lookup_host(peer).await?.next();
-        let peer =
-            peer.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no address to ask"))?;
+        let peer = peer.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")
+        })?;
         let connector = UdpConnector::from(self.udp.clone());
         self.with_async_connector(connector, peer)
     }
@@ -358,7 +359,7 @@ impl<N: AsyncConnect, C: Codec> Drop for Asked<'_, N, C> {
     }
 }
 
-/// The task of a client. If its runtime drops it, nobody waits for ever.
+/// The task of a client. If its runtime drops it, all waiting callers return.
 struct Driver<N: AsyncConnect, C: Codec>(Arc<Shared<N, C>>);
 
 impl<N: AsyncConnect, C: Codec> Drop for Driver<N, C> {

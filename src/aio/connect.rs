@@ -74,7 +74,7 @@ pub trait AsyncConnect {
         Timestamp::system()
     }
 
-    /// Fills `bytes` with what nobody can predict, for ids and jitter: from the OS's generator, unless
+    /// Fills `bytes` with unpredictable values, for ids and jitter: from the OS's generator, unless
     /// randomness is simulated.
     ///
     /// # Errors

@@ -212,7 +212,7 @@ impl Readable {
     }
 }
 
-/// Pending once. Whoever polls it goes on by itself.
+/// Pending once, without a wake-up: the caller polls again by itself.
 struct Pause(bool);
 
 impl Future for Pause {

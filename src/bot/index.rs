@@ -8,11 +8,11 @@ use regex_syntax::hir::{Hir, HirKind};
 
 use super::budget::{Budget, Exhausted};
 
-/// Tells which of many rules can match a request, from the texts that a match of each must contain.
+/// Selects the rules that can match a request, by literals that every match of a rule must contain.
 ///
 /// Asking a rule that cannot match costs little, but a thousand times little is much. One pass over
-/// the request finds all those texts in it, and only the rules they belong to are asked, in order;
-/// so the first that matches is the same. Whatever a request contains, no rule is asked twice.
+/// the request finds all those texts. Only their rules are tried, in order, so the result is the
+/// same. Whatever a request contains, no rule is asked twice.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     /// Rules that any request may match, as far as is known, a bit each.

@@ -10,10 +10,10 @@ use super::warning::RuleWarning;
 
 /// A robot: answers text by rules.
 ///
-/// The rules are tried in order, and the first whose pattern matches the request makes the answer
-/// from one of its templates; with no match, a fallback does. Then the substitutions are applied to
-/// the whole answer, in one pass from left to right: what one has put in, no other changes. Where
-/// several fit, the longest wins.
+/// The rules are tried in order. The first whose pattern matches makes the answer from one of its
+/// templates. Without a match, a fallback does. Then the substitutions are applied to the whole
+/// answer, in one pass from left to right: what one has put in, no other changes. Where several
+/// fit, the longest wins.
 ///
 /// A robot is a [`Handler`](crate::Handler) for every codec of text, and every request gets exactly one answer: the
 /// first fallback, if the answer would be longer than a datagram may be. (Where that is longer too, it

@@ -126,13 +126,11 @@ impl Rule {
 
     /// Adds another template.
     ///
-    /// Which one makes the answer depends on the request alone: the same request gets the same answer
-    /// for ever, so that a retransmission cannot be told from the first by its answer. Of *n*
-    /// templates, the one with the number *h* mod *n*, counted from 0, is taken, where *h* is
-    /// SipHash-2-4 of the request's bytes under the key of 16 zero bytes. That function is fixed by
-    /// its paper ([Aumasson and Bernstein, 2012](https://www.aumasson.jp/siphash/siphash.pdf)),
-    /// whereas the standard library promises nothing about its hashes, and so the choice is the same
-    /// on every platform and in every version. It is no secret and not random.
+    /// The choice depends on the request alone, so a retransmission gets the same answer. Of *n*
+    /// templates, number *h* mod *n* is chosen, counted from 0. *h* is SipHash-2-4 of the request's
+    /// bytes under a key of 16 zero bytes. The function is fixed by its paper ([Aumasson and
+    /// Bernstein, 2012](https://www.aumasson.jp/siphash/siphash.pdf)), so the choice is the same on
+    /// every platform and in every version. It is neither random nor secret.
     ///
     /// ```
     /// use rejoinder::bot::{Robot, Rule};

@@ -175,7 +175,7 @@ impl Template {
                 substituted.clear();
                 substitutions
                     .write(plain, substituted)
-                    .expect("a string takes everything");
+                    .expect("writing to a `String` does not fail");
             }
         }
     }

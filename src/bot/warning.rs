@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// What is allowed in a set of rules, but hardly meant.
+/// A rule that is valid, but probably a mistake.
 ///
 /// It displays as one line: with the line of the file, if the rules come from one.
 ///

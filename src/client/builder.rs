@@ -326,7 +326,7 @@ impl<C: Codec> ClientBuilder<C> {
         let mut peers = peer.to_socket_addrs()?;
         let peer = peers
             .next()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "no address to ask"))?;
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the name has no address"))?;
         self.other_peers.splice(0..0, peers);
         let connector = UdpConnector::from(self.udp.clone());
         self.with_connector(connector, peer)

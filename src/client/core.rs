@@ -174,7 +174,7 @@ impl<C: Codec> ClientCore<C> {
 
     /// Encodes a request and puts it among those to be sent. Its deadline counts from `now`.
     ///
-    /// `random` returns numbers that nobody can predict, for the id and the jitter.
+    /// `random` returns unpredictable numbers, for the id and the jitter.
     ///
     /// # Errors
     ///
@@ -246,10 +246,10 @@ impl<C: Codec> ClientCore<C> {
         Ok(ticket)
     }
 
-    /// Fills an empty outbox with what is due, names the socket to send it from, and expects to be
-    /// told what came of it: by [`on_sent`](Self::on_sent), or by
-    /// [`on_connect_error`](Self::on_connect_error) if there is no such socket yet and it cannot be
-    /// opened. `None` if nothing is due. Requests past their deadline get their results meanwhile.
+    /// Fills an empty outbox with the requests that are due on one socket, and returns that socket,
+    /// or `None` if nothing is due. Report the outcome with [`on_sent`](Self::on_sent). If the
+    /// socket is new and cannot be opened, report [`on_connect_error`](Self::on_connect_error).
+    /// Requests past their deadline get their results meanwhile.
     ///
     /// A driver that did something else while [`next_timer`](Self::next_timer) passed first receives
     /// what is queued on its sockets, without waiting. Otherwise a request may fail whose response
@@ -303,8 +303,8 @@ impl<C: Codec> ClientCore<C> {
     /// Returns what is to be done with a socket: to wait for nothing more on it, or to close it.
     /// `None` if nothing is, at this time.
     ///
-    /// To be called before [`poll_send`](Self::poll_send), so that what is closed makes room for
-    /// what is opened, and now and then by a client without requests: a cooldown sets no
+    /// Call it before [`poll_send`](Self::poll_send), so that closed sockets make room for new
+    /// ones. A client without requests calls it occasionally, because a cooldown sets no
     /// [timer](Self::next_timer).
     pub fn poll_socket(&mut self, now: Timestamp) -> Option<SocketEvent> {
         self.sockets.poll(now.monotonic)

@@ -248,7 +248,7 @@ impl<T> SocketMap<T> {
             });
             self.listening.push(id);
         }
-        let socket = place.as_mut().expect("it was put there");
+        let socket = place.as_mut().expect("the transport was inserted above");
         Ok(&mut socket.transport)
     }
 

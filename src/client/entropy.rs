@@ -3,7 +3,7 @@ use std::io;
 
 use crate::transport::Connect;
 
-/// Numbers that nobody can predict, fetched some at a time.
+/// Unpredictable numbers, fetched in batches.
 pub(crate) struct Entropy {
     bytes: [u8; 512],
     used: usize,
@@ -21,7 +21,7 @@ impl Entropy {
         self.next_from(|bytes| connector.entropy(bytes))
     }
 
-    /// `fill` fills bytes with what nobody can predict.
+    /// `fill` fills bytes with unpredictable values.
     pub(crate) fn next_from(
         &mut self,
         fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
@@ -38,7 +38,7 @@ impl Entropy {
     }
 }
 
-/// Whoever reads a log must not learn the next ids from it.
+/// A log must not reveal the next ids.
 impl fmt::Debug for Entropy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entropy").finish_non_exhaustive()

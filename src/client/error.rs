@@ -81,7 +81,7 @@ pub enum RequestError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The OS reports that the peer's port is closed.
-    #[error("nobody is listening at {peer}")]
+    #[error("no service is listening at {peer}")]
     NobodyListening {
         /// The address that was asked.
         peer: SocketAddr,
@@ -95,7 +95,7 @@ pub enum RequestError {
         source: io::Error,
     },
     /// The OS refused to send the request, every time.
-    #[error("nothing could be sent to {peer} in {}", Rounded(*after))]
+    #[error("cannot send to {peer} in {}", Rounded(*after))]
     NotSent {
         /// The address that was to be asked.
         peer: SocketAddr,
@@ -133,14 +133,14 @@ pub enum RequestError {
         source: io::Error,
     },
     /// No random number could be had, for an id or the jitter.
-    #[error("no random number could be had")]
+    #[error("cannot get random numbers from the OS")]
     Entropy(#[source] io::Error),
     /// The socket is gone: an error of the kind [`NotConnected`](io::ErrorKind::NotConnected).
     #[error("the transport is gone")]
     Transport(#[source] io::Error),
 }
 
-/// A duration to the millisecond: nobody reads the nanoseconds of a timeout.
+/// A duration in milliseconds: the nanoseconds of a timeout are noise.
 struct Rounded(Duration);
 
 impl fmt::Display for Rounded {

@@ -33,8 +33,8 @@ impl Ids {
         self.bits > 0
     }
 
-    /// Draws an id that nobody can predict (RFC 5452 §4.3, §9) and that no response on its way to
-    /// `socket` can have. `None` if its ids have run out.
+    /// Draws an unpredictable id (RFC 5452 §4.3, §9) that no pending response to `socket` can
+    /// carry. `None` if its ids have run out.
     pub(super) fn draw(
         &self,
         socket: SocketId,

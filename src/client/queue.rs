@@ -29,7 +29,7 @@ impl SlotQueue {
 
     /// Appends a slot that is not queued yet.
     pub(super) fn push_back(&mut self, slot: usize) {
-        debug_assert!(!self.contains(slot), "a slot is queued once");
+        debug_assert!(!self.contains(slot), "slot {slot} is queued already");
         if slot >= self.links.len() {
             self.links.resize(slot + 1, None);
         }

@@ -117,7 +117,7 @@ enum State {
 /// What is behind the name of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Backing {
-    /// The driver was not told of it.
+    /// The driver does not know it yet.
     #[default]
     None,
     Transport,
@@ -180,7 +180,7 @@ impl Sockets {
         id
     }
 
-    /// Notes that the driver is told of a socket.
+    /// Records that the driver knows a socket.
     pub(super) fn name(&mut self, id: SocketId) {
         let backing = &mut self.table[id.index()].backing;
         if *backing == Backing::None {

@@ -212,10 +212,10 @@ impl fmt::Display for CtimeFrame<'_> {
 #[non_exhaustive]
 pub enum CtimeError {
     /// A request has at least one byte.
-    #[error("a request may not be empty")]
+    #[error("the request is empty")]
     EmptyRequest,
     /// A request that is also a valid response would be met with silence.
-    #[error("a request may not begin like a response")]
+    #[error("the request begins like a response")]
     RequestIsResponse,
     /// The text is not UTF-8. The index counts from the start of the datagram.
     #[error("not UTF-8")]
@@ -232,7 +232,7 @@ pub enum CtimeError {
     #[error("the year is not between 1 and 9999")]
     YearOutOfRange,
     /// The answer's own `Display` implementation failed.
-    #[error("the answer could not be displayed")]
+    #[error("the `Display` of the answer failed")]
     Display(#[from] fmt::Error),
 }
 
@@ -278,7 +278,7 @@ fn unix_second(wall: SystemTime) -> Option<i64> {
     }
 }
 
-/// All moments of a second, which is told as [`unix_second`] does.
+/// All times within one second, numbered as by [`unix_second`].
 fn second_from(unix_second: i64) -> Option<Range<SystemTime>> {
     let distance = Duration::from_secs(unix_second.unsigned_abs());
     let start = match unix_second {

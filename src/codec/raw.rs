@@ -5,8 +5,8 @@ use crate::timestamp::Timestamp;
 
 /// Bytes as they are: every datagram is a request, every datagram is a response.
 ///
-/// Nothing in it tells a response from a request, so the codec cannot keep two servers from
-/// answering each other.
+/// The format does not mark responses, so the codec cannot keep two servers from answering each
+/// other.
 ///
 /// ```
 /// use rejoinder::codec::Raw;

@@ -13,7 +13,7 @@ use crate::timestamp::Timestamp;
 /// └──────────┴───────────────┴──────────────────────┘
 /// ```
 ///
-/// The first byte tells a response from a request, so servers that face each other go quiet,
+/// The first byte distinguishes responses from requests, so servers that face each other go quiet,
 /// whatever the inner codec. A handler sees the inner codec's requests and answers, and knows
 /// nothing of ids: whatever handles `Text` handles `Tagged<Text>`.
 ///

@@ -9,8 +9,8 @@ use crate::timestamp::Timestamp;
 /// Answers are anything that can be displayed, so `&format_args!(…)` is written straight into the
 /// datagram, without a string in between.
 ///
-/// Nothing in it tells a response from a request, so the codec cannot keep two servers from
-/// answering each other.
+/// The format does not mark responses, so the codec cannot keep two servers from answering each
+/// other.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -42,7 +42,7 @@ pub enum TextError {
     #[error("not UTF-8")]
     NotUtf8(#[from] Utf8Error),
     /// The answer's own `Display` implementation failed.
-    #[error("the answer could not be displayed")]
+    #[error("the `Display` of the answer failed")]
     Display(#[from] fmt::Error),
 }
 

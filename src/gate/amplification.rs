@@ -6,10 +6,9 @@ use crate::transport::Datagram;
 /// Never sends a source more than three times the bytes that came from it, but for the headers that
 /// fragments repeat: the limit of RFC 9000 §8.1 for an address that nothing has validated.
 ///
-/// For protocols that can bear it, because their requests are long or their answers short: whoever
-/// forges the sender of a datagram then gains next to nothing by it. Replies that would pass the
-/// limit are not sent, and the request is counted as dropped for
-/// [`Amplification`](DropReason::Amplification).
+/// It suits protocols whose requests are long or whose responses are short. A forged source then
+/// gains an attacker next to nothing. Replies that would pass the limit are not sent, and the
+/// request is counted as dropped for [`Amplification`](DropReason::Amplification).
 ///
 /// Bytes are counted as they are [on the wire](ResponseSize::wire_bytes), headers included, and request
 /// by request: no credit is kept, so there is no table to fill and nothing to expire. A reply so long

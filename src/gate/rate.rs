@@ -18,8 +18,8 @@ use crate::transport::Datagram;
 /// Limits how much is sent to any one network: answers and bytes per second, as the response rate
 /// limiting of DNS servers does.
 ///
-/// A server that answers whoever asks can be used against others, by forging the sender. This makes
-/// it useless for that, and keeps one busy client from taking the place of the others.
+/// An attacker with a forged source can use an open server to flood a victim. This gate makes the
+/// server useless for that. It also keeps one busy client from displacing the others.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -44,19 +44,20 @@ use crate::transport::Datagram;
 /// dropped, unread, while its network has spent the budget. The replies to the request before may
 /// pass it by their own size; the time to earn that back comes on top.
 ///
-/// A dropped request gets no sign: a truncated answer, with which DNS asks an honest client to come
-/// back over TCP, has no like here. So somebody who forges a network's addresses can silence this
-/// server towards that network. That is the price of not flooding it.
+/// A dropped request gets no response. DNS can send a truncated answer, which makes an honest
+/// client return over TCP; there is no equivalent here. So an attacker who forges the addresses of
+/// a network can use up its budget, and honest clients there get no response. That is the price of
+/// not flooding it.
 ///
 /// # The table
 ///
-/// It has a fixed size of [`max_prefixes`](RateLimitBuilder::max_prefixes) × 16 bytes and never grows. A
-/// network can be in any of four places, which a keyed hash (SipHash-1-3) chooses: without the key
-/// nobody can pick addresses that share a place. If all four are taken, the newcomer takes the
-/// place of the one that owes least. Networks are told apart by 64 bits of the hash, so no network
-/// is ever limited for what another one did (but for a chance of about 2⁻⁶⁴ for each pair), however
-/// full the table is. The error is on the other side: when more networks than the table holds spend
-/// their budgets at once, some get another one.
+/// It has a fixed size of [`max_prefixes`](RateLimitBuilder::max_prefixes) × 16 bytes and never
+/// grows. A keyed hash (SipHash-1-3) selects four places for a network, so an attacker cannot
+/// choose addresses that share a place. If all four are taken, the entry that owes least is
+/// evicted. Entries are compared by 64 bits of the hash, so no network is limited for another one
+/// (but for a chance of about 2⁻⁶⁴ for each pair), however full the table is. The error is on the
+/// other side: when more networks than the table holds spend their budgets at once, some get a
+/// second budget.
 ///
 /// # Several workers
 ///
@@ -228,15 +229,15 @@ impl RateLimitBuilder {
         self
     }
 
-    /// How many bits of an IPv4 address tell one network from another, 0 to 32. Default: 24. An
-    /// IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is one of IPv4.
+    /// The prefix length that identifies an IPv4 network, 0 to 32 bits. Default: 24. An IPv4-mapped
+    /// IPv6 address (RFC 4291 §2.5.5.2) is one of IPv4.
     pub fn v4_prefix(mut self, bits: u8) -> Self {
         self.v4_prefix_bits = bits;
         self
     }
 
-    /// How many bits of an IPv6 address tell one network from another, 0 to 128. Default: 56, what
-    /// many providers give a home (RFC 6177 §2 asks for more than one /64).
+    /// The prefix length that identifies an IPv6 network, 0 to 128 bits. Default: 56, what many
+    /// providers give a home (RFC 6177 §2 asks for more than one /64).
     ///
     /// Some prefixes hold hosts of many networks. An address of NAT64 (`64:ff9b::/96`) or Teredo
     /// (`2001::/32`) counts as the IPv4 address in it; one of NAT64 with a prefix of its own

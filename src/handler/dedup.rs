@@ -75,8 +75,8 @@ use crate::codec::Codec;
 /// - While the handler works on the first copy, further ones get no response: on other workers, and
 ///   on all where a `Dedup` wraps an async handler.
 /// - If it fails or panics, nothing is remembered, and the next copy is a first one.
-/// - Whoever forges a peer's address and guesses a key can take the key's place. Protocols with a
-///   longer secret (`CoAP`'s token) do well to make it a part of the key.
+/// - An attacker who forges a peer's address and guesses a key can occupy that key. Protocols with
+///   a longer secret (`CoAP`'s token) do well to make it a part of the key.
 pub struct Dedup<H, F, K> {
     handler: H,
     key: F,
@@ -87,7 +87,7 @@ pub struct Dedup<H, F, K> {
 }
 
 impl<H, F, K> Dedup<H, F, K> {
-    /// Wraps a handler; `key` tells what makes a request of one peer the same as another.
+    /// Wraps a handler; `key` returns what identifies a request among those of one peer.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -143,9 +143,9 @@ impl<H, F, K> Dedup<H, F, K> {
         self
     }
 
-    /// Of which requests, by their keys, further copies get silence instead of the first answer.
-    /// Their answers are not kept. Default: none. For `CoAP`, whose messages that are not
-    /// confirmable nobody retransmits, they are those (RFC 7252 §4.3): let the key tell.
+    /// Selects, by key, requests whose duplicates are dropped instead of being answered again.
+    /// Their answers are not stored. Default: none. In `CoAP` these are the non-confirmable
+    /// messages, which are never retransmitted (RFC 7252 §4.3): put the type into the key.
     ///
     /// ```
     /// # use rejoinder::codec::Text;

@@ -9,9 +9,9 @@ use crate::codec::Codec;
 
 /// A handler that can be replaced while a server uses it: new rules, another table, from any thread.
 ///
-/// Clones are one and the same: a server gets one, and the thread that reads a file again keeps another.
-/// Each request is answered by one handler from its beginning to its end, the one that was there when it was
-/// taken up.
+/// Clones share the handler: the server gets one clone, and the thread that reloads a file keeps
+/// another. Each request is answered by one handler from its beginning to its end, the one that was
+/// there when it was taken up.
 ///
 /// No lock is taken for a request, and with several workers none writes memory that another reads. A worker
 /// reads the shared pointer, and notes what it uses in a slot of its own thread; a replacement looks through
@@ -45,8 +45,7 @@ impl<H> Swap<H> {
         Self(Arc::new(ArcSwap::from_pointee(handler)))
     }
 
-    /// Lets another handler answer the requests that are taken up from now on, and returns the one of
-    /// before.
+    /// Replaces the handler for requests that start from now on, and returns the old one.
     ///
     /// Requests that are in progress are not waited for; they keep the old handler alive until they are
     /// done. The thread that lets go of it last frees it. To free a large one on this thread, and not on a worker's, keep

@@ -12,9 +12,10 @@ use crate::transport::{Datagram, Proxied};
 /// The proxies in front of a server, and how their headers come, for
 /// [`ServerBuilder::behind`](crate::ServerBuilder::behind).
 ///
-/// A datagram from any other address is dropped as [`NotProxied`](DropReason::NotProxied), with a header
-/// or without: who could send around the proxy could forge every client. One from a proxy without a
-/// valid header is dropped as [`ProxyHeader`](DropReason::ProxyHeader). Nothing is guessed.
+/// A datagram from any other address is dropped as [`NotProxied`](DropReason::NotProxied), with a
+/// header or without: a sender that bypasses the proxy could forge every client. One from a proxy
+/// without a valid header is dropped as [`ProxyHeader`](DropReason::ProxyHeader). Nothing is
+/// guessed.
 ///
 /// A health check of the proxy itself (the command `LOCAL`) is answered like a request of the proxy,
 /// without a [`RateLimit`](crate::gate::RateLimit).
@@ -90,7 +91,7 @@ pub struct ProxiesBuilder {
 }
 
 impl Proxies {
-    /// A builder that trusts nobody yet.
+    /// A builder without trusted proxies.
     ///
     /// ```
     /// use rejoinder::proxy::{Proxies, ProxyMode};
@@ -106,7 +107,7 @@ impl Proxies {
         }
     }
 
-    /// Finds out whom a datagram is from, and takes its header off.
+    /// Determines the client of a datagram, and removes the header.
     pub(crate) fn unwrap<'d>(
         &mut self,
         now: Timestamp,

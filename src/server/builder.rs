@@ -123,18 +123,18 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// [`Stale`](crate::DropReason::Stale). Set it to the time after which clients have given up. Default:
     /// no limit. Zero drops whatever waited at all.
     ///
-    /// Its age is the time that it waited in the system's queue, if the transport knows
-    /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the socket is
-    /// [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
-    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then read for
-    /// each request, by the system and by the server.
+    /// Its age is the time that it waited in the kernel's queue, if the transport knows
+    /// ([`Meta::waited`](crate::transport::Meta::waited); over UDP on Linux it does, unless the
+    /// socket is [portable](UdpOptions::portable): [`bind`](Self::bind) then asks for
+    /// [timestamps](UdpOptions::timestamps)), and the time since it was received. The clock is then
+    /// read for each request, by the system and by the server.
     ///
-    /// The system notes the time of arrival by the civil clock. If that is set while datagrams wait in
-    /// the queue, they seem older or younger by as much; what seems to have come later than now, or
-    /// over an hour ago, counts as not having waited there.
+    /// The kernel stamps arrivals by the wall clock. If the clock is set while datagrams wait, they
+    /// seem older or younger by as much. A time of arrival in the future, or over an hour ago, is
+    /// ignored.
     ///
-    /// Linux notes times of arrival only while a socket of the machine asks for them, and takes a
-    /// moment to begin: what waits in the queue meanwhile seems to arrive when it is received.
+    /// Linux stamps arrivals only while a socket of the machine asks for it, and takes a moment to
+    /// begin. Until then, a datagram seems to arrive when it is received.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -213,9 +213,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// How many threads serve, each with a socket of its own on the same address, a clone of the
-    /// codec and of the gates, and the one handler. The system spreads peers among the sockets, so
-    /// the requests of one peer are answered by one worker, in order unless replies carry
+    /// The number of threads. Each has a socket of its own on the same address, and a clone of the
+    /// codec and of the gates. They share the handler. The kernel spreads peers among the sockets,
+    /// so the requests of one peer are answered by one worker, in order unless replies carry
     /// [ids](crate::Correlation::Id). Default: 1.
     ///
     /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
@@ -242,8 +242,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     }
 
     /// Whether the server waits for requests without ever giving up the processor. It saves the
-    /// time to fall asleep and wake up, several microseconds per request at low load, and costs all
-    /// of one core per worker, idle or not. Default: `false`.
+    /// time to wake up, several microseconds per request at low load. It costs all of one core per
+    /// worker, idle or not. Default: `false`.
     ///
     /// ```
     /// use rejoinder::codec::Text;

@@ -30,8 +30,8 @@ pub struct ServerHandle {
 }
 
 impl ServerHandle {
-    /// Asks the server to end. It answers what has arrived already, the kernel's queue included
-    /// (at most 65,536 datagrams per worker), and returns from [`serve`](super::Server::serve):
+    /// Asks the server to end. It answers what has already arrived, including the kernel's queue
+    /// (at most 65,536 datagrams per worker). Then it returns from [`serve`](super::Server::serve):
     /// within half a second, unless a handler keeps it longer.
     ///
     /// It only sets a flag, so a signal handler may call it.

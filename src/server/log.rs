@@ -1,8 +1,8 @@
-//! What the server tells the program's `tracing` subscriber, if the feature is on.
+//! Events for the program's `tracing` subscriber, with the feature of that name.
 //!
-//! Whatever anybody on the network can cause is told at most ten times a second, so
-//! that a flood does not become one of the log; how many lines were left out is told too. Of an error,
-//! which may quote what came, at most 200 characters are told.
+//! Events that a peer can cause are limited to ten lines a second, so that a flood does not fill
+//! the log. The number of suppressed lines is logged. An error's text, which may quote a datagram,
+//! is cut at 200 characters.
 
 pub(super) use self::imp::Log;
 pub(crate) use self::imp::{ended, started};
@@ -79,7 +79,7 @@ mod imp {
             }
         }
 
-        /// What anybody can cause with a packet shares with the drops.
+        /// Peer-induced errors share the budget of the drops.
         fn budget(&mut self, class: ErrorClass) -> &mut Budget {
             match class {
                 ErrorClass::Peer => &mut self.drops,

@@ -162,7 +162,8 @@ fn is_a_single_host(ip: IpAddr) -> bool {
 /// How many addresses are remembered. An address costs some system calls to ask about, and every
 /// client of a protocol whose clients use the server's port is asked about (NTP).
 const KNOWN: usize = 1_024;
-/// For how long: as long, a new address of the machine may be taken for somebody else's.
+/// How long an address is remembered. For that time, a new address of the machine may count as a
+/// peer's.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

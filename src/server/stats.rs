@@ -53,16 +53,15 @@ pub struct Stats {
     pub deferred: u64,
     /// Datagrams received and not looked at yet.
     pub pending: u64,
-    /// Replies that the system accepted for sending.
+    /// Responses that the kernel accepted for sending.
     pub responses_sent: u64,
-    /// Replies that the system refused to send.
+    /// Responses that the kernel refused to send.
     pub responses_failed: u64,
     /// Attempts to receive that failed; that a signal came is no failure.
     pub receive_errors: u64,
-    /// Datagrams that the system dropped before anybody received them, because they came faster
-    /// than they were answered, as far as it has told: see
-    /// [`Transport::kernel_drops`](crate::Transport::kernel_drops). They are not among those
-    /// received.
+    /// Datagrams that the kernel dropped because the receive buffer was full, as far as it has
+    /// reported: see [`Transport::kernel_drops`](crate::Transport::kernel_drops). They are not
+    /// among those received.
     pub kernel_drops: u64,
     receive_errors_by_class: ErrorCounts,
     send_errors_by_class: ErrorCounts,
@@ -114,7 +113,8 @@ impl Stats {
         self.receive_errors_by_class.get(class)
     }
 
-    /// Replies that the system refused to send with an error of one class: `responses_failed` in all.
+    /// Responses that the kernel refused to send with an error of one class: `responses_failed` in
+    /// all.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -259,7 +259,7 @@ impl Sum for Stats {
     }
 }
 
-/// One line for people: drops are told by reason, and only those that happened.
+/// One line of text: drops by reason, without reasons that did not occur.
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -79,7 +79,7 @@ pub enum AboveMtu {
     /// It is lost without a word, as behind a router whose messages are filtered (a "black hole",
     /// RFC 2923 §2.1).
     Lose,
-    /// The sender is told at once that it is too long, as by its own network card.
+    /// The sender gets an error at once, as from its own network card.
     Refuse,
     /// It is cut into fragments, each of which can get lost: the datagram arrives if all do.
     Fragment,
@@ -174,9 +174,10 @@ impl Link {
         self
     }
 
-    /// Whether a datagram to a port where nobody listens comes back as an ICMP "port unreachable",
-    /// if that is not lost in its turn. A connected endpoint receives it as an error of the kind
-    /// [`ConnectionRefused`](std::io::ErrorKind::ConnectionRefused). Default: `false`, silence.
+    /// Whether a datagram to a closed port causes an ICMP "port unreachable", which may be lost in
+    /// its turn. A connected endpoint receives it as an error of the kind
+    /// [`ConnectionRefused`](std::io::ErrorKind::ConnectionRefused). Default: `false`, no ICMP
+    /// message.
     #[must_use]
     pub fn port_unreachable(mut self, told: bool) -> Self {
         self.port_unreachable = told;

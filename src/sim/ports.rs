@@ -10,7 +10,7 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// The lowest that is not given out, unless somebody asked for it by its number.
+    /// The lowest port that is free and was never bound by number.
     pub(super) fn next(&mut self) -> Option<u16> {
         self.free.pop_first().or_else(|| {
             let port = FIRST_EPHEMERAL_PORT.checked_add(self.used)?;

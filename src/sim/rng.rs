@@ -16,7 +16,7 @@ impl Rng {
         Self { state: seed }
     }
 
-    /// The dice for the `index`th datagram in one direction. They depend on nothing else, so what
+    /// The RNG for the `index`th datagram in one direction. They depend on nothing else, so what
     /// happens on one link changes nothing on another, and a change to one datagram's fate changes
     /// no other's.
     pub(super) fn of_datagram(seed: u64, from: IpAddr, to: IpAddr, index: u64) -> Self {

@@ -21,7 +21,7 @@ pub(super) struct State {
     pub(super) entropy: Rng,
     /// Since the network began.
     pub(super) elapsed: Duration,
-    /// What the civil clock was set to, and when.
+    /// What the wall clock was set to, and when.
     pub(super) wall: SystemTime,
     pub(super) wall_set: Duration,
     pub(super) in_flight: BinaryHeap<Reverse<Flight>>,
@@ -72,7 +72,7 @@ impl State {
 
     pub(super) fn now(&self) -> Timestamp {
         let passed = self.elapsed.saturating_sub(self.wall_set);
-        // At the end of time, where the longest wait leads, the civil clock has stopped.
+        // At the end of time, where the longest wait leads, the wall clock stands still.
         let wall = self.wall.checked_add(passed).unwrap_or(self.wall);
         Timestamp::new(self.elapsed, wall)
     }
@@ -100,8 +100,7 @@ impl State {
             ));
         }
         if addr.port() == 0 {
-            // The lowest that is free, so that whoever relies on a port that he gave back is found
-            // out at once.
+            // The lowest free port, so that a test that relies on a released port fails at once.
             let ports = self.ports.entry(addr.ip()).or_default();
             while let Some(port) = ports.next() {
                 addr.set_port(port);
@@ -145,7 +144,7 @@ impl State {
         let (from, to) = (canonical(from), canonical(to));
         let is_multicast = to.ip().is_multicast();
         let Some(members) = self.groups.get(&to.ip()).cloned() else {
-            // A group that has no member is nobody.
+            // A group without members receives nothing.
             let delivery = if is_multicast {
                 Delivery::Multicast
             } else {
@@ -177,7 +176,7 @@ impl State {
         if to.port() == 0 {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                "nobody can have port 0",
+                "port is 0, must be 1 to 65535",
             ));
         }
         let (now, seed, default) = (self.elapsed, self.seed, self.link);
@@ -279,8 +278,8 @@ impl State {
         self.in_flight.push(Reverse(flight));
     }
 
-    /// Gives a datagram to whoever lives where it goes to: to an endpoint at once, to a node if
-    /// the caller takes it there.
+    /// Delivers a datagram to its destination: to an endpoint at once, to a node if the caller
+    /// passes it on.
     pub(super) fn arrive(&mut self, flight: Flight) -> Option<(Box<Host>, Flight)> {
         let now = self.elapsed;
         let mut to_node = None;
@@ -397,7 +396,7 @@ pub(super) struct Queue {
     pub(super) flights: VecDeque<Flight>,
 }
 
-/// How many datagrams an endpoint holds that nobody receives; more are lost.
+/// How many datagrams wait at an endpoint; more are lost.
 const QUEUE_DATAGRAMS: usize = 4_096;
 /// How many datagrams are under way on a network; more are lost.
 const MAX_IN_FLIGHT: usize = 1 << 20;

@@ -113,7 +113,7 @@ pub struct TraceEvent {
     pub sent: Duration,
     /// When it arrived, or was lost.
     pub ended: Duration,
-    /// Whom it names as its sender.
+    /// Its source address.
     pub from: SocketAddr,
     /// Where it was sent to.
     pub to: SocketAddr,
@@ -176,9 +176,9 @@ pub enum PacketFate {
     QueueFull,
     /// The receiver did not receive for so long that its buffer was full.
     ReceiverFull,
-    /// Nobody lives at the address.
+    /// No endpoint and no node has the address.
     NobodyThere,
-    /// It arrived as the news that nobody lives there.
+    /// The sender received an ICMP "port unreachable" for it.
     Unreachable,
     /// The network had so many in flight that it could hold no more.
     Overflow,

@@ -12,8 +12,8 @@ use crate::codec::{Codec, Correlation, Writer};
 /// - "a sample is a request": it decodes, encodes, and is no response.
 /// - "what decodes encodes to the same bytes": but for the id, where there is one, and for what
 ///   the codec refuses to encode.
-/// - "a response is a response": either every encoded response is one, or none is (and the codec
-///   has no way to tell).
+/// - "a response is a response": either every encoded response is one, or none is (the codec does
+///   not mark responses).
 /// - "a response decodes".
 /// - "a response repeats the id of its request", "a response answers its request", and
 ///   "`response_id` reads no request": where requests have ids.

@@ -10,8 +10,8 @@ use crate::sim::{Fault, Script};
 ///
 /// Delays are whole milliseconds, at most 10 seconds.
 ///
-/// Within [`SimNet::run`](crate::sim::SimNet::run), assert with `assert!`, not with `prop_assert!`: that
-/// returns an error, and only a panic is told with the network that makes it again.
+/// Within [`SimNet::run`](crate::sim::SimNet::run), assert with `assert!`, not with `prop_assert!`:
+/// that returns an error, and only a panic is reported with the network that reproduces it.
 ///
 /// ```
 /// use proptest::prelude::*;

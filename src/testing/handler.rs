@@ -16,9 +16,9 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 ///
 /// - "no request makes a handler panic".
 /// - "every reply can be sent": none is too long, or one too many, or cannot be encoded.
-/// - "replies go to the one who asked".
+/// - "replies go to the peer that asked".
 /// - "a reply decodes as a response".
-/// - "a reply triggers no reply": where the codec can tell.
+/// - "a reply triggers no reply": if the codec marks responses.
 /// - "the samples are requests": so that the handler gets to see something.
 ///
 /// ```
@@ -87,7 +87,7 @@ fn answer<C: Codec, H: Handler<C>>(
     inbox.push(bytes, Meta::new(peer));
     core.handle(now, &mut inbox, &mut outbox);
     let to_asker = outbox.iter().all(|reply| reply.peer == peer);
-    require("replies go to the one who asked", to_asker, || {
+    require("replies go to the peer that asked", to_asker, || {
         format!("{outbox:?}")
     })?;
     Ok(outbox.iter().map(|reply| reply.bytes.to_vec()).collect())

@@ -71,8 +71,8 @@ impl<A: Transport, B: Transport> Pair<A, B> {
 ///
 /// - "a datagram arrives as it was sent": empty, short and long ones, in both directions.
 /// - "a longer datagram is marked as truncated": and one that fits exactly is not.
-/// - "the sender is told by its canonical address": where the answer is then received.
-/// - "the address it was sent to is told": if any is.
+/// - "the peer has its canonical address": the answer is sent there and received.
+/// - "the local address is reported": if any is.
 /// - "recv returns how many datagrams there are": and never more than the inbox has room for.
 /// - "nothing is received twice".
 /// - "recv waits no longer than it should": not at all, or for a while, with nothing to receive.
@@ -208,12 +208,12 @@ fn addresses_are_told(ends: &mut Ends<'_>) -> Kept {
         return require(WHOLE, false, || "nothing arrived".to_owned());
     };
     require(
-        "the sender is told by its canonical address",
+        "the peer has its canonical address",
         meta.peer.ip() == meta.peer.ip().to_canonical() && meta.peer == ends.from_addr,
         || format!("{}, not {}", meta.peer, ends.from_addr),
     )?;
     require(
-        "the address it was sent to is told",
+        "the local address is reported",
         meta.local.is_none_or(|local| local == ends.to_addr.ip()),
         || format!("{:?}, not {}", meta.local, ends.to_addr.ip()),
     )

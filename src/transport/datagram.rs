@@ -30,7 +30,7 @@ pub(crate) const MAX_V6_DATAGRAM_BYTES: usize = 65_527;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Meta {
-    /// Who sent it, or at least whom the datagram names as its sender: UDP proves nothing.
+    /// The source address. UDP does not prove it: it can be forged.
     pub peer: SocketAddr,
     /// The address of this machine that it was sent to, if the OS reports it; for a datagram to a
     /// group, the one of the interface that it came in by. The response leaves from there.
@@ -136,7 +136,7 @@ pub(crate) fn local_addr(ip: Option<IpAddr>, port: u16, interface: u32) -> Optio
     })
 }
 
-/// To whom a datagram was sent.
+/// The kind of destination that a datagram was sent to.
 ///
 /// A response to a request that many received is a matter of its own: errors, for one, are better
 /// kept back (RFC 7252 §8.2), because each of the many would send one.
@@ -324,7 +324,7 @@ impl<'a> Datagram<'a> {
 pub struct Outgoing<'a> {
     /// The payload.
     pub bytes: &'a [u8],
-    /// Whom it goes to.
+    /// The destination.
     pub peer: SocketAddr,
     /// Where it leaves from.
     pub egress: Egress,

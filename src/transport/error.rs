@@ -1,6 +1,6 @@
 use std::io::{self, ErrorKind};
 
-/// What kind of trouble an error of a socket tells of, and so what there is to do about it.
+/// The class of a socket error, which determines how to react to it.
 ///
 /// ```
 /// use rejoinder::transport::ErrorClass;
@@ -20,13 +20,13 @@ pub enum ErrorClass {
     /// A signal came (EINTR). Nothing is wrong.
     Interrupted,
     /// It is about one peer, or the way there: ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH,
-    /// EMSGSIZE and whatever else a system makes of a message of ICMP (in receiving EACCES too, which
-    /// `ICMPv6` has). Anybody can cause it with a packet, so it says little and ends nothing.
+    /// EMSGSIZE and other errors that an ICMP message becomes (in receiving also EACCES, by
+    /// `ICMPv6`). A forged packet can cause it, so it proves little and ends nothing.
     Peer,
     /// The system is short of something that comes back: ENOMEM, ENOBUFS, EAGAIN.
     Resources,
     /// The system does not allow it: EPERM or EACCES (a firewall on this machine, as a rule),
-    /// EADDRNOTAVAIL, EINVAL. It stays until somebody changes something.
+    /// EADDRNOTAVAIL, EINVAL. It lasts until the configuration changes.
     Configuration,
     /// There is no socket any more: the kind [`ErrorKind::NotConnected`] of a
     /// [`Transport`](crate::Transport).

@@ -59,7 +59,7 @@ impl Inbox {
     ///
     /// If `buffers` is 0, or so much memory cannot be addressed.
     pub fn new(buffers: usize, max_datagram_bytes: usize) -> Self {
-        assert!(buffers > 0, "an inbox needs a buffer");
+        assert!(buffers > 0, "inbox of 0 buffers: it needs at least 1");
         // The byte beyond the limit is what shows that a datagram passes it.
         let buffer_bytes = MIN_BUFFER_BYTES.max(max_datagram_bytes.saturating_add(1));
         Self {
@@ -115,7 +115,7 @@ impl Inbox {
     }
 
     /// For transports: the unused buffers, each at least one byte longer than the longest datagram,
-    /// and at least 65,536 bytes, which is room for whatever the system puts together.
+    /// and at least 65,536 bytes, which is room for everything that GRO can merge.
     pub fn spare(&mut self) -> impl Iterator<Item = &mut [u8]> {
         if self.is_empty() {
             self.runs.clear();
@@ -191,9 +191,16 @@ impl Inbox {
     #[inline]
     pub fn fill_segments(&mut self, len: usize, segment_bytes: usize, meta: Meta) {
         let start = self.used_buffers * self.buffer_bytes;
-        assert!(len <= self.buffer_bytes, "no more bytes than a buffer has");
-        assert!(start < self.arena.len(), "a buffer is spare");
-        assert!(segment_bytes > 0, "a segment has bytes");
+        let buffer_bytes = self.buffer_bytes;
+        assert!(
+            len <= buffer_bytes,
+            "{len} bytes do not fit into a buffer of {buffer_bytes}"
+        );
+        assert!(
+            start < self.arena.len(),
+            "inbox full: it has no spare buffer"
+        );
+        assert!(segment_bytes > 0, "segment_bytes is 0, must be at least 1");
         self.used_buffers += 1;
         self.waiting += len.div_ceil(segment_bytes).max(1);
         self.runs.push(Run {
@@ -211,7 +218,7 @@ impl Inbox {
     /// If no buffer is [spare](Self::spare).
     pub fn push(&mut self, bytes: &[u8], meta: Meta) {
         let len = bytes.len().min(self.max_datagram_bytes + 1);
-        let buffer = self.spare().next().expect("a buffer is spare");
+        let buffer = self.spare().next().expect("the inbox has a spare buffer");
         buffer[..len].copy_from_slice(&bytes[..len]);
         self.fill(len, meta);
     }
@@ -226,5 +233,5 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// An IP packet has at most 65,535 bytes, so this holds whatever the system merges into one.
+/// An IP packet has at most 65,535 bytes, so this holds everything that GRO can merge.
 const MIN_BUFFER_BYTES: usize = 65_536;

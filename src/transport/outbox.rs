@@ -56,7 +56,10 @@ impl Outbox {
     ///
     /// If `datagrams` is 0, or so much memory cannot be addressed.
     pub fn new(datagrams: usize, max_datagram_bytes: usize) -> Self {
-        assert!(datagrams > 0, "an outbox holds at least one datagram");
+        assert!(
+            datagrams > 0,
+            "outbox of 0 datagrams: it needs room for at least 1"
+        );
         // A limit of a few hundred bytes must not make small batches.
         let bytes = Self::ARENA_DATAGRAMS
             .saturating_mul(max_datagram_bytes)

@@ -4,9 +4,9 @@ use super::syscall::MAX_MESSAGES;
 
 /// The adaptive size of the next batch.
 ///
-/// To look for a second datagram costs a single request a little, and to find none under load costs
-/// a lot: so after a few single ones only every eighth call looks for a second, and a batch is
-/// followed by one that may be twice as large.
+/// Looking for a second datagram costs a single request a little, and not looking costs a lot under
+/// load. After a few single datagrams, only every eighth call looks for a second one. After a
+/// batch, the next may be twice as large.
 #[derive(Debug)]
 pub(super) struct BatchSize {
     next: usize,

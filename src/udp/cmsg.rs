@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::transport::Delivery;
 
-/// Room for all that a datagram can come with: the drops, a segment size, the time, and on a
-/// dual-stack socket both kinds of packet information, which is 152 bytes; and for what an adopted
-/// socket was asked to tell before, such as the hop limit and the traffic class.
+/// Room for every control message of a datagram: the drops, a segment size, the time, and on a
+/// dual-stack socket both kinds of packet information. These take 152 bytes. The rest is for
+/// options of an adopted socket, such as the hop limit and the traffic class.
 pub(super) const CONTROL_BYTES: usize = 256;
 
-/// Control messages, aligned as the system wants them.
+/// Control messages, aligned as the kernel requires.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub(super) struct Control(pub(super) [u8; CONTROL_BYTES]);
@@ -27,9 +27,9 @@ pub(super) struct Received {
     /// The index of the interface that it came in by, or 0.
     pub(super) interface: u32,
     pub(super) delivery: Delivery,
-    /// How many messages the system has dropped since the socket was opened.
+    /// How many messages the kernel has dropped since the socket was opened.
     pub(super) drops: Option<u32>,
-    /// When it arrived, by the civil clock.
+    /// When it arrived, by the wall clock.
     pub(super) arrived: Option<SystemTime>,
 }
 

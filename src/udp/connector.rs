@@ -44,7 +44,7 @@ impl Connect for UdpConnector {
         if peer.ip().is_unspecified() {
             return Err(io::Error::new(
                 ErrorKind::InvalidInput,
-                format!("{} is not the address of any peer", peer.ip()),
+                format!("cannot connect to {}: it is no peer's address", peer.ip()),
             ));
         }
         let socket = open_for(peer)?;

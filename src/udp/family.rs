@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn where_a_datagram_leaves_from_is_told_in_the_form_of_the_socket() {
         let cases = [
-            // Family, peer, address and interface, and what the kernel is told.
+            // Family, peer, address and interface, and what is passed to the kernel.
             (
                 Family::V4,
                 "192.0.2.1:7",

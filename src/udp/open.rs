@@ -15,7 +15,7 @@ pub(super) fn bind_any<T>(
 ) -> io::Result<T> {
     let mut result = Err(io::Error::new(
         ErrorKind::InvalidInput,
-        "no address to bind to",
+        "the name has no address",
     ));
     for addr in addr.to_socket_addrs()? {
         result = bind(addr);

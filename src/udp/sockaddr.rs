@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 /// `sockaddr_in6`, the longer one.
 pub(super) const ADDRESS_BYTES: usize = size_of::<libc::sockaddr_in6>();
 
-/// A datagram's socket address; the length in bytes that the system shall see comes with it.
+/// A datagram's socket address; its length in bytes, for the kernel, is beside it.
 pub(super) fn encode(addr: SocketAddr, bytes: &mut [u8; ADDRESS_BYTES]) -> usize {
     bytes[2..4].copy_from_slice(&addr.port().to_be_bytes());
     let (family, len) = match addr {
@@ -27,8 +27,8 @@ pub(super) fn encode(addr: SocketAddr, bytes: &mut [u8; ADDRESS_BYTES]) -> usize
     len
 }
 
-/// The address that the system wrote, if it is one of IP. An IPv4 address is one of IPv4 even if
-/// it came by way of a dual-stack socket.
+/// The address that the kernel wrote, if it is one of IP. An IPv4 address is one of IPv4 even if it
+/// came by way of a dual-stack socket.
 #[inline]
 pub(super) fn decode(bytes: &[u8]) -> Option<SocketAddr> {
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);

@@ -219,9 +219,9 @@ impl Transport for UdpTransport {
         )
     }
 
-    /// Asks the kernel, by binding a socket to it: an address of this machine can be bound to, one of
-    /// another cannot. Where a socket may be bound to any address (`net.ipv4.ip_nonlocal_bind`), or
-    /// none can be opened, it cannot tell.
+    /// Asks the kernel, by binding a socket to it: an address of this machine can be bound to, one
+    /// of another cannot. Where a socket may be bound to any address (`net.ipv4.ip_nonlocal_bind`),
+    /// or none can be opened, the answer is unknown.
     fn is_local_ip(addr: SocketAddr) -> bool {
         let mut addr = addr;
         addr.set_port(0);

@@ -113,7 +113,7 @@ fn a_closed_transcript_costs_no_answer() {
     server.signal("TERM");
     let server = server.finish();
     assert_eq!(server.code(), Some(0));
-    let complaints = server.stderr.matches("the transcript ends here").count();
+    let complaints = server.stderr.matches("cannot write the transcript").count();
     assert_eq!(complaints, 1, "{}", server.stderr);
     assert!(
         server.stderr.contains("received 3: replied 3,"),
@@ -247,8 +247,8 @@ fn a_message_that_cannot_be_asked_is_named_and_the_rest_is_asked() {
     assert_eq!(texts(&client.stdout), ["【机器人】小Zurich 好!", FALLBACK]);
     assert_eq!(
         client.stderr,
-        "error: the request could not be encoded: a request may not be empty\n\
-         error: the request could not be encoded: a request may not begin like a response\n"
+        "error: the request could not be encoded: the request is empty\n\
+         error: the request could not be encoded: the request begins like a response\n"
     );
 
     let mut input = b"caf\xe9\n".to_vec();
@@ -293,7 +293,7 @@ fn nobody_listening_is_told_at_once_with_what_to_do() {
     assert_eq!(
         client.stderr,
         format!(
-            "error: nobody is listening at {address}; \
+            "error: no service is listening at {address}; \
              start the server with: cargo run --example server -- {address}\n"
         )
     );
@@ -393,7 +393,7 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "client",
             &["--server", "127.0.0.1:0", "hi"],
-            "nobody can be asked at port 0",
+            "no server has port 0",
         ),
         (
             "client",

@@ -342,7 +342,7 @@ fn what_the_kernel_drops_is_counted() {
     for _ in 0..100 {
         client.send_to(&[0; 40], peer).unwrap();
     }
-    // Those that arrived before the first drop do not tell of it; one after it does.
+    // Datagrams that arrived before the first drop do not report it; one after it does.
     let mut arrived = 0;
     for _ in 0..3 {
         while server.recv(&mut inbox, Wait::No).unwrap() > 0 {

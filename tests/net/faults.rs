@@ -251,7 +251,7 @@ fn one_worker_whose_socket_is_gone_ends_all_of_them() {
     let transports = transports.map(|(transport, _)| transport);
     let server = Server::builder(Text).with_transports(transports).unwrap();
     let handle = server.handle();
-    // Nobody asks it to end, and nobody asks the other worker anything.
+    // There is no shutdown, and no request to the other worker.
     let (done, ended) = mpsc::channel();
     let serving = thread::spawn(move || {
         let result = server.serve(|text: &str| Some(text.to_owned()));

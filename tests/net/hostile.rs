@@ -1,8 +1,8 @@
-//! Everything that somebody outside can do to a server, done to one that runs in a process of its
-//! own: after each attack it is the same process, it answers the next request, its counters moved by
-//! exactly what was sent, and it has as many descriptors and as much memory as before.
+//! Attacks from outside on a server in a process of its own. After each, it is the same process and
+//! answers the next request. Its counters moved by exactly what was sent. It has as many
+//! descriptors and as much memory as before.
 //!
-//! Only where all of 127.0.0.0/8 is this machine, and `/proc` and signals tell and do what is needed.
+//! Only where all of 127.0.0.0/8 is this machine, and `/proc` and signals work as on Linux.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};

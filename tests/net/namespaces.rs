@@ -268,7 +268,7 @@ fn requests_to_groups_are_known_and_answered_by_the_interface_they_came_in_by() 
     in_own_net(
         "requests_to_groups_are_known_and_answered_by_the_interface_they_came_in_by",
         || {
-            // Two links with the same addresses: only the interface tells them apart.
+            // Two links with the same addresses: only the interface distinguishes them.
             let machines = [Machine::new("va", "vb"), Machine::new("wa", "wb")];
             for (machine, (here, there)) in machines.iter().zip([("va", "vb"), ("wa", "wb")]) {
                 sh(&format!(
@@ -324,7 +324,7 @@ fn requests_to_groups_are_known_and_answered_by_the_interface_they_came_in_by() 
                         assert_eq!(from_there.port(), 9999);
                     }
                 }
-                // A group that nobody joined, or another socket.
+                // A group without members, or another socket's.
                 let other = socket("0.0.0.0:0", SOON);
                 let group = "239.9.9.9".parse().unwrap();
                 other

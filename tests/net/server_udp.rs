@@ -545,7 +545,7 @@ enum Event {
     Error(ErrorKind),
     /// As many datagrams are promised, and none is there.
     Promise(usize),
-    /// Somebody asks the server to end earlier than that.
+    /// A shutdown comes earlier than that.
     Stop,
 }
 

@@ -127,7 +127,7 @@ fn a_socket_for_ipv6_only_leaves_the_ipv4_port_to_others() {
     }
     let alone = UdpOptions::new().only_v6(true).bind(ANY_V6).unwrap();
     let port = alone.local_addr().unwrap().port();
-    // Somebody else may have that port; then it is somebody else's test.
+    // Another process may have that port; then nothing is checked.
     if let Ok(other) = UdpTransport::bind(("0.0.0.0", port)) {
         assert_eq!(other.local_addr().unwrap().port(), port);
         let both = UdpTransport::bind(("::", port));
@@ -166,7 +166,7 @@ fn an_existing_socket_is_adopted_in_whatever_mode_it_is() {
     for nonblocking in [false, true] {
         let socket = UdpSocket::bind(V4).unwrap();
         socket.set_nonblocking(nonblocking).unwrap();
-        // A timeout that somebody else has set must not cut a wait short.
+        // A timeout that was set from outside must not cut a wait short.
         socket
             .set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
@@ -208,7 +208,7 @@ fn a_connected_socket_is_adopted_and_talks_to_its_peer_only() {
     assert_eq!(bytes, b"peer");
 }
 
-// On these systems an IPv6 socket of the standard library is dual-stack without being told.
+// On these systems an IPv6 socket of the standard library is dual-stack by default.
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 #[test]
 fn a_connected_dual_stack_socket_knows_its_ipv4_peer_by_both_names() {
@@ -433,7 +433,7 @@ fn a_socket_that_was_shut_down_is_gone() {
             let mut transport = options.adopt(socket).unwrap();
             asker.send_to(b"", transport.local_addr().unwrap()).unwrap();
             let mut inbox = Inbox::new(8, 512);
-            // Nothing from somebody is a datagram.
+            // An empty datagram is a datagram.
             let (bytes, peer, _) = receive(&mut transport, &mut inbox);
             assert_eq!((bytes.len(), peer), (0, asker.local_addr().unwrap()));
             // It says that it is not connected, and does it.

@@ -224,7 +224,7 @@ fn what_the_system_drops_is_among_the_counters() {
             })
         });
         is_in.recv_timeout(LONG).unwrap();
-        // What arrives after a drop tells of it.
+        // The next datagram reports a drop.
         until(|| {
             client.send(b"x").unwrap();
             handle.stats().kernel_drops > 0

@@ -540,7 +540,7 @@ fn the_lowest_free_port_is_given_out() {
     let (one, two) = (open(), open());
     assert_eq!((port(&one), port(&two)), (FIRST_PORT, FIRST_PORT + 1));
     drop(one);
-    // One that is asked for by its number is nobody else's, and is free again afterwards.
+    // A port that is bound by number is exclusive, and free again afterwards.
     let asked_for = [FIRST_PORT, FIRST_PORT + 2].map(|port| SocketAddr::new(CLIENT, port));
     let asked_for = asked_for.map(|addr| net.bind(addr).unwrap());
     let three = open();
@@ -1178,7 +1178,7 @@ const SERVER: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(
 ));
 /// How many requests are many. Miri is some thousand times slower.
 const MANY: usize = if cfg!(miri) { 20 } else { 1_000 };
-/// As much as somebody might send into one request.
+/// An upper bound of the datagrams sent during one request.
 const JUNK: u16 = if cfg!(miri) { 200 } else { 10_000 };
 /// The first that is given out.
 const FIRST_PORT: u16 = 49_152;

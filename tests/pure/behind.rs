@@ -69,7 +69,7 @@ fn v1(client: &str, payload: &str) -> Vec<u8> {
 
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// What one datagram from a peer gives: to whom which bytes.
+/// The responses to one datagram from a peer: their destinations and bytes.
 fn ask<H: Handler<Text>, G: rejoinder::gate::Gate>(
     core: &mut ServerCore<Text, H, G>,
     now: Timestamp,

@@ -217,7 +217,7 @@ fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left
     assert_eq!(core.core.next_timer(), Some(TIMEOUT));
     assert_eq!(core.sends(TIMEOUT), 0);
     assert_eq!(core.core.next_timer(), None);
-    // That nobody takes the result changes nothing about it.
+    // A result that is not taken stays as it is.
     assert_eq!(core.sends(TIMEOUT * 2), 0);
     assert!(matches!(
         core.failure(),
@@ -338,7 +338,7 @@ fn invariant_4_a_truncated_answer_is_no_answer() {
 fn a_malformed_answer_is_ignored_and_told_in_the_end() {
     let mut core = asking(Ctime::utc(), server());
     assert!(!core.accepts(from(server(), b"no frame")));
-    // From somebody else it says nothing.
+    // From another address it means nothing.
     let other = "192.0.2.2:8888".parse().unwrap();
     assert!(!core.accepts(from(other, b"[b'Sun")));
 
@@ -379,7 +379,7 @@ fn the_error_says_what_is_known() {
     assert!(refused.core.in_flight() == 1, "that may be a lie");
     assert_eq!(
         refused.failure_in_the_end().to_string(),
-        "nobody is listening at 192.0.2.1:8888"
+        "no service is listening at 192.0.2.1:8888"
     );
 
     for kind in [
@@ -395,7 +395,7 @@ fn the_error_says_what_is_known() {
 
     let mut refused = asking(Text, server());
     refused.unreachable(Duration::ZERO, io::ErrorKind::ConnectionRefused);
-    // Somebody must be there, after all.
+    // A malformed response shows that the port is open, after all.
     assert!(!refused.accepts(from(server(), b"\xff")));
     assert!(matches!(
         refused.failure_in_the_end(),
@@ -422,7 +422,7 @@ fn the_error_says_what_is_known() {
         }
         let error = core.failure_in_the_end();
         let expected = if refusals == 3 {
-            "nothing could be sent to 192.0.2.1:8888 in 5s"
+            "cannot send to 192.0.2.1:8888 in 5s"
         } else {
             "no answer from 192.0.2.1:8888 after 5s (sent 3, ignored 0 datagrams)"
         };
@@ -601,7 +601,7 @@ struct Victim {
     asker: Option<SocketAddr>,
 }
 
-/// Answers whoever it is told to answer, and then reports to the one who told it.
+/// Answers the addresses it is given, and then reports.
 struct Accomplice;
 
 fn push(outbox: &mut Outbox, peer: SocketAddr, bytes: &[u8]) {
@@ -807,7 +807,7 @@ fn a_shared_socket_that_is_gone_is_replaced_also_if_it_is_seen_when_sending() {
     assert_eq!(opened.load(Ordering::Relaxed), 5);
 }
 
-/// A network that can be told to fail, and how often it was asked for a socket.
+/// A network that fails on demand, and counts the sockets opened.
 #[derive(Clone)]
 struct Failing {
     net: SimNet,
@@ -954,14 +954,14 @@ impl Connect for Troubled {
 
     fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport> {
         Ok(FlakyTransport {
-            // One that a packet can cause, though it does not say that nobody is there.
+            // A peer-induced error that does not mean a closed port.
             errors: vec![io::ErrorKind::ConnectionAborted; self.0],
             inner: UdpConnector::default().connect(peer)?,
         })
     }
 }
 
-/// A network that is down, and how often that was told.
+/// A network that is down, and how often that was reported.
 struct Down(Arc<AtomicU32>);
 
 struct DownTransport(Arc<AtomicU32>);
@@ -1122,7 +1122,7 @@ fn a_silent_server_times_out() {
     assert!(begun.elapsed() < PATIENT);
 }
 
-/// An address at which nobody listens, as far as one can know.
+/// An address whose port is closed, most probably.
 fn closed_port() -> SocketAddr {
     loopback().local_addr().unwrap()
 }
@@ -1138,7 +1138,10 @@ fn a_closed_port_fails_at_once_if_that_was_asked_for() {
         .unwrap();
     let begun = Instant::now();
     let error = client.request("?").unwrap_err();
-    assert_eq!(error.to_string(), format!("nobody is listening at {addr}"));
+    assert_eq!(
+        error.to_string(),
+        format!("no service is listening at {addr}")
+    );
     assert!(begun.elapsed() < PATIENT);
 }
 
@@ -1159,8 +1162,8 @@ fn a_closed_port_is_told_at_the_deadline_by_default() {
 #[test]
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn a_server_that_answers_after_all_is_believed() {
-    // The report that nobody listens is no reason to stop listening: here it is made up, by a
-    // transport that turns the first receive into one.
+    // A "port unreachable" does not end the wait for a response. Here a transport turns the first
+    // receive into one.
     struct Refused(SocketAddr);
     struct RefusedOnce(<UdpConnector as Connect>::Transport, bool);
     impl Connect for Refused {

@@ -127,11 +127,8 @@ fn each_law_catches_the_transport_that_breaks_it() {
             "a longer datagram is marked as truncated",
         ),
         (Broken::MarksAll, "a datagram arrives as it was sent"),
-        (
-            Broken::MapsAddresses,
-            "the sender is told by its canonical address",
-        ),
-        (Broken::WrongLocal, "the address it was sent to is told"),
+        (Broken::MapsAddresses, "the peer has its canonical address"),
+        (Broken::WrongLocal, "the local address is reported"),
         (
             Broken::Miscounts,
             "recv returns how many datagrams there are",

@@ -171,7 +171,7 @@ fn after_a_panic_or_an_error_the_next_copy_is_a_first_one() {
 
 #[test]
 fn a_copy_that_arrives_while_the_first_is_handled_gets_silence() {
-    /// Tells that it has begun, and waits until it may go on.
+    /// Signals that it has begun, and waits until it may go on.
     struct Slow {
         begun: Mutex<mpsc::Sender<()>>,
         go_on: Mutex<mpsc::Receiver<()>>,

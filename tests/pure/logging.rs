@@ -1,4 +1,4 @@
-//! What a server tells the log, and what it does not let the network write there.
+//! What a server logs, and what it keeps the network from writing there.
 
 use std::fmt::{self, Write as _};
 use std::io::ErrorKind;
@@ -256,7 +256,7 @@ fn a_flood_is_told_in_a_few_lines_and_how_many_were_left_out() {
         };
         assert!(line.ends_with("left_out=1990"), "{line}");
 
-        // They are told once.
+        // They are reported once.
         let (mut inbox, mut outbox) = batch(&[b"\xff"]);
         core.handle(at(1_000), &mut inbox, &mut outbox);
         let [line] = &lines.take()[..] else {

@@ -1,4 +1,4 @@
-//! Rule sets from files: the same robots as the builder's, and errors that tell the place.
+//! Rule sets from files: the same robots as the builder's, and errors with a place.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

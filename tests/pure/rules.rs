@@ -165,7 +165,7 @@ fn the_number_of_the_rule_that_answers_is_told() {
     assert_eq!(robot.fallback().rule(), None);
 }
 
-/// A robot that repeats what it is told, with these reflections.
+/// A robot that repeats the request, with these reflections.
 fn reflecting(pairs: &[(&str, &str)]) -> Robot {
     let builder = Robot::builder().rule("(?s)(.*)", "{~1}");
     let builder = pairs
@@ -488,7 +488,7 @@ proptest! {
     }
 }
 
-/// Rules of all the kinds that a robot tells apart, each for a topic of its own.
+/// Rules of all kinds that a robot distinguishes, each for a topic of its own.
 fn thousand_rules() -> Vec<Rule> {
     (0..1_000)
         .map(|number| {

@@ -471,7 +471,7 @@ fn invariant_5_what_cannot_be_understood_is_met_with_silence() {
     assert_eq!(answers(&mut core, &["你好吗？".as_bytes()]).len(), 1);
 }
 
-/// Every way not to be UTF-8 that Unicode 16 §3.9 tells apart (table 3-7), alone or after a text.
+/// Every kind of invalid UTF-8 in Unicode 16 §3.9 (table 3-7), by itself or after a text.
 const INVALID_UTF8: [&[u8]; 12] = [
     b"\x80",                 // a continuation without a beginning
     b"\xe4\xbd",             // a beginning without an end
@@ -550,7 +550,7 @@ fn cores_that_share_a_handler_count_for_themselves_and_add_up() {
     assert!(total.is_conserved());
 }
 
-/// What happens to one datagram, told independently of the code under test.
+/// What happens to one datagram, computed independently of the code under test.
 #[derive(Clone, Debug)]
 enum Script {
     /// The handler sends so many replies and then does something.
@@ -705,7 +705,7 @@ proptest! {
                 }
                 bump(&mut model, "responses_sent", sent.sent as u64);
                 bump(&mut model, "responses_failed", sent.failed as u64);
-                // Without the error nobody can say of what class it was.
+                // Without the error, its class is unknown.
                 bump(&mut model, "send_errors_other", sent.failed as u64);
                 core.on_sent(&sent);
                 outbox.clear();
@@ -810,7 +810,7 @@ fn invariant_2_two_robots_facing_each_other_go_quiet_after_one_datagram() {
     let robots = [a, b].map(|_| Arc::new(Mutex::new(robot::core())));
     net.host(a, Patience(Arc::clone(&robots[0]))).unwrap();
 
-    // Somebody sends one request to the first robot that seems to come from the second.
+    // A forged request to the first robot seems to come from the second.
     let mut forger = net.bind(b).unwrap();
     let mut outbox = Outbox::new(1, 64);
     let written = outbox.push_with(a, None, |space| {

@@ -385,7 +385,7 @@ fn same_on_both<H: Handler<Ctime> + Send + Sync + 'static>(
     assert_eq!(counters(&simulated_stats), counters(&real_stats));
 }
 
-/// All but one: on a real network a signal may come, as when somebody suspends the tests.
+/// All but one: on a real network a signal may come, for example when the tests are suspended.
 fn counters(stats: &Stats) -> Vec<(&'static str, u64)> {
     let counters = stats.counters();
     counters

@@ -176,7 +176,7 @@ async fn spawning(socket: UdpSocket) -> Result<(), Box<dyn Error>> {
 /// How long the handlers wait that do.
 const WAIT: Duration = Duration::from_millis(5);
 
-/// All get the same buffers, so that nobody loses a datagram.
+/// All get the same buffers, so that none loses a datagram.
 fn socket() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let sizes = socket2::SockRef::from(&socket);

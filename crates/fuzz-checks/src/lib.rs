@@ -366,7 +366,7 @@ where
         }
     }
 
-    /// Has a datagram come: junk or a response, of the peer or of somebody else.
+    /// Delivers a datagram: junk or a response, from the peer or another address.
     fn receive(&mut self, socket: SocketId, input: &mut Input<'_>) {
         let from = if input.byte().is_multiple_of(4) {
             input.addr()
@@ -521,7 +521,7 @@ impl<'a> Input<'a> {
         time.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// One of each kind that a client tells apart.
+    /// One of each kind that a client distinguishes.
     fn error(&mut self) -> io::Error {
         let kinds = [
             io::ErrorKind::ConnectionRefused,

@@ -1,4 +1,4 @@
-//! The small services of every Unix machine of 1983, on ports for everyone:
+//! The small services of every Unix machine of 1983, on unprivileged ports:
 //!
 //! ```text
 //! cargo run -p rejoinder-protocols --example inetd

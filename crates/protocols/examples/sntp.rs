@@ -1,12 +1,12 @@
-//! The time, for whoever asks in SNTP:
+//! The time, over SNTP:
 //!
 //! ```text
 //! cargo run -p rejoinder-protocols --example sntp
 //! rdate -n -p -o 12312 127.0.0.1
 //! ```
 //!
-//! What it tells is the machine's own clock, and it says so in its stratum: it is for networks that
-//! need to agree more than to be right.
+//! It serves the machine's own clock, as its stratum states. It suits networks where agreement
+//! matters more than the right time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;

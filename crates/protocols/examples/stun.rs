@@ -1,4 +1,4 @@
-//! Tells whoever asks which address it asks from:
+//! Returns to each client its own address:
 //!
 //! ```text
 //! cargo run -p rejoinder-protocols --example stun

@@ -395,7 +395,7 @@ fn coap_acknowledges_with_the_answer_and_once() {
     let mut non = post(0x51);
     non[3] = 0x35;
     assert_eq!(answer(&mut core, &non)[..5], [0x51, 0x44, 0x12, 0x35, 0x55]);
-    // Nobody waits for an answer to its copy.
+    // No client waits for an answer to its duplicate.
     assert!(ask(&mut core, &non).is_empty());
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
@@ -412,7 +412,7 @@ fn coap_looks_at_the_options_the_method_and_the_path_in_this_order() {
             ][..],
             0x45,
         ),
-        // PUT, FETCH and a method that nobody knows, to a path that is not there.
+        // PUT, FETCH and an unassigned method, to a path that does not exist.
         (3, &[0xb1, b'x'], 0x85),
         (5, &[0xb1, b'x'], 0x85),
         (31, &[0xb1, b'x'], 0x85),

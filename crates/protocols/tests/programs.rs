@@ -1,5 +1,4 @@
-//! What programs that nobody here wrote make of the examples, and what `Client` makes of servers
-//! that nobody here wrote.
+//! The examples against other people's clients, and `Client` against other people's servers.
 //!
 //! Tests that need such programs are ignored unless asked for: `cargo test --workspace -- --ignored`.
 
@@ -34,7 +33,7 @@ use rejoinder_test_support::process::{
     Ended, PATIENCE, Program, example, python, start_server, words,
 };
 
-/// Runs a program to its end. Whoever prints the time, prints it in UTC.
+/// Runs a program to its end, in UTC.
 fn run(program: &str, arguments: &[&str], input: &str) -> Ended {
     let mut command = Command::new(program);
     command.args(arguments).env("TZ", "UTC");
@@ -450,7 +449,7 @@ struct NameServer {
 
 impl NameServer {
     /// Starts one with the configuration that the race uses. It must answer before it is used, and
-    /// another port is tried if somebody took this one meanwhile.
+    /// another port is tried if this one was taken meanwhile.
     fn start(name: &str, program: &str, arguments: &[&str]) -> Self {
         for attempt in 0..3 {
             let port = free_port();
@@ -510,7 +509,7 @@ impl NameServer {
 
 impl Drop for NameServer {
     fn drop(&mut self) {
-        // NSD has children, which end when they are told to and not when their parent is killed.
+        // NSD has children, which end by a signal of their own and not when their parent is killed.
         self.program.signal("TERM");
         self.program.wait_until_ended();
     }

@@ -12,7 +12,7 @@ use rejoinder::{
     Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Wait, Writer,
 };
 
-/// How requests are told apart.
+/// How requests are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// By ids.

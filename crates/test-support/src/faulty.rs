@@ -1,4 +1,4 @@
-//! A transport that fails when it is told to.
+//! A transport that fails on demand.
 
 use std::collections::VecDeque;
 use std::io;

@@ -119,7 +119,7 @@ impl Program {
         });
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_owned();
-        // That nobody reads it to the end is no error.
+        // It is no error if the program does not read it to the end.
         thread::spawn(move || stdin.write_all(&input));
         let stdout = child.stdout.take().unwrap();
         let program = Self {
@@ -211,7 +211,7 @@ impl Drop for Program {
     }
 }
 
-/// A stream that is read to its end by a thread of its own, so that nobody waits to write.
+/// A stream that a thread of its own reads to its end, so that no writer blocks.
 #[derive(Debug, Default)]
 struct Captured {
     bytes: Arc<Mutex<Vec<u8>>>,

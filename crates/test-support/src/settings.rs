@@ -31,7 +31,7 @@ impl fmt::Display for Setting {
 }
 
 /// Tests in each setting that the system has, in all at the same time: most of what a test takes is
-/// waiting. A thread has the name of its setting, and so a failure tells it.
+/// waiting. A thread has the name of its setting, so a failure names it.
 pub fn in_every_setting(test: impl Fn(Setting) + Sync) {
     let test = &test;
     thread::scope(|scope| {

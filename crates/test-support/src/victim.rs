@@ -22,7 +22,7 @@ use crate::settings::Setting;
 
 type Counters = BTreeMap<String, u64>;
 
-/// What the process does: it serves, and tells its counters when it reads a line.
+/// The process serves, and prints its counters when it reads a line.
 pub fn process() {
     let Ok(options) = env::var(OPTIONS) else {
         return;
@@ -421,8 +421,8 @@ pub fn receive(socket: &UdpSocket) -> Vec<u8> {
     buffer
 }
 
-/// Signals the process that serves at an address. Without unsafe code, only a program can. When it
-/// was told to stop, it has stopped when this returns.
+/// Signals the process that serves at an address. Without unsafe code, only a program can. After a
+/// signal to stop, it has stopped when this returns.
 pub fn signal(server: SocketAddr, signal: &str) {
     let process = PROCESSES.lock().unwrap()[&server];
     let status = Command::new("kill")
@@ -439,7 +439,7 @@ pub fn signal(server: SocketAddr, signal: &str) {
     }
 }
 
-/// Whether all threads of a process have: each is told to by the first that hears of it.
+/// Whether all threads of a process have: the first thread to handle the signal stops the others.
 fn has_stopped(process: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
     threads.into_iter().all(|thread| {

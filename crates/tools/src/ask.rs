@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// What to say; after --, it may begin with a dash
     #[arg(value_name = "MESSAGE")]
     messages: Vec<OsString>,
-    /// Whom to ask: HOST:PORT, or only one of them. Default: 127.0.0.1:8888
+    /// The server: HOST:PORT, or only one of them. Default: 127.0.0.1:8888
     #[arg(short, long, value_name = "ADDRESS")]
     server: Option<String>,
     /// How long to wait for each response, more than 0, at most 86400
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     };
     match resolve(&server, DEFAULT.port()) {
         Ok(peers) if peers.iter().any(|peer| peer.port() == 0) => Err(Failure::Usage(format!(
-            "nobody can be asked at port 0, as in `{server}`"
+            "no server has port 0, as in `{server}`"
         ))),
         Ok(peers) => talk(&peers, options.timeout, output, &options.messages)
             .or_else(|failure| reported("io", failure)),

@@ -65,7 +65,7 @@ pub(crate) fn run(_: &Options) -> Result<ExitCode, Failure> {
         let stats = server.join().expect("no panic ends a server");
         let stats = stats.map_err(|error| Failure::RunTime(chain(&error)))?;
         match report([limited, flooded], &honest, sent.into_inner(), &stats) {
-            // Whoever read this has read enough.
+            // The reader closed the pipe: that is no error.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             result => result?,
         }

@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         .map(reachable)
         .collect();
     if let Some(target) = targets.iter().find(|target| target.port() == 0) {
-        return Err(Failure::Usage(format!("nobody can be asked at {target}")));
+        return Err(Failure::Usage(format!("no server can be at {target}")));
     }
     let is_local = |target: &SocketAddr| target.ip().to_canonical().is_loopback();
     if !options.allow_remote && !targets.iter().all(is_local) {
@@ -172,15 +172,15 @@ fn as_text(summary: &Summary<'_>) -> String {
     )
 }
 
-/// Asks each message once, at leisure: whether anybody answers, what, and whether the answers repeat
-/// the numbers.
+/// Asks each message once: whether the server answers, what, and whether the answers repeat the
+/// numbers.
 fn probe(
     targets: &[SocketAddr],
     messages: &mut [Message],
     any_answer: bool,
     numbers: &Numbers,
 ) -> Result<(SocketAddr, bool), Failure> {
-    let mut result = Err(Failure::Usage("no address to ask".into()));
+    let mut result = Err(Failure::Usage("the name has no address".into()));
     for &target in targets {
         result =
             probe_one(target, messages, any_answer, numbers).map(|repeated| (target, repeated));

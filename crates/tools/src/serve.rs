@@ -151,7 +151,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
              with --limit)"
         ));
     } else if !is_local {
-        say("answering without a limit: whoever forges a sender can use this against others");
+        say("no rate limit: an attacker with a forged source can use this server to flood others");
     }
     if let Some(metrics) = &metrics {
         say(format_args!(

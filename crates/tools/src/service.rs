@@ -1,8 +1,8 @@
 //! The frame around a server: signals, reloads, counters, a service manager, the end.
 //!
-//! Nobody in it waits for standard output or standard error: lines go through queues (see
-//! [`output`](crate::program::output)). The thread that heeds signals reads no file either: a reload has
-//! a thread of its own.
+//! No thread of it waits for standard output or standard error: lines go through queues (see
+//! [`output`](crate::program::output)). The thread that handles signals reads no file either: a
+//! reload has a thread of its own.
 
 mod reload;
 

@@ -1,4 +1,4 @@
-//! A robot that knows whom it talks to: state per peer, on `Handler`.
+//! A robot that remembers its peers: state per peer, on `Handler`.
 //!
 //! ```text
 //! rejoinder sessions
@@ -113,7 +113,7 @@ impl Handler<Conversation> for Acquaintance {
     }
 }
 
-/// What is known of one peer. It has a size that nobody outside can choose.
+/// What is known of one peer. A peer cannot choose its size.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     name: Option<String>,

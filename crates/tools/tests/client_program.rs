@@ -381,14 +381,14 @@ fn json_is_right_for_any_text_and_harmless_on_a_terminal() {
 fn json_tells_errors_by_kind() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let silent_at = silent.local_addr().unwrap();
-    // Whoever hears one peer only is not listening to the others, and keeps the port from them.
+    // A connected socket receives from one peer only, and keeps the port from others.
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
     closed.connect(silent_at).unwrap();
     let closed_at = closed.local_addr().unwrap();
     let malformed_at = answer_once(|socket| (socket, "no frame".into()));
     for (server, kind, text) in [
         (silent_at, "timed_out", "no answer from "),
-        (closed_at, "nobody_listening", "nobody is listening at "),
+        (closed_at, "nobody_listening", "no service is listening at "),
         (malformed_at, "malformed_answer", "no answer from "),
     ] {
         let ended = ask(server, &["--json", "--timeout", "0.2"], &["hi"]);
@@ -411,8 +411,7 @@ fn json_tells_errors_by_kind() {
         );
     }
 
-    // Nothing is asked at all.
-    // RFC 6761 §6.4: nobody's name.
+    // Nothing is asked at all. RFC 6761 §6.4: a reserved name.
     let nobody = ["--json", "--server", "nobody.invalid", "hi"];
     let ended = run(tool("ask").args(nobody));
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(1), ""));
@@ -422,7 +421,7 @@ fn json_tells_errors_by_kind() {
         (1, &json!("no_address"))
     );
     assert_eq!(lines[0].as_object().unwrap().len(), 1);
-    // A wrong call is the script's own fault, and told as ever.
+    // A wrong call is the script's own fault, and is reported as usual.
     let ended = run(tool("ask").args(["--json", "--timeout", "soon"]));
     assert_eq!((ended.code(), ended.stdout.as_str()), (Some(2), ""));
 }

@@ -41,7 +41,7 @@ fn every_request_to_a_good_server_is_answered() {
 #[test]
 fn requests_are_answered_wrong_or_lost_as_the_server_treats_them() {
     let bad = Impostor::start(|number, request| match number {
-        // The one that tells what is right.
+        // The reference.
         0 => vec![hello(request)],
         _ if number % 5 == 0 => vec![],
         _ if number % 7 == 0 => vec![frame(&format!("hello, {request}?"))],
@@ -469,7 +469,7 @@ fn nobody_who_answers_is_told_before_anything_is_loaded() {
     assert_eq!(
         ended.stderr,
         format!(
-            "error: nobody is listening at {closed}; \
+            "error: no service is listening at {closed}; \
              start the server with: rejoinder serve {closed}\n"
         )
     );
@@ -551,7 +551,7 @@ fn hello(request: &str) -> Vec<u8> {
     frame(&format!("hello, {request}!"))
 }
 
-/// Somebody who answers as a test wants it, until this is dropped.
+/// A peer that answers as a test wants it, until this is dropped.
 struct Impostor {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<(SocketAddr, String)>>>,
@@ -583,7 +583,7 @@ impl Impostor {
                     heard.len() - 1
                 };
                 for answer in answers(number, text) {
-                    // Whoever asked may be gone.
+                    // The client may be gone.
                     let _ = socket.send_to(&answer, peer);
                 }
             }

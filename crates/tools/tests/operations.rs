@@ -597,7 +597,7 @@ fn what_cannot_be_served_of_a_service_manager_is_told_in_one_line() {
     ] {
         one_line(&run(&mut activated(sockets, args)), code, problem);
     }
-    // Somebody else's sockets are none of ours.
+    // Sockets of another process are not ours.
     let mut other = tool("serve");
     let other = other
         .args(["-q", "127.0.0.1:0"])
@@ -660,7 +660,7 @@ fn a_service_manager_that_is_gone_does_not_end_the_server() {
     let mut command = tool("serve");
     let command = command.env("NOTIFY_SOCKET", "/nowhere/notify").arg("-q");
     let (mut server, address) = start_server("127.0.0.1:0", command);
-    server.wait_for_stderr("error: the service manager cannot be told: ");
+    server.wait_for_stderr("error: cannot notify the service manager: ");
     assert_eq!(ask(address, "你好吗？"), "【机器人】小Zurich 好!");
     server.signal("TERM");
     assert_eq!(server.finish().code(), Some(0));

@@ -170,7 +170,7 @@ fn a_closed_transcript_costs_no_answer() {
     server.signal("TERM");
     let server = server.finish();
     assert_eq!(server.code(), Some(0));
-    let complaints = server.stderr.matches("the transcript ends here").count();
+    let complaints = server.stderr.matches("cannot write the transcript").count();
     assert_eq!(complaints, 1, "{}", server.stderr);
     assert!(
         server.stderr.contains("received 3: replied 3,"),
@@ -303,8 +303,8 @@ fn a_message_that_cannot_be_asked_is_named_and_the_rest_is_asked() {
     assert_eq!(texts(&client.stdout), ["【机器人】小Zurich 好!", FALLBACK]);
     assert_eq!(
         client.stderr,
-        "error: the request could not be encoded: a request may not be empty\n\
-         error: the request could not be encoded: a request may not begin like a response\n"
+        "error: the request could not be encoded: the request is empty\n\
+         error: the request could not be encoded: the request begins like a response\n"
     );
 
     let mut input = b"caf\xe9\n".to_vec();
@@ -349,7 +349,7 @@ fn nobody_listening_is_told_at_once_with_what_to_do() {
     assert_eq!(
         client.stderr,
         format!(
-            "error: nobody is listening at {address}; \
+            "error: no service is listening at {address}; \
              start the server with: rejoinder serve {address}\n"
         )
     );
@@ -456,7 +456,7 @@ fn a_wrong_call_is_told_in_one_line() {
         (
             "ask",
             &["--server", "127.0.0.1:0", "hi"],
-            "nobody can be asked at port 0",
+            "no server has port 0",
         ),
         (
             "ask",
@@ -513,7 +513,7 @@ fn an_address_that_cannot_be_had_is_told_in_one_line() {
     let taken = taken.local_addr().unwrap().to_string();
     for (address, problem) in [
         (taken.as_str(), "the port is taken"),
-        // RFC 5737 and RFC 6761: nobody's address, nobody's name.
+        // RFC 5737 and RFC 6761: a reserved address, a reserved name.
         ("192.0.2.1:0", "this machine has no such address"),
         ("nobody.invalid:0", "no address for `nobody.invalid:0`"),
     ] {
@@ -528,7 +528,7 @@ fn an_address_that_cannot_be_had_is_told_in_one_line() {
 fn a_privileged_port_is_told_in_one_line() {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
     let Some(port) = first.trim().parse::<u16>().unwrap().checked_sub(1) else {
-        // As in many containers: every port is for everyone, and nothing can be refused.
+        // As in many containers, every port is unprivileged, so nothing is refused.
         return;
     };
     let server = tool("serve");

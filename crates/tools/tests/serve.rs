@@ -1,5 +1,5 @@
-//! What `rejoinder serve` has for production: metrics, watched rules, limits, logs, and output that nobody
-//! waits for.
+//! What `rejoinder serve` has for production: metrics, watched rules, limits, logs, and output that
+//! blocks no thread.
 //!
 //! A test that needs an outside program is ignored unless asked for:
 //! `cargo test -p rejoinder-tools --test serve -- --ignored`.
@@ -430,7 +430,7 @@ fn a_second_signal_ends_the_program_at_once() {
 
 #[test]
 fn standard_streams_may_be_non_blocking() {
-    // A socket pair stands for a terminal that somebody else has made non-blocking.
+    // A socket pair stands for a terminal that another process has made non-blocking.
     let script = "import os,subprocess,sys\n\
         r,w=os.pipe()\n\
         i,o=os.pipe()\n\

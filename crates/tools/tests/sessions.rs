@@ -97,7 +97,7 @@ fn a_session_ends_when_its_lifetime_has_passed_in_silence() {
     net.advance(LIFETIME);
     assert_eq!(say(&mut peer, "我是谁"), "我还不知道。你叫什么？");
 
-    // And those that nobody asks for again are found by whoever comes next.
+    // Expired sessions are found when the next peer is looked up.
     let mut others: Vec<_> = (0..5).map(|_| self::peer(&net)).collect();
     for other in &mut others {
         say(other, "我叫小红");
@@ -195,7 +195,7 @@ fn a_flood_of_forged_peers_neither_grows_the_table_nor_ends_the_service() {
             );
             assert_eq!(answer, "你好，黑客！很高兴认识你。");
             assert!(robot.count() <= CAPACITY);
-            // Whoever goes on talking is not the one who was silent for longest.
+            // An active peer is not evicted first.
             if forged % 500 == 0 {
                 let turn = (u64::from(forged), "我叫小明");
                 let answer = ask(honest, turn);
@@ -210,7 +210,7 @@ fn a_flood_of_forged_peers_neither_grows_the_table_nor_ends_the_service() {
     let grown = measure(|| flood(20_000, 100_001)).bytes_current;
     assert!(grown < 4_096, "{grown} bytes");
     assert_eq!(robot.count(), CAPACITY);
-    // Whoever was silent meanwhile is a stranger again.
+    // An evicted peer starts a new session.
     flood(100_001, 102_000);
     let first = SocketAddr::from(([10, 0, 0, 0], 10_001));
     assert_eq!(ask(first, (7, "我是谁")), "我还不知道。你叫什么？");

@@ -34,7 +34,7 @@ impl<R> Waiters<R> {
         place
     }
 
-    /// Brings a result. Returns whom to wake.
+    /// Delivers a result. Returns the waker of its caller.
     pub(super) fn finish(&mut self, place: usize, result: R) -> Option<Waker> {
         match mem::replace(&mut self.places[place], Place::Done(result)) {
             Place::Waiting(waker) => waker,

@@ -7,8 +7,8 @@ use toml::de::DeTable;
 
 /// The number of the rule that a place in the file is in.
 ///
-/// What serde finds wrong has a place but does not tell in which element of an array it is. A table
-/// goes on up to the next header, and a parser that recovers from errors tells where those are.
+/// An error of serde has a place but no index of the array element. A table ends at the next
+/// header, and a parser that recovers from errors finds the headers.
 pub(super) fn rule_at(file: &str, offset: usize) -> Option<usize> {
     let (table, _) = DeTable::parse_recoverable(file);
     let starts = table.get_ref().iter().flat_map(|(key, value)| {

@@ -125,10 +125,10 @@ impl<C: Codec> ClientCore<C> {
 
     /// Takes the error of opening the socket that [`poll_send`](Self::poll_send) named last.
     ///
-    /// Where closing another socket may help, because descriptors or ports are exhausted, and one
-    /// cools down that only a duplicate can come to, that one is [to be closed](Self::poll_socket),
-    /// and the requests are due again. Otherwise they fail with [`RequestError::Connect`]; except those
-    /// that were sent from another socket before, which wait on.
+    /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
+    /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
+    /// come, and the requests are due again. Otherwise they fail with [`RequestError::Connect`];
+    /// except those that were sent from another socket before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
         let is_asked_for = self.sending.take() == Some(socket);

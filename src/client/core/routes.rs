@@ -197,8 +197,8 @@ impl<C: Codec> ClientCore<C> {
     }
 }
 
-/// So many sends in a row without a response make a socket suspect: an address or a port may have
-/// changed on the way, at a NAT, say, without anyone telling.
+/// The number of sends in a row without a response after which a socket is suspect. An address or a
+/// port may have changed on the path, at a NAT for example, without notice.
 const SILENT_SENDS: u32 = 2;
 /// The pause before another socket is tried for that reason. It doubles while nothing is answered, so
 /// that a server that is down does not use up the ports.

@@ -4,8 +4,8 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 
 use super::CtimeError;
 
-/// A date and a time of day, to the second, in a time zone that is not told: all that a ctime
-/// text says. The year lies between 1 and 9999 in the Gregorian calendar.
+/// A date and a time of day, to the second, in an unknown time zone: the content of a ctime text.
+/// The year lies between 1 and 9999 in the Gregorian calendar.
 ///
 /// It displays as C's `ctime` writes it, without the newline: English names whatever the locale,
 /// the day of the month padded with a space to two characters, the year not padded.

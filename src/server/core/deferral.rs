@@ -44,10 +44,11 @@ impl Deferred {
 }
 
 impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
-    /// Takes datagrams out of the inbox until one is a request that passes the checks and gates, and
-    /// defers it: its bytes are put into `keep`, which is cleared first, and it counts as
-    /// [`deferred`](crate::Stats::deferred) until [`answer_deferred`](Self::answer_deferred) or
-    /// [`drop_deferred`](Self::drop_deferred) is given the token. `None` means that the inbox is empty.
+    /// Takes datagrams out of the inbox until one is a request that passes the checks and gates,
+    /// and defers it. Its bytes replace the contents of `keep`. It counts as
+    /// [`deferred`](crate::Stats::deferred) until its token is passed to
+    /// [`answer_deferred`](Self::answer_deferred) or [`drop_deferred`](Self::drop_deferred). `None`
+    /// means that the inbox is empty.
     ///
     /// `received` is when the inbox was received, and `now` is the time for
     /// [`max_age`](crate::ServerBuilder::max_age).
@@ -122,11 +123,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// Ends a deferred request with what `write` sends, which may be nothing. `request` are the bytes
     /// that [`defer_next`](Self::defer_next) kept.
     ///
-    /// The responses are encoded, and the gates decide on them, as for a handler that answers at
-    /// once: if `write` fails or panics, or a gate forbids the responses, none of them stays in the
-    /// outbox, and the request counts as dropped. If the outbox has no room, it is dropped as
+    /// The responses are encoded and pass the gates, as for a handler that answers at once. If
+    /// `write` fails or panics, or a gate forbids the responses, none of them stays in the outbox,
+    /// and the request counts as dropped. If the outbox has no room, it is dropped as
     /// [`ReplyFailed`](DropReason::ReplyFailed): check
-    /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)` first.
+    /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)`
+    /// first.
     #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn answer_deferred(
         &mut self,

@@ -22,8 +22,8 @@ pub enum CoapError {
     /// Not a CoAP message.
     #[error("not a CoAP message: {0}")]
     Message(MessageError),
-    /// Not version 1, or not of the form that everybody would write.
-    #[error("not version 1, or not of the form that everybody would write")]
+    /// Not version 1, or not in canonical form.
+    #[error("not version 1, or not in canonical form")]
     Form,
     /// Not of a type and code that fit each other and the direction.
     #[error("not of a type and code that fit each other and the direction")]
@@ -114,7 +114,7 @@ impl Codec for Coap {
     }
 }
 
-/// There is no block-wise transfer (RFC 7959), so whoever asks for too much is told that.
+/// There is no block-wise transfer (RFC 7959), so a request that needs it gets an error.
 impl IntoReply<Coap> for Packet {
     fn reply(self, reply: &mut Reply<'_, Coap>) -> Result<(), ReplyError> {
         match reply.send(self) {

@@ -55,7 +55,7 @@ pub struct Answer<'a> {
     pub query: Query<'a>,
     /// The response code.
     pub rcode: OptRcode,
-    /// What a server says of what is its own to tell.
+    /// The answer of an authoritative server.
     pub records: Option<Records<'a>>,
 }
 
@@ -74,7 +74,7 @@ pub struct Records<'a> {
     pub additional: &'a [u8],
 }
 
-/// Why a datagram is no query, or no response: nothing is sent to whoever sent it.
+/// Why a datagram is no query, or no response. It gets no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
     /// Shorter than a header.

@@ -13,7 +13,7 @@ pub(super) fn is_whoami(name: &[u8]) -> bool {
         .is_some_and(|label| label.eq_ignore_ascii_case(b"\x06whoami"))
 }
 
-/// One record, if there is one of this type, not to be kept by anybody.
+/// One record, if there is one of this type. It must not be cached.
 pub(super) fn whoami(rtype: Rtype, peer: SocketAddr, space: &mut [u8; 96]) -> Records<'_> {
     let mut text = [0; 64];
     let mut out = Writer::new(&mut text);

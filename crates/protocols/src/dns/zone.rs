@@ -130,7 +130,7 @@ impl Stored {
             .map_err(|_| "no room")?
             .question();
         if let Some(name) = question {
-            // The type matters to nobody here.
+            // The type does not matter here.
             message.push((name, Rtype::A)).map_err(too_long)?;
         }
         let start = message.as_slice().len();
@@ -172,7 +172,7 @@ impl Stored {
 type CanonicalName = Name<Vec<u8>>;
 type ZoneRecord = Record<Name<Vec<u8>>, ZoneRecordData<Vec<u8>, Name<Vec<u8>>>>;
 
-/// A zone as its file tells it.
+/// A zone, parsed from its file.
 struct Source {
     apex: CanonicalName,
     names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>>,

@@ -36,8 +36,8 @@ pub struct Answer {
 #[error("not an SNTP message of this mode, version 1 to 4")]
 pub struct NotSntp;
 
-/// A server that follows a clock that nobody sets, as the NTP daemons themselves announce it: far
-/// from the sources, so that any better server is preferred.
+/// A server of an undisciplined clock, announced as NTP daemons do: far from the sources, so that
+/// any better server is preferred.
 pub const LOCAL_CLOCK: Clock = Clock {
     stratum: 10,
     reference: [127, 127, 1, 0],

@@ -67,7 +67,7 @@ impl Codec for Stun {
         Ok(())
     }
 
-    /// RFC 8489 §5 asks for 96 bits that nobody can guess. These are 64 of them, and 32 zeros.
+    /// RFC 8489 §5 asks for 96 unpredictable bits. These are 64 of them, and 32 zeros.
     fn encode_request(&self, id: u64, (): (), out: &mut Writer<'_>) -> Result<(), StunError> {
         let class = MessageType::from_class_method(MessageClass::Request, BINDING);
         let request = Message::builder(class, u128::from(id).into(), MessageWriteVec::new());
@@ -107,7 +107,7 @@ fn binding(class: MessageClass, datagram: &[u8]) -> Result<Message<'_>, StunErro
     }
 }
 
-/// Nobody has to prove who he is. Who tries is answered like everybody.
+/// No authentication is required, and credentials are ignored.
 const IGNORED: [AttributeType; 6] = [
     Username::TYPE,
     Userhash::TYPE,

@@ -2,8 +2,8 @@
 //!
 //! - Earlier lines are kept in memory, and nowhere else.
 //! - Text that is pasted is put into the line, line ends included. Nothing is asked before Enter,
-//!   and then it is one message. Line ends at its end are left out: whoever copies a whole line
-//!   copies one of them.
+//!   and then it is one message. Line ends at its end are left out, because copying a whole line
+//!   copies one.
 //! - What would act on the terminal rather than be seen is not shown, and not sent either: control
 //!   characters other than the tab and the line end, and invisible changes of direction. They are
 //!   typed or pasted by accident. Arguments and piped lines, which programs write, stay as they are.
@@ -32,10 +32,10 @@ impl Editor {
     pub(crate) fn new() -> io::Result<Self> {
         #[cfg(unix)]
         signals::restore_the_terminal()?;
-        // Without colours, nobody would be asked what to show of a line.
+        // Without colours, the highlighter would not be called.
         let config = Config::builder().color_mode(ColorMode::Forced);
-        // A standard input that somebody has made non-blocking is left alone: the terminal can be opened
-        // once more.
+        // A standard input that another process has made non-blocking is left alone: the terminal
+        // can be opened once more.
         let config = if is_non_blocking() {
             config.behavior(Behavior::PreferTerm)
         } else {
@@ -108,7 +108,7 @@ impl Validator for Visible {}
 
 impl Helper for Visible {}
 
-/// A line without what is left out, of which `replace` is told.
+/// A line without the omitted parts, each of which is passed to `replace`.
 fn without(line: &str, replace: impl Fn(&mut String, char)) -> String {
     let mut kept = String::with_capacity(line.len());
     for c in line.chars() {

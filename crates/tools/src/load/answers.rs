@@ -46,7 +46,7 @@ impl Message {
     }
 }
 
-/// Tells right answers from wrong ones.
+/// Distinguishes right answers from wrong ones.
 ///
 /// An answer is right if it is a frame of the ctime protocol and its text is the expected one, with
 /// the number of its request wherever that was expected. The time of the frame is not looked at. If

@@ -46,11 +46,11 @@ pub(crate) trait Asker {
     /// that there is no place for it yet.
     fn ask(&mut self, now: Timestamp, message: &str, asked: Asked) -> Result<bool, RequestError>;
 
-    /// Sends what is to be sent, waits until something has come, and tells the results.
+    /// Sends what is due, waits until something has arrived, and reports the results.
     fn exchange(&mut self, wait: Duration, tell: &mut impl FnMut(Outcome<'_>));
 }
 
-/// Peers with a socket each, for answers that tell which request they answer.
+/// Peers with a socket each, for answers with ids.
 ///
 /// It drives a [`ClientCore`] for each of them, as `Client` does for one, so that all can be waited
 /// for together and one batch serves all of them in turn.
@@ -123,7 +123,7 @@ impl Peers {
         while core.poll_socket(now).is_some() {}
     }
 
-    /// Takes what has come for a peer, and tells its results.
+    /// Takes what has arrived for a peer, and reports its results.
     fn receive(&mut self, peer: usize, wait: Wait, tell: &mut impl FnMut(Outcome<'_>)) {
         let (core, (name, socket)) = (&mut self.cores[peer], &mut self.sockets[peer]);
         let received = socket.recv(&mut self.inbox, wait);
@@ -209,7 +209,7 @@ impl Asker for Peers {
     }
 }
 
-/// A [`Client`] that opens a socket for each request, for answers that tell nothing.
+/// A [`Client`] that opens a socket for each request, for answers without ids.
 pub(crate) struct Sockets {
     client: Client<Punctual, Numbered>,
     asked: Vec<Asked>,

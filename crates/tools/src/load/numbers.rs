@@ -1,4 +1,4 @@
-//! Numbers in messages, written in letters, and the codec that tells by them whose answer it is.
+//! Numbers in messages, written in letters, and the codec that matches answers by them.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,8 +18,7 @@ pub(crate) const PLACEHOLDER: &str = "{n}";
 /// ([`Correlation::Id`]). If they do not, each needs a socket of its own, and the number only makes
 /// the requests different from each other.
 ///
-/// A response is the datagram as it came: to take it apart is the work of whoever
-/// [judges](crate::load::answers::Judge) it.
+/// A response is the datagram as it came: the [judge](crate::load::answers::Judge) takes it apart.
 #[derive(Debug)]
 pub(crate) struct Numbered {
     ctime: Ctime,
@@ -109,8 +108,7 @@ impl Codec for Numbered {
         }))
     }
 
-    /// Where the socket tells whose answer it is, a number that the answer has all the same must
-    /// not tell otherwise.
+    /// Where the socket identifies the request, a number in the answer must agree with it.
     fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
         if self.repeated {
             return true;
@@ -137,7 +135,7 @@ pub(crate) fn number_in(text: &[u8]) -> Option<Range<usize>> {
     (run == LETTERS).then_some(0..LETTERS)
 }
 
-/// Whether the numbers of a message can be told from what stands around them.
+/// Whether the numbers of a message are distinguishable from the text around them.
 pub(crate) fn stands_apart(message: &str) -> bool {
     let is_letter = |byte: Option<&u8>| byte.is_some_and(|&byte| VALUES[usize::from(byte)] < NONE);
     let pieces: Vec<&[u8]> = message.split(PLACEHOLDER).map(str::as_bytes).collect();

@@ -16,9 +16,9 @@ use crate::program::input::Lines;
 
 /// Send as many requests as a server can bear, or at a rate, check every answer, and measure
 ///
-/// {n} in a message is replaced by a number in 12 letters, another one each time; the answer tells by it
-/// whose it is. Where an answer does not repeat it, each request gets a socket of its own, as nothing
-/// else tells late answers from others. That is slower.
+/// {n} in a message is replaced by a number in 12 letters, another one each time, which identifies
+/// the answer. Where an answer does not repeat it, each request gets a socket of its own, because
+/// nothing else identifies late answers. That is slower.
 ///
 /// A right answer is the one expected. Unless that is said, it is the first one to the same message.
 ///
@@ -35,7 +35,7 @@ use crate::program::input::Lines;
 /// the rate was not held; 2 for bad arguments. Ctrl-C ends a run early, and prints the numbers so far.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Whom to ask: HOST:PORT, or only one of them
+    /// The server: HOST:PORT, or only one of them
     #[arg(default_value = "127.0.0.1:8888")]
     target: String,
     /// How long to measure: 10 or 10s, 250ms, 2m

@@ -39,7 +39,7 @@ pub(crate) struct Tally {
     pub(crate) error: Option<RequestError>,
 }
 
-/// Whoever watches.
+/// The observer of a run.
 pub(crate) trait Watch {
     /// Called some times a second, with the time since the start.
     fn look(&mut self, time: Duration, tally: &Tally);
@@ -200,9 +200,9 @@ impl Tally {
 }
 
 const NANOS: u128 = 1_000_000_000;
-/// The longest latency that is told from longer ones, in nanoseconds.
+/// The longest latency that is recorded, in nanoseconds; longer ones count as this one.
 const HOUR: u64 = 3_600_000_000_000;
 /// Latencies are kept to so many significant digits.
 const DIGITS: u8 = 3;
-/// A system wakes up whoever sleeps so much later than asked to. For the rest, nobody sleeps.
+/// The OS wakes a sleeper this much later than asked. The rest of the time is spent spinning.
 const SLACK: Duration = Duration::from_micros(100);

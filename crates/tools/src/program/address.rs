@@ -234,7 +234,7 @@ mod tests {
                 "{text}: {failure:?}"
             );
         }
-        // RFC 6761: nobody's name.
+        // RFC 6761: a reserved name.
         let failure = resolve("nobody.invalid", 8888);
         assert!(matches!(failure, Err(Failure::RunTime(_))), "{failure:?}");
     }

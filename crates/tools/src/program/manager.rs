@@ -24,7 +24,7 @@ mod imp {
 
     fn notify(states: &[NotifyState<'_>]) {
         if let Err(error) = sd_notify::notify(states) {
-            complain(format_args!("the service manager cannot be told: {error}"));
+            complain(format_args!("cannot notify the service manager: {error}"));
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Lines for standard output and standard error, from threads that must not wait.
 //!
-//! Each stream has a queue of bounded size and a thread that empties it. A line that does not fit is
-//! left out and counted, so a pipe that nobody reads costs lines and nothing else. A pipe whose reader
-//! has gone (EPIPE) ends the stream. Any other error, such as a full disk (ENOSPC), costs the lines that
-//! it meets; the next ones are tried again.
+//! Each stream has a queue of bounded size and a thread that empties it. A line that does not fit
+//! is left out and counted, so a pipe without a reader costs lines and nothing else. A pipe whose
+//! reader has gone (EPIPE) ends the stream. Any other error, such as a full disk (ENOSPC), costs
+//! the lines that it meets; the next ones are tried again.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -53,7 +53,7 @@ struct State {
     texts: VecDeque<String>,
     bytes: usize,
     is_writing: bool,
-    /// Nobody reads the stream any more.
+    /// The stream's reader is gone.
     is_closed: bool,
 }
 
@@ -154,7 +154,7 @@ impl Queue {
                     drop(state);
                     self.drained.notify_all();
                     report(format!(
-                        "the transcript ends here, the server does not: {error}"
+                        "cannot write the transcript, serving without it: {error}"
                     ));
                     return;
                 }
@@ -262,7 +262,7 @@ mod tests {
             reports
                 .recv()
                 .expect("it reports")
-                .starts_with("the transcript ends here")
+                .starts_with("cannot write the transcript")
         );
         output.write("two\n".to_owned());
         output.drain(Duration::from_secs(60));

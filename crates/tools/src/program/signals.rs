@@ -27,7 +27,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// A second SIGINT or SIGTERM ends the program as if nobody heeded it.
+    /// A second SIGINT or SIGTERM ends the program by its default action.
     pub(crate) fn register() -> io::Result<Self> {
         let signals = Self {
             // Before the handlers: whether SIGHUP was ignored is a part of it.

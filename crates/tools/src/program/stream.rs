@@ -1,4 +1,4 @@
-//! Standard output and standard error, written to by whoever may wait for them.
+//! Standard output and standard error, for threads that may block on them.
 
 use std::io::{self, ErrorKind, Write};
 

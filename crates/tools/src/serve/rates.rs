@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rejoinder::Stats;
 
-/// Tells, at a steady pace, what was counted since it last told.
+/// Prints, at an interval, what was counted since the last line.
 #[derive(Debug)]
 pub struct Rates {
     every: Duration,
@@ -26,7 +26,7 @@ impl Rates {
         }
     }
 
-    /// How long there is nothing to tell.
+    /// The time until the next line.
     pub fn wait(&self, now: Instant) -> Duration {
         self.due.saturating_duration_since(now)
     }
@@ -49,8 +49,8 @@ impl Rates {
     }
 }
 
-/// What happened between two readings of the counters. What did not happen is not told, beside the
-/// two that everybody looks for.
+/// What happened between two readings of the counters. Counters that did not change are left out,
+/// except for the first two.
 pub fn line(before: &Stats, after: &Stats, elapsed: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "nobody reads sixteen digits")]
     let rate = |before: u64, after: u64| Rate((after - before) as f64 / elapsed.as_secs_f64());

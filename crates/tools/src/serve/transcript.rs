@@ -17,7 +17,7 @@ pub struct Transcribed(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     robot: Swap<Robot>,
-    /// `None` if nobody wants it.
+    /// `None` if it is off.
     transcript: Option<Output>,
 }
 

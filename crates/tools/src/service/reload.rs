@@ -93,8 +93,8 @@ impl Watch {
         }
     }
 
-    /// Whether there is something new, and it has stayed the same since the last look: somebody may be
-    /// in the middle of writing it.
+    /// Whether there is something new, and it has stayed the same since the last look: a write may
+    /// be in progress.
     fn has_changed(&mut self) -> bool {
         let now = identity(&self.path);
         if now != self.seen {
@@ -109,7 +109,7 @@ impl Watch {
 #[cfg(unix)]
 type Identity = [i64; 7];
 
-/// What tells one state of a file from another. Links are followed.
+/// What distinguishes one state of a file from another. Links are followed.
 #[cfg(unix)]
 #[expect(clippy::cast_possible_wrap, reason = "they are only compared")]
 fn identity(path: &Path) -> Option<Identity> {

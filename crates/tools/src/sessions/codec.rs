@@ -7,8 +7,8 @@ use rejoinder::{Codec, Correlation, Timestamp, Writer};
 
 /// Requests and responses as [`Tagged`] has them, so any client of `Tagged(Text)` will do.
 ///
-/// [`Tagged`] keeps the id from the handler. Here it is a part of the request, because it is what
-/// tells a request that was sent again from one that says the same again.
+/// [`Tagged`] keeps the id from the handler. Here it is a part of the request, because it
+/// distinguishes a retransmission from a new request with the same text.
 #[derive(Clone, Copy, Debug)]
 pub struct Conversation;
 

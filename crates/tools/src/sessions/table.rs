@@ -1,4 +1,4 @@
-//! State per peer that nobody can make grow.
+//! State per peer, in bounded memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -9,13 +9,12 @@ use rejoinder::Timestamp;
 
 /// A session for each of the peers that were heard of lately.
 ///
-/// There are at most `capacity`, so whoever forges senders can fill the table but not the memory:
-/// a newcomer takes the place of the peer that was silent for longest, who will be a stranger again.
-/// A session that was not used for its lifetime is gone. No thread tidies up: those that are over are
-/// found when the next one is used.
+/// There are at most `capacity`, so forged sources can fill the table but not the memory. A new
+/// peer evicts the one that was idle for longest. A session that was not used for its lifetime is
+/// gone. No thread tidies up: those that are over are found when the next one is used.
 ///
-/// A peer is an address, and an address is not a proof. Whoever can forge it can talk into the
-/// session (though the answers go to its owner), and whoever gets it next, from a NAT or a DHCP
+/// A peer is an address, and an address is not a proof. An attacker who forges it can send into the
+/// session (though the answers go to its owner). The next owner of the address, by a NAT or a DHCP
 /// server, finds the session open until its lifetime is over. What matters needs a secret in the
 /// request.
 #[derive(Debug)]
