@@ -114,9 +114,9 @@ pub trait AsyncTransport {
     /// `true`.
     ///
     /// ```
-    /// use rejoinder::aio::{AsyncTransport, AsyncUdp};
+    /// use rejoinder::aio::{AsyncTransport, AsyncUdp as UdpAsyncTransport};
     ///
-    /// assert!(AsyncUdp::is_local_ip("127.0.0.1:0".parse()?));
+    /// assert!(UdpAsyncTransport::is_local_ip("127.0.0.1:0".parse()?));
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     fn is_local_ip(addr: SocketAddr) -> bool
