@@ -34,7 +34,8 @@ impl ServerHandle {
     /// (at most 65,536 datagrams per worker). Then it returns from [`serve`](super::Server::serve):
     /// within half a second, unless a handler keeps it longer.
     ///
-    /// It only sets a flag, so a signal handler may call it.
+    /// A signal handler may call it for a blocking server, where it only sets a flag. An async server is woken
+    /// up, which takes a lock.
     pub fn shutdown(&self) {
         self.shared.shut_down();
     }

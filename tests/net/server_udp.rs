@@ -195,31 +195,34 @@ fn requests_of_up_to_65507_bytes_are_answered() {
 #[cfg_attr(miri, ignore = "needs a socket")]
 fn replies_with_ids_come_in_some_order_but_those_to_one_request_in_theirs() {
     in_every_setting(|setting| {
-        let server = bind(setting, Tagged(Text));
-        let asker = asker(server.local_addr().unwrap());
-        // They wait before the server begins, so they are one batch.
-        for id in 0..4 {
-            let text = "x".repeat(id);
-            asker
-                .send(format!("?0000000{id}{text}").as_bytes())
-                .unwrap();
-        }
-        let server = Running::start(server, |text: &str| Some(format!("one{text}")));
-        let mut answers = [(); 4].map(|()| receive(&asker));
-        if cfg!(target_os = "linux") && !setting.portable {
-            assert!(answers.is_sorted_by_key(|answer| Reverse(answer.len())));
-        }
-        answers.sort_unstable();
-        assert_eq!(
-            answers.map(|answer| String::from_utf8(answer).unwrap()),
-            [
-                "!00000000one",
-                "!00000001onex",
-                "!00000002onexx",
-                "!00000003onexxx"
-            ]
-        );
-        server.stop();
+        // A machine under load may let replies go before the batch is done: then it is tried again.
+        let longest_first = || {
+            let server = bind(setting, Tagged(Text));
+            let asker = asker(server.local_addr().unwrap());
+            // They wait before the server begins, so they are one batch.
+            for id in 0..4 {
+                let text = "x".repeat(id);
+                let request = format!("?0000000{id}{text}");
+                asker.send(request.as_bytes()).unwrap();
+            }
+            let server = Running::start(server, |text: &str| Some(format!("one{text}")));
+            let mut answers = [(); 4].map(|()| receive(&asker));
+            let is_sorted = answers.is_sorted_by_key(|answer| Reverse(answer.len()));
+            answers.sort_unstable();
+            assert_eq!(
+                answers.map(|answer| String::from_utf8(answer).unwrap()),
+                [
+                    "!00000000one",
+                    "!00000001onex",
+                    "!00000002onexx",
+                    "!00000003onexxx"
+                ]
+            );
+            server.stop();
+            is_sorted
+        };
+        let is_fast = cfg!(target_os = "linux") && !setting.portable;
+        assert!(longest_first() || !is_fast || (0..20).any(|_| longest_first()));
 
         let server = bind(setting, Tagged(Text));
         let server = Running::start(server, |text: &str| {
