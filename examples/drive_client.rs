@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         core.submit(Timestamp::system(), text, &mut random)?;
     }
     let mut sockets = HashMap::new();
-    while core.in_flight() > 0 {
+    while core.stats().in_flight > 0 {
         send(&mut core, &mut sockets);
         receive(&mut core, &sockets)?;
         while let Some((ticket, result)) = core.poll_result() {

@@ -312,8 +312,9 @@ pub enum Correlation {
 ///
 /// It is a [`BufMut`](bytes::BufMut), so `put_u16` and its like, and everything that encodes into a
 /// `BufMut` (`prost::Message::encode`), write into the datagram. There, too, bytes beyond the limit are
-/// counted: no method of `BufMut` panics here, but for `advance_mut`, whose caller has to keep its
-/// contract. [`remaining_mut`](bytes::BufMut::remaining_mut) is the space that is left, which lets an
+/// counted, and a writer's own methods do not panic. What `bytes` provides around it checks for itself and
+/// panics where there is no space: `put` and `put_bytes` through `&mut impl BufMut`, and adapters such as
+/// `limit`. [`remaining_mut`](bytes::BufMut::remaining_mut) is the space that is left, which lets an
 /// encoder refuse by itself.
 ///
 /// ```

@@ -323,6 +323,7 @@ impl<C: Codec> ClientBuilder<C> {
         mut self,
         peer: impl ToSocketAddrs,
     ) -> Result<Client<UdpConnector, C>, ConfigError> {
+        self.udp.check()?;
         let mut peers = peer.to_socket_addrs()?;
         let peer = peers
             .next()
@@ -375,7 +376,11 @@ impl<C: Codec> ClientBuilder<C> {
         if let Correlation::Id { bits } = self.codec.correlation()
             && !(1..=64).contains(&bits)
         {
-            return Err(ConfigError::out_of_range("bits of ids", bits, "1 to 64"));
+            return Err(ConfigError::out_of_range(
+                "codec ids (bits)",
+                bits,
+                "1 to 64",
+            ));
         }
         let peers = Peers::new(peer, &self.other_peers);
         Ok(ClientCore::new(self.codec, peers, self.options))

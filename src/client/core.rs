@@ -91,9 +91,9 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 /// let socket = core.poll_send(at(300), &mut outbox).expect("it is due at once");
 /// let pause = core.on_receive_error(at(300), socket, &closed);
 /// assert!(pause.is_zero()); // anybody can cause this error
-/// assert_eq!(core.in_flight(), 1);
+/// assert_eq!(core.stats().in_flight, 1);
 /// core.cancel(at(300), ticket);
-/// assert_eq!((core.in_flight(), core.stats().ignored), (0, 0));
+/// assert_eq!((core.stats().in_flight, core.stats().ignored), (0, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -369,7 +369,7 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// How many requests have no result yet.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 

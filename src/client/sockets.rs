@@ -256,11 +256,14 @@ impl Sockets {
         peer.expect("a socket that a request uses is open")
     }
 
+    /// The address that is asked from a socket, unless the socket is closed or of another core.
+    pub(super) fn open_peer(&self, id: SocketId) -> Option<SocketAddr> {
+        self.table.get(id.index())?.peer
+    }
+
     /// Whether a datagram that came on a socket is from the peer that is asked from it.
     pub(super) fn is_of(&self, id: SocketId, peer: SocketAddr) -> bool {
-        let socket = self.table.get(id.index());
-        socket
-            .and_then(|socket| socket.peer)
+        self.open_peer(id)
             .is_some_and(|asked| same_peer(asked, peer))
     }
 

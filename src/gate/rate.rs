@@ -15,6 +15,9 @@ use crate::prefix::{Prefix, mask};
 use crate::timestamp::Timestamp;
 use crate::transport::Datagram;
 
+/// A table of 256 MiB: every IPv4 network of 24 bits.
+const MAX_PREFIXES: usize = 1 << 24;
+
 /// Limits how much is sent to any one network: answers and bytes per second, as the response rate
 /// limiting of DNS servers does.
 ///
@@ -255,7 +258,7 @@ impl RateLimitBuilder {
     }
 
     /// How many networks are remembered, rounded up to a power of two, at least 4. Each takes 16
-    /// bytes. Default: 65,536. Zero is an error.
+    /// bytes. Default: 65,536, 1 to 16,777,216.
     pub fn max_prefixes(mut self, prefixes: usize) -> Self {
         self.max_prefixes = prefixes;
         self
@@ -269,20 +272,23 @@ impl RateLimitBuilder {
     }
 
     /// Allocates the table.
-    ///
-    /// # Panics
-    ///
-    /// If so much memory cannot be addressed.
     pub fn build(self) -> Result<RateLimit, ConfigError> {
         for (setting, is_zero) in [
             ("responses_per_second", self.responses_per_second == 0),
             ("bytes_per_second", self.bytes_per_second == 0),
             ("burst", self.burst.is_zero()),
-            ("max_prefixes", self.max_prefixes == 0),
         ] {
             if is_zero {
                 return Err(ConfigError::out_of_range(setting, 0, "more than 0"));
             }
+        }
+        if !(1..=MAX_PREFIXES).contains(&self.max_prefixes) {
+            let allowed = format!("1 to {MAX_PREFIXES}");
+            return Err(ConfigError::out_of_range(
+                "max_prefixes",
+                self.max_prefixes,
+                allowed,
+            ));
         }
         let v4_mask = mask("v4_prefix", self.v4_prefix_bits, 32)?;
         let v6_mask = mask("v6_prefix", self.v6_prefix_bits, 128)?;

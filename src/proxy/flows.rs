@@ -144,7 +144,9 @@ mod tests {
         for port in 1..10_000 {
             flows.begin(Duration::ZERO, addr(port), Some(addr(port)));
             assert!(flows.by_source.len() <= 64);
+            // What a map says of its room shrinks while places of removed entries are not free yet.
+            assert_eq!(flows.ring.capacity(), room.0);
+            assert!(flows.by_source.capacity() <= room.1);
         }
-        assert_eq!((flows.ring.capacity(), flows.by_source.capacity()), room);
     }
 }

@@ -9,6 +9,9 @@ use crate::prefix::Prefix;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Proxied};
 
+/// About 180 MB. A table is allocated as it fills, but nobody means to fill a larger one.
+const MAX_FLOWS: usize = 1 << 20;
+
 /// The proxies in front of a server, and how their headers come, for
 /// [`ServerBuilder::behind`](crate::ServerBuilder::behind).
 ///
@@ -162,14 +165,14 @@ impl ProxiesBuilder {
         self
     }
 
-    /// How many flows are remembered in the mode [`FirstOfFlow`](ProxyMode::FirstOfFlow), at least 1.
+    /// How many flows are remembered in the mode [`FirstOfFlow`](ProxyMode::FirstOfFlow), 1 to 1,048,576.
     /// The oldest one goes first. Default: 65,536. Each takes about 170 bytes, per worker.
     ///
     /// ```
     /// use rejoinder::proxy::{Proxies, ProxyMode};
     ///
     /// let none = Proxies::builder(ProxyMode::FirstOfFlow).trust("::1".parse()?, 128).max_flows(0);
-    /// assert_eq!(none.build().unwrap_err().to_string(), "max_flows is 0, must be at least 1");
+    /// assert_eq!(none.build().unwrap_err().to_string(), "max_flows is 0, must be 1 to 1048576");
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn max_flows(mut self, flows: usize) -> Self {
@@ -178,7 +181,7 @@ impl ProxiesBuilder {
     }
 
     /// How long a flow is remembered after its latest datagram. Set it below the proxy's own time
-    /// (nginx's `proxy_timeout`), after which it uses the port for another client. Default: 30 seconds.
+    /// (nginx's `proxy_timeout`), after which it uses the port for another client. Default: 30 seconds. Zero is an error.
     ///
     /// ```
     /// use rejoinder::proxy::{Proxies, ProxyMode};
@@ -198,14 +201,18 @@ impl ProxiesBuilder {
     /// Checks the settings. At least one prefix must be trusted.
     pub fn build(self) -> Result<Proxies, ConfigError> {
         if self.trusted.is_empty() {
+            return Err(ConfigError::out_of_range("trust", 0, "at least 1"));
+        }
+        if !(1..=MAX_FLOWS).contains(&self.max_flows) {
+            let allowed = format!("1 to {MAX_FLOWS}");
             return Err(ConfigError::out_of_range(
-                "trusted prefixes",
-                0,
-                "at least 1",
+                "max_flows",
+                self.max_flows,
+                allowed,
             ));
         }
-        if self.max_flows == 0 {
-            return Err(ConfigError::out_of_range("max_flows", 0, "at least 1"));
+        if self.flow_lifetime.is_zero() {
+            return Err(ConfigError::out_of_range("flow_lifetime", 0, "more than 0"));
         }
         let trusted = self.trusted.iter();
         let trusted = trusted.map(|&(network, bits)| Prefix::new("trust", network, bits));

@@ -338,6 +338,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         addr: impl ToSocketAddrs,
     ) -> Result<Vec<UdpTransport>, ConfigError> {
         self.config.check()?;
+        if self.workers == 0 {
+            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
+        }
         let udp = match self.max_age {
             Some(_) => self.udp.clone().timestamps(true),
             None => self.udp.clone(),
@@ -416,7 +419,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
 impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// A core with these settings, for a driver of your own: the same that a server drives. The
     /// limits to lengths, [`workers`](Self::workers), [`busy_poll`](Self::busy_poll) and
-    /// [`udp_options`](Self::udp_options) are the driver's business and do nothing here.
+    /// [`udp_options`](Self::udp_options) are the driver's business and do nothing here; except that
+    /// [behind a proxy](Self::behind) the core drops a request that is too long without its header.
     ///
     /// With `()` in place of a handler, the core only [defers](ServerCore::defer_next) requests.
     ///

@@ -20,6 +20,7 @@ use std::fmt;
 /// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[cfg_attr(
     not(feature = "testing"),
     expect(unreachable_pub, reason = "exported with the feature `testing`")

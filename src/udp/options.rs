@@ -355,7 +355,7 @@ impl UdpOptions {
         self.socket.broadcast
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("receive_buffer_bytes", self.receive_buffer_bytes),
             ("send_buffer_bytes", self.send_buffer_bytes),

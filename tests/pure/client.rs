@@ -61,7 +61,7 @@ where
 {
     let mut core = builder.core(peer).unwrap();
     let ticket = core.submit(at(now), QUESTION, &mut || Ok(random)).unwrap();
-    assert_eq!((ticket.slot(), core.in_flight()), (0, 1));
+    assert_eq!((ticket.slot(), core.stats().in_flight), (0, 1));
     Asking {
         core,
         socket: None,
@@ -125,7 +125,7 @@ impl<C: Codec> Asking<C> {
 
     /// The result, which is a failure.
     fn failure(&mut self) -> RequestError {
-        assert_eq!(self.core.in_flight(), 0);
+        assert_eq!(self.core.stats().in_flight, 0);
         let (_, result) = self.core.poll_result().expect("it has its result");
         let error = result.err().expect("it has failed");
         assert!(
@@ -152,7 +152,7 @@ impl<C: Codec> Asking<C> {
         let ignored = self.core.stats().ignored;
         self.receive(Duration::ZERO, datagram);
         let accepted = self.core.stats().uncollected == 1;
-        assert_eq!(self.core.in_flight(), usize::from(!accepted));
+        assert_eq!(self.core.stats().in_flight, usize::from(!accepted));
         assert_eq!(self.core.stats().ignored, ignored + u64::from(!accepted));
         accepted
     }
@@ -210,7 +210,10 @@ fn without_retransmissions_the_request_is_sent_once_and_the_wait_is_what_is_left
     for millis in [0, 1, 4_999] {
         assert_eq!(core.sends(Duration::from_millis(millis)), 0);
         assert_eq!(
-            (core.core.in_flight(), core.core.stats().uncollected > 0),
+            (
+                core.core.stats().in_flight,
+                core.core.stats().uncollected > 0
+            ),
             (1, false)
         );
     }
@@ -376,7 +379,7 @@ fn the_error_says_what_is_known() {
 
     let mut refused = asking(Text, server());
     refused.unreachable(Duration::ZERO, io::ErrorKind::ConnectionRefused);
-    assert!(refused.core.in_flight() == 1, "that may be a lie");
+    assert!(refused.core.stats().in_flight == 1, "that may be a lie");
     assert_eq!(
         refused.failure_in_the_end().to_string(),
         "no service is listening at 192.0.2.1:8888"
@@ -534,7 +537,7 @@ proptest! {
             }
             core.receive(now, datagram);
             prop_assert_eq!(core.core.next_timer(), timer);
-            prop_assert!(core.core.in_flight() == 1);
+            prop_assert!(core.core.stats().in_flight == 1);
         }
         let ignored = u64::try_from(junk.len()).unwrap();
         prop_assert_eq!(core.core.stats().ignored, ignored);

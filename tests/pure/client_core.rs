@@ -413,7 +413,7 @@ fn a_response_that_came_in_time_is_not_lost_because_the_driver_comes_late() {
             "{late:?} {waited:?}"
         );
         client.send();
-        assert_eq!(client.core.in_flight(), 0);
+        assert_eq!(client.core.stats().in_flight, 0);
         assert_eq!(client.core.poll_result().unwrap().1.is_ok(), accepted);
     }
 }
@@ -438,7 +438,7 @@ fn a_setting_out_of_range_is_an_error_that_names_it() {
         "max_in_flight"
     );
     for bits in [0, 65] {
-        assert_eq!(setting(Client::builder(Bits(bits))), "bits of ids");
+        assert_eq!(setting(Client::builder(Bits(bits))), "codec ids (bits)");
     }
     for bits in 1..=64 {
         assert!(Client::builder(Bits(bits)).core(SERVER).is_ok());
@@ -632,7 +632,7 @@ fn a_refusal_ends_the_exchange_with_the_codecs_error() {
         b"r\x07",
         Meta::new("192.0.2.2:8888".parse().unwrap()),
     );
-    assert_eq!(client.core.in_flight(), 1);
+    assert_eq!(client.core.stats().in_flight, 1);
 }
 
 #[test]
@@ -642,7 +642,7 @@ fn several_datagrams_make_one_response() {
     let socket = client.send()[0].0;
     for part in [&b"p\x02\x03ef"[..], b"p\x00\x03ab", b"p\x02\x03ef"] {
         client.receive(socket, part);
-        assert_eq!(client.core.in_flight(), 1);
+        assert_eq!(client.core.stats().in_flight, 1);
     }
     assert_eq!(client.core.stats().ignored, 1, "one came twice");
     client.receive(socket, b"p\x01\x03cd");

@@ -339,7 +339,7 @@ where
             _ => self.collect(),
         }
         self.send(failure);
-        if self.core.in_flight() > 0 {
+        if self.core.stats().in_flight > 0 {
             let timer = self.core.next_timer();
             let timer = timer.expect("what is in flight has a deadline");
             assert!(timer > self.monotonic || self.monotonic == Duration::MAX);
@@ -381,11 +381,11 @@ where
             // What a server would answer to the request that was sent last.
             answer_to(self.codec, &self.latest)
         };
-        let in_flight = self.core.in_flight();
+        let in_flight = self.core.stats().in_flight;
         let ignored = self.core.stats().ignored;
         self.inbox.push(&bytes, meta);
         self.core.on_receive(self.now(), socket, &mut self.inbox);
-        let ended = in_flight - self.core.in_flight();
+        let ended = in_flight - self.core.stats().in_flight;
         let ignored = self.core.stats().ignored - ignored;
         assert_eq!((ignored, ended), if ended == 0 { (1, 0) } else { (0, 1) });
         if ended > 0 {
@@ -453,7 +453,7 @@ where
         {
             self.monotonic = last.max(self.monotonic);
             self.send(None);
-            assert_eq!(self.core.in_flight(), 0);
+            assert_eq!(self.core.stats().in_flight, 0);
             self.collect();
             assert!(self.deadlines.is_empty());
         }

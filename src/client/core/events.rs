@@ -123,7 +123,8 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 
-    /// Takes the error of opening the socket that [`poll_send`](Self::poll_send) named last.
+    /// Takes the error of opening the socket that [`poll_send`](Self::poll_send) named last. The id
+    /// of a socket that is closed changes nothing.
     ///
     /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
     /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
@@ -131,6 +132,9 @@ impl<C: Codec> ClientCore<C> {
     /// except those that were sent from another socket before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
+        let Some(peer) = self.sockets.open_peer(socket) else {
+            return;
+        };
         let is_asked_for = self.sending.take() == Some(socket);
         if is_asked_for && is_exhaustion(error) && self.sockets.evict(now) {
             for at in 0..self.outgoing.len() {
@@ -138,7 +142,7 @@ impl<C: Codec> ClientCore<C> {
             }
             return;
         }
-        let (peer, peers) = (self.sockets.peer(socket), self.peers.count());
+        let peers = self.peers.count();
         self.lose(now, socket);
         self.peers.give_up(peer);
         self.for_those_on(socket, |core, index| {

@@ -199,7 +199,7 @@ fn a_bad_value_is_an_error() {
         ),
         (
             builder().max_prefixes(0),
-            "max_prefixes is 0, must be more than 0",
+            "max_prefixes is 0, must be 1 to 16777216",
         ),
         (
             builder().v4_prefix(33),
