@@ -1,7 +1,7 @@
 //! The long run on the simulated network:
 //!
 //! ```text
-//! cargo bench --bench bad_network -- 100000
+//! cargo bench -p rejoinder-benches --bench bad_network -- 100000
 //! ```
 //!
 //! runs that many seeds (1,000 without a number) through the storm of `tests/bad_network.rs`, and

@@ -1,6 +1,6 @@
 //! What moving datagrams costs: the batches in memory, and the way over a UDP socket on loopback.
 //!
-//!     cargo bench --bench batch
+//!     cargo bench -p rejoinder-benches --bench batch
 //!
 //! The times are for 64 datagrams of 64 bytes. How an outbox is grouped by peer is a part of sending;
 //! it shows in the difference between the orders of peers.

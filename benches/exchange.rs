@@ -1,6 +1,6 @@
 //! Requests per second through real UDP sockets on the loopback interface.
 //!
-//!     cargo bench --bench exchange
+//!     cargo bench -p rejoinder-benches --bench exchange
 //!
 //! Two measurements of about two seconds each, against one server thread: a blocking client that
 //! opens a socket per request, and a bare socket that keeps 64 requests in flight. Every reply is

@@ -1,6 +1,6 @@
 //! What a request costs without a network: the robot, the codecs and the server's core.
 //!
-//!     cargo bench --bench pure
+//!     cargo bench -p rejoinder-benches --bench pure
 //!
 //! Every answer ends in a buffer that is there already, as on the server's way.
 

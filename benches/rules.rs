@@ -1,6 +1,6 @@
 //! What a request costs where there are many rules, and the ways to find the first that matches.
 //!
-//!     cargo bench --bench rules
+//!     cargo bench -p rejoinder-benches --bench rules
 //!
 //! Every way finds the same rule, which is checked before it is timed.
 

@@ -1,4 +1,7 @@
 //! A whole server: `cargo run --example hello_server`, and `cargo run --example hello_client` asks it.
+//!
+//! `serve` returns after `ServerHandle::shutdown`, called from another thread. Ctrl-C ends the process without
+//! that, and so without the counters.
 
 use rejoinder::{Server, codec::Text};
 

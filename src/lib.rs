@@ -43,9 +43,13 @@
 //! - A [`Transport`] receives and sends datagrams, many at a time.
 //! - A [`Codec`] gives their bytes a meaning, in both directions.
 //! - A [`Handler`] makes the answer to a request.
+//! - A [`Gate`](gate::Gate) drops datagrams before they are decoded, or responses before they leave.
+//!   A server has none unless [`ServerBuilder::gate`] adds one.
+//! - The module [`proxy`] reads the headers of trusted proxies in front of a server.
 //!
 //! The cores in [`sans_io`] hold the rules. They know neither sockets nor clocks: time is an argument
-//! ([`Timestamp`]). [`Server`] and [`Client`] drive them over a transport, and block.
+//! ([`Timestamp`]). [`Server`] and [`Client`] drive them over a transport, and block. With the feature
+//! `tokio`, `aio::Server` and `aio::Client` drive them on tokio, and a handler may await.
 //!
 //! # Where to go on
 //!
@@ -55,11 +59,18 @@
 //!   [`socketserver`](guide::from_socketserver) or tokio's [`UdpFramed`](guide::from_udp_framed).
 //! - A server on the Internet: the gates of [`gate`], and the checks that are always on
 //!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
+//! - A server behind proxies: [`proxy`] and [`ServerBuilder::behind`].
+//! - Servers and clients on tokio: the module `aio`, and the page `guide::on_tokio` (feature `tokio`).
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
 //! - A server in production, and what its counters mean: [`guide::production`].
 //! - What a release may change: [`guide::stability`].
+//!
+//! # When not to use it
+//!
+//! Use something else if you need encryption (QUIC, DTLS), messages above 65,507 bytes, or a complete DNS
+//! or `CoAP` stack.
 //!
 //! # Features
 //!
@@ -67,12 +78,16 @@
 //!
 //! - `bot`: the module `bot`, robots made of rules. Without it, no regex engine is compiled.
 //! - `ctime`: `codec::Ctime`. Without it, `chrono` is not compiled.
+//! - `udp`: UDP sockets, the module `udp`, `Server::bind` and `Client::connect`. Without it, no socket
+//!   library is compiled, and the crate builds for targets that have no sockets.
 //!
 //! Off by default:
 //!
 //! - `rules`: rule sets of robots from files, in TOML. Turns on `bot`.
 //! - `testing`: conformance tests for transports, codecs and handlers of your own, a transport that
 //!   fails on demand, and fault scripts for proptest.
+//! - `tokio`: the module `aio`, servers and clients on tokio. Turns on `udp`.
+//! - `tower`: tower services as async handlers, and clients as services. Turns on `tokio`.
 //! - `tracing`: the server logs to the program's `tracing` subscriber.
 //!
 //! # Invariants

@@ -512,7 +512,7 @@ fn a_setting_out_of_range_is_an_error_that_names_it() {
 /// Whatever does not fit the way as a segment leaves unsegmented, and arrives. To run it:
 ///
 /// ```text
-/// unshare -rn sh -c 'ip link set lo mtu 1500 up && cargo test --test fast_path -- --ignored'
+/// unshare -rn sh -c 'ip link set lo mtu 1500 up && cargo test --all-features --test net -- --ignored fast_path'
 /// ```
 #[cfg(target_os = "linux")]
 #[test]

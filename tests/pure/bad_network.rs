@@ -1,6 +1,6 @@
 //! The client on the simulated network with faults.
 //!
-//! `cargo bench --bench bad_network -- 100000` runs as many seeds as you like.
+//! `cargo bench -p rejoinder-benches --bench bad_network -- 100000` runs as many seeds as you like.
 #![allow(clippy::cast_precision_loss, reason = "shares of a few thousand")]
 
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! Tests that need no socket: the cores, the codecs, the robot and the simulated network.
-//! Miri runs these.
+//! Tests that need no other program and no network but loopback: the cores, the codecs, the robot and the
+//! simulated network. Miri runs those that open no socket.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 

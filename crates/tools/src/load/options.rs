@@ -16,8 +16,8 @@ use crate::program::input::Lines;
 
 /// Send as many requests as a server can bear, or at a rate, check every answer, and measure
 ///
-/// {n} in a message is replaced by a number in 12 letters, another one each time, which identifies
-/// the answer. Where an answer does not repeat it, each request gets a socket of its own, because
+/// In a message, the letter n in braces is replaced by a number in 12 letters, a new one each time, which
+/// identifies the answer. Where an answer does not repeat it, each request gets a socket of its own, because
 /// nothing else identifies late answers. That is slower.
 ///
 /// A right answer is the one expected. Unless that is said, it is the first one to the same message.
@@ -79,7 +79,7 @@ pub(crate) struct Arguments {
     /// Let TARGET be another machine
     #[arg(long, help_heading = "How much")]
     allow_remote: bool,
-    /// What to ask; several take turns. Default: 你{n}吗？
+    /// What to ask; several take turns. Default: 你 and 吗？ with n in braces between them
     #[arg(
         short, long, value_name = "TEXT", value_parser = message, allow_hyphen_values = true,
         help_heading = "What"
