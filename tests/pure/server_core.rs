@@ -477,7 +477,7 @@ struct Picky;
 impl Codec for Picky {
     type Request<'a> = ();
     type Response<'a> = ();
-    type Answer<'a> = ();
+    type Answer<'a> = &'a dyn fmt::Display;
     type Error = fmt::Error;
 
     fn decode_request(&self, datagram: &[u8]) -> Result<(), fmt::Error> {
@@ -487,11 +487,10 @@ impl Codec for Picky {
         &self,
         _: Timestamp,
         _: &[u8],
-        (): (),
+        answer: &dyn fmt::Display,
         out: &mut Writer<'_>,
     ) -> Result<(), fmt::Error> {
-        out.put(b"!");
-        Ok(())
+        write!(out, "{answer}")
     }
     fn encode_request(&self, _: u64, (): (), out: &mut Writer<'_>) -> Result<(), fmt::Error> {
         out.put(b"?");
@@ -516,7 +515,7 @@ impl Codec for Picky {
 
 #[test]
 fn a_rejection_is_never_longer_than_what_came_and_always_a_response() {
-    let mut core = ServerCore::new(Picky, |()| Some(()));
+    let mut core = ServerCore::new(Picky, |()| Some("!"));
     assert_eq!(answers(&mut core, &[b"?"]), [b"!"]);
     assert_eq!(
         answers(&mut core, &[b"1", b"3ab", b"2abc"]),
