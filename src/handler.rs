@@ -189,10 +189,6 @@ pub struct Context {
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
     /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
-    #[cfg_attr(
-        not(feature = "tokio"),
-        expect(dead_code, reason = "only async handlers do not have the bytes")
-    )]
     pub(crate) request_hash: u64,
 }
 
