@@ -21,7 +21,8 @@ use crate::timestamp::Timestamp;
 /// # Who calls what
 ///
 /// A server asks [`is_response`](Self::is_response) of every datagram first and never answers one
-/// that is; then [`decode_request`](Self::decode_request); and for every answer of the handler
+/// that is; then [`decode_request`](Self::decode_request), or, where that fails,
+/// [`encode_rejection`](Self::encode_rejection); and for every answer of the handler
 /// [`encode_response`](Self::encode_response), straight into the outgoing batch. A client calls
 /// [`encode_request`](Self::encode_request) once per request (a retransmission repeats the same
 /// bytes) and [`decode_response`](Self::decode_response) on what the peer sends back.
@@ -138,6 +139,36 @@ pub trait Codec {
     /// Return `false` only if the protocol does not distinguish responses from requests. Such a
     /// protocol depends on the server's other guards.
     fn is_response(&self, datagram: &[u8]) -> bool;
+
+    /// Encodes a minimal response to a datagram that is no request: `error` is that of
+    /// [`decode_request`](Self::decode_request). It is for protocols that demand one, such as the reset of
+    /// a confirmable message (RFC 7252 §4.2) or FORMERR (RFC 1035 §4.1.1). The default writes nothing:
+    /// nothing is sent.
+    ///
+    /// A [`Server`](crate::Server) sends it if
+    ///
+    /// - it is no longer than the datagram, and has at most 64 bytes: `out` has no more room;
+    /// - it [is a response](Self::is_response), so that two servers do not reject each other for ever;
+    /// - the datagram was sent to this machine alone, not to a group;
+    /// - the [gates](crate::gate::Gate) let it out.
+    ///
+    /// The datagram counts as [malformed](crate::DropReason::Malformed) in any case, and as
+    /// [rejected](crate::Stats::rejected) if this is sent. A server with async handlers sends none.
+    ///
+    /// ```
+    /// use rejoinder::codec::{Tagged, Text};
+    /// use rejoinder::{Codec, Writer};
+    ///
+    /// let no_text = b"?\0\0\0\0\0\0\0\x07\xff";
+    /// let error = Tagged(Text).decode_request(no_text).unwrap_err();
+    /// let mut space = [0; 10];
+    /// let mut out = Writer::new(&mut space);
+    /// Tagged(Text).encode_rejection(no_text, &error, &mut out);
+    /// assert_eq!(out.finish(), Ok(0));
+    /// ```
+    fn encode_rejection(&self, datagram: &[u8], error: &Self::Error, out: &mut Writer<'_>) {
+        let _ = (datagram, error, out);
+    }
 
     /// How responses are matched to requests. The default is [`Correlation::Socket`].
     ///

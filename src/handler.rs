@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::dedup::Dedup;
 #[cfg(feature = "tokio")]
 pub use self::dedup::DedupReply;
+pub(crate) use self::dedup::request_hash;
 pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::timestamp::Timestamp;
@@ -186,6 +187,8 @@ pub struct Context {
     /// [`Codec::request_id`] returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
+    /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
+    pub(crate) request_hash: u64,
 }
 
 impl Context {
@@ -209,6 +212,7 @@ impl Context {
             delivery: meta.delivery,
             now,
             request_id: None,
+            request_hash: 0,
         }
     }
 
@@ -412,6 +416,11 @@ impl<'a, C: Codec> Reply<'a, C> {
             .iter()
             .skip(self.outbox.len() - self.sent)
             .map(|datagram| datagram.bytes)
+    }
+
+    /// The datagram that is answered.
+    pub(crate) fn request(&self) -> &[u8] {
+        self.request
     }
 
     #[inline]

@@ -134,7 +134,7 @@ pub mod transport;
 pub mod udp;
 
 #[doc(inline)]
-pub use self::client::{Client, ClientBuilder, RequestError, Retry, Ticket};
+pub use self::client::{Client, ClientBuilder, Discovery, RequestError, Retry, Ticket};
 #[doc(inline)]
 pub use self::codec::{Codec, Correlation, Writer};
 #[doc(inline)]

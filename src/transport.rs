@@ -8,7 +8,7 @@ mod outbox;
 mod send_report;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
@@ -367,6 +367,12 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
         // Unchanged, with its scope.
         IpAddr::V6(_) => addr,
     }
+}
+
+/// Whether an address is that of a group, as far as the address says: the broadcast address of a subnet
+/// looks like any other.
+pub(crate) fn is_group(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// Whether two canonical addresses are those of one peer. The flow label is ignored. A scope

@@ -6,6 +6,7 @@ use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use super::peers::Peers;
+use super::responders::Responders;
 use super::{Client, ClientCore, Retry};
 use crate::codec::{Codec, Correlation};
 use crate::config_error::ConfigError;
@@ -60,6 +61,7 @@ impl<C: Codec> ClientBuilder<C> {
                 max_cooling_sockets: 512,
                 max_response_parts: 2_048,
                 max_response_bytes: 2 << 20,
+                max_responders: 1_024,
                 local_port: LocalPort::Renewed,
             },
             other_peers: Vec::new(),
@@ -223,6 +225,37 @@ impl<C: Codec> ClientBuilder<C> {
     pub fn max_response(mut self, datagrams: usize, bytes: usize) -> Self {
         self.options.max_response_parts = datagrams;
         self.options.max_response_bytes = bytes;
+        self
+    }
+
+    /// How many peers may respond to a request to a [group](Client::discover); further ones are ignored.
+    /// Default: 1,024. Zero is out of range. An address takes about 50 bytes until the discovery is over.
+    /// The responses that wait to be collected may have as many bytes as one of
+    /// [several datagrams](Self::max_response); what goes beyond that is ignored.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let group = "239.1.2.3".parse()?;
+    /// for member in ["10.0.0.1".parse()?, "10.0.0.2".parse()?] {
+    ///     net.host((member, 9999).into(), ServerCore::new(Text, |_: &str| Some("here".to_owned())))?;
+    ///     net.join_group(group, member);
+    /// }
+    /// let mut client = Client::builder(Text)
+    ///     .max_responders(1)
+    ///     .with_connector(net, (group, 9999).into())?;
+    /// let mut discovery = client.discover("who is there?", Duration::from_secs(1))?;
+    /// assert!(discovery.next_response().is_some());
+    /// assert!(discovery.next_response().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_responders(mut self, peers: usize) -> Self {
+        self.options.max_responders = peers;
         self
     }
 
@@ -397,15 +430,21 @@ pub(super) struct Options {
     pub(super) max_cooling_sockets: usize,
     pub(super) max_response_parts: usize,
     pub(super) max_response_bytes: usize,
+    pub(super) max_responders: usize,
     pub(super) local_port: LocalPort,
 }
 
 impl Options {
+    pub(super) fn responders(&self) -> Responders {
+        Responders::new(self.max_responders, self.max_response_bytes)
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         for (setting, value) in [
             ("window", self.window),
             ("max_cooling_sockets", self.max_cooling_sockets),
             ("max_response", self.max_response_parts),
+            ("max_responders", self.max_responders),
         ] {
             if value == 0 {
                 return Err(ConfigError::out_of_range(setting, value, "at least 1"));

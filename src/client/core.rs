@@ -1,4 +1,5 @@
 mod datagrams;
+mod discovery;
 mod events;
 mod exchange;
 mod receive;
@@ -38,7 +39,8 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 /// 5. [`poll_result`](Self::poll_result) until it returns `None`.
 ///
 /// Where the codec [correlates](Codec::correlation) by socket, the core has a fresh socket for each
-/// request. Otherwise requests share one until its ids are used up.
+/// request. Otherwise requests share one until its ids are used up. A request to a group,
+/// [`discover`](Self::discover), always has a socket of its own.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -124,6 +126,8 @@ pub struct ClientCore<C> {
     done: SlotQueue,
     /// The slot whose result was given out last: what it holds may still be borrowed.
     lent: Option<usize>,
+    /// Requests to groups whose time is over.
+    ended: SlotQueue,
     /// The socket and the slots of the outbox that was filled last, until its report.
     sending: Option<SocketId>,
     outgoing: Vec<usize>,
@@ -161,6 +165,7 @@ impl<C: Codec> ClientCore<C> {
             retransmissions: 0,
             done: SlotQueue::default(),
             lent: None,
+            ended: SlotQueue::default(),
             sending: None,
             outgoing: Vec::new(),
             submitted: 0,
@@ -189,61 +194,7 @@ impl<C: Codec> ClientCore<C> {
         request: C::Request<'_>,
         random: &mut dyn FnMut() -> io::Result<u64>,
     ) -> Result<Ticket, RequestError> {
-        self.free_lent();
-        let now = now.monotonic;
-        if self.room() == 0 {
-            return Err(self.window_full(self.sockets.cooling()));
-        }
-        let shared = if self.shares_sockets() {
-            Some(self.draw_id(now, random)?)
-        } else {
-            self.check_socket_limit(now)?;
-            None
-        };
-        // A socket of its own has no other ids.
-        let id = match shared {
-            Some((_, id)) => id,
-            None => self.ids.draw_any(random).map_err(RequestError::Entropy)?,
-        };
-        let random = random().map_err(RequestError::Entropy)?;
-        let first_timeout = Retry::jittered(self.first_timeout(), random);
-        let mut out = Writer::new(&mut self.space);
-        self.codec
-            .encode_request(id, request, &mut out)
-            .map_err(|error| RequestError::Encode(error.into()))?;
-        let len = out.finish()?;
-
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::new());
-            self.slots.len() - 1
-        });
-        let ticket = Ticket::new(self.submitted, index);
-        self.submitted += 1;
-        let slot = &mut self.slots[index];
-        slot.parts.clear();
-        slot.request.clear();
-        slot.request.extend_from_slice(&self.space[..len]);
-        *slot = Slot {
-            ticket,
-            state: State::InFlight,
-            request: mem::take(&mut slot.request),
-            response: mem::take(&mut slot.response),
-            routes: mem::take(&mut slot.routes),
-            parts: mem::take(&mut slot.parts),
-            id,
-            started: now,
-            deadline: now.saturating_add(self.options.timeout),
-            first_timeout,
-            ignored: self.ignored,
-            ..Slot::new()
-        };
-        match shared {
-            Some((socket, _)) => self.add_route(index, socket),
-            None => self.open_for_one(now, index),
-        }
-        self.in_flight += 1;
-        self.timers.set(index, now);
-        Ok(ticket)
+        self.begin(now.monotonic, request, None, random)
     }
 
     /// Fills an empty outbox with the requests that are due on one socket, and returns that socket,
@@ -363,6 +314,8 @@ impl<C: Codec> ClientCore<C> {
             self.finish(index, State::Free, None, now.monotonic);
         }
         self.done.remove(index);
+        self.ended.remove(index);
+        self.slots[index].responders = None;
         self.slots[index].state = State::Free;
         self.free.push(index);
         true
@@ -387,8 +340,79 @@ impl<C: Codec> ClientCore<C> {
 }
 
 impl<C: Codec> ClientCore<C> {
+    /// Has a request be sent: to a group, if it is given the time in which the members may respond.
+    fn begin(
+        &mut self,
+        now: Duration,
+        request: C::Request<'_>,
+        discovery: Option<Duration>,
+        random: &mut dyn FnMut() -> io::Result<u64>,
+    ) -> Result<Ticket, RequestError> {
+        self.free_lent();
+        if self.room() == 0 {
+            return Err(self.window_full(self.sockets.cooling()));
+        }
+        // A socket for a group is connected to nobody, so no other request uses it.
+        let shared = if self.shares_sockets() && discovery.is_none() {
+            Some(self.draw_id(now, random)?)
+        } else {
+            self.check_socket_limit(now)?;
+            None
+        };
+        // A socket of its own has no other ids.
+        let id = match shared {
+            Some((_, id)) => id,
+            None => self.ids.draw_any(random).map_err(RequestError::Entropy)?,
+        };
+        let random = random().map_err(RequestError::Entropy)?;
+        let first_timeout = match discovery {
+            // A round trip to another peer says nothing about the members' time to respond.
+            Some(_) => self.options.retry.initial,
+            None => self.first_timeout(),
+        };
+        let first_timeout = Retry::jittered(first_timeout, random);
+        let mut out = Writer::new(&mut self.space);
+        self.codec
+            .encode_request(id, request, &mut out)
+            .map_err(|error| RequestError::Encode(error.into()))?;
+        let len = out.finish()?;
+
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::new());
+            self.slots.len() - 1
+        });
+        let ticket = Ticket::new(self.submitted, index);
+        self.submitted += 1;
+        let slot = &mut self.slots[index];
+        slot.parts.clear();
+        slot.request.clear();
+        slot.request.extend_from_slice(&self.space[..len]);
+        *slot = Slot {
+            ticket,
+            state: State::InFlight,
+            request: mem::take(&mut slot.request),
+            response: mem::take(&mut slot.response),
+            routes: mem::take(&mut slot.routes),
+            parts: mem::take(&mut slot.parts),
+            responders: discovery.map(|_| Box::new(self.options.responders())),
+            id,
+            started: now,
+            deadline: now.saturating_add(discovery.unwrap_or(self.options.timeout)),
+            first_timeout,
+            ignored: self.ignored,
+            ..Slot::new()
+        };
+        match shared {
+            Some((socket, _)) => self.add_route(index, socket),
+            None => self.open_for_one(now, index),
+        }
+        self.in_flight += 1;
+        self.timers.set(index, now);
+        Ok(ticket)
+    }
+
     fn room(&self) -> usize {
-        self.options.window - self.in_flight - self.done.len()
+        self.options.window - self.in_flight - self.done.len() - self.ended.len()
     }
 
     fn window_full(&self, cooling: usize) -> RequestError {

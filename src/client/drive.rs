@@ -55,6 +55,20 @@ impl<N: Connect> Driver<N> {
         core.submit(connector.now(), request, &mut || entropy.next(connector))
     }
 
+    pub(super) fn discover<C: Codec>(
+        &mut self,
+        core: &mut ClientCore<C>,
+        request: C::Request<'_>,
+        time: Duration,
+    ) -> Result<Ticket, RequestError> {
+        let Self {
+            connector, entropy, ..
+        } = self;
+        core.discover(connector.now(), request, time, &mut || {
+            entropy.next(connector)
+        })
+    }
+
     /// Sends what is due and receives what comes, until `done` or the wait is over or nothing is in
     /// flight any more.
     pub(super) fn drive<C: Codec>(

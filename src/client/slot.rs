@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::RequestError;
 use super::parts::Parts;
+use super::responders::Responders;
 use super::sockets::SocketId;
 use super::ticket::Ticket;
 
@@ -17,6 +18,8 @@ pub(super) struct Slot {
     pub(super) response: Vec<u8>,
     /// The datagrams of a response that has several.
     pub(super) parts: Parts,
+    /// Who responded, if it asks a group.
+    pub(super) responders: Option<Box<Responders>>,
     pub(super) id: u64,
     /// The sockets from which it was sent and on which it can be answered; the last is the one from
     /// which it is sent next.
@@ -76,6 +79,7 @@ impl Slot {
             request: Vec::new(),
             response: Vec::new(),
             parts: Parts::default(),
+            responders: None,
             id: 0,
             routes: Vec::new(),
             peer: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
@@ -100,6 +104,11 @@ impl Slot {
 
     pub(super) fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight)
+    }
+
+    /// Whether it takes a response from each member of a group.
+    pub(super) fn is_discovery(&self) -> bool {
+        self.responders.is_some()
     }
 
     pub(super) fn is_free(&self) -> bool {

@@ -3,7 +3,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::transport::same_peer;
+use crate::transport::{is_group, same_peer};
 
 /// Names one socket of a [`ClientCore`](crate::sans_io::ClientCore).
 ///
@@ -261,10 +261,11 @@ impl Sockets {
         self.table.get(id.index())?.peer
     }
 
-    /// Whether a datagram that came on a socket is from the peer that is asked from it.
+    /// Whether a datagram that came on a socket is from the peer that is asked from it. A group is
+    /// answered by its members, which have addresses of their own.
     pub(super) fn is_of(&self, id: SocketId, peer: SocketAddr) -> bool {
         self.open_peer(id)
-            .is_some_and(|asked| same_peer(asked, peer))
+            .is_some_and(|asked| is_group(asked.ip()) || same_peer(asked, peer))
     }
 
     pub(super) fn opened(&self, id: SocketId) -> Duration {

@@ -117,6 +117,22 @@ impl<C: Codec> Codec for Tagged<C> {
         datagram.first() == Some(&RESPONSE)
     }
 
+    /// The inner codec's, with the id of the datagram.
+    fn encode_rejection(&self, datagram: &[u8], error: &Self::Error, out: &mut Writer<'_>) {
+        let (Some((id, inner)), TaggedError::Inner(error)) = (split(REQUEST, datagram), error)
+        else {
+            return;
+        };
+        let mut space = [0; 64];
+        let mut rejection = Writer::new(&mut space);
+        self.0.encode_rejection(inner, error, &mut rejection);
+        if let Ok(len @ 1..) = rejection.finish() {
+            out.put(&[RESPONSE]);
+            out.put(&id);
+            out.put(&space[..len]);
+        }
+    }
+
     fn correlation(&self) -> Correlation {
         Correlation::Id { bits: 64 }
     }

@@ -53,6 +53,9 @@ pub struct Stats {
     pub deferred: u64,
     /// Datagrams received and not looked at yet.
     pub pending: u64,
+    /// Of those that were dropped as [malformed](DropReason::Malformed): those to which the codec had a
+    /// [response](crate::Codec::encode_rejection) all the same. Counted there, too.
+    pub rejected: u64,
     /// Responses that the kernel accepted for sending.
     pub responses_sent: u64,
     /// Responses that the kernel refused to send.
@@ -166,6 +169,7 @@ impl Stats {
             ("silent", self.silent),
             ("deferred", self.deferred),
             ("pending", self.pending),
+            ("rejected", self.rejected),
             ("responses_sent", self.responses_sent),
             ("responses_failed", self.responses_failed),
             ("receive_errors", self.receive_errors),
@@ -204,6 +208,10 @@ impl Stats {
             Fate::Replied => self.replied += 1,
             Fate::Silent => self.silent += 1,
             Fate::Deferred => self.deferred += 1,
+            Fate::Rejected => {
+                self.dropped.add(DropReason::Malformed, 1);
+                self.rejected += 1;
+            }
             Fate::Dropped(reason) => self.dropped.add(reason, 1),
         }
     }
@@ -225,6 +233,7 @@ impl AddAssign for Stats {
             silent,
             deferred,
             pending,
+            rejected,
             responses_sent,
             responses_failed,
             receive_errors,
@@ -238,6 +247,7 @@ impl AddAssign for Stats {
         self.silent += silent;
         self.deferred += deferred;
         self.pending += pending;
+        self.rejected += rejected;
         self.responses_sent += responses_sent;
         self.responses_failed += responses_failed;
         self.receive_errors += receive_errors;
@@ -299,6 +309,8 @@ pub(super) enum Fate {
     Replied,
     Silent,
     Deferred,
+    /// Malformed, and met with a rejection.
+    Rejected,
     Dropped(DropReason),
 }
 
@@ -339,6 +351,11 @@ mod tests {
         }
         stats.count(Fate::Replied);
         stats.count(Fate::Silent);
+        stats.count(Fate::Rejected);
+        assert_eq!(
+            (stats.rejected, stats.dropped(DropReason::Malformed)),
+            (1, 2)
+        );
         assert!(stats.is_conserved());
 
         let both: Stats = [stats.clone(), stats.clone()].into_iter().sum();

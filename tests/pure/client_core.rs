@@ -694,3 +694,167 @@ fn a_response_that_is_too_large_is_no_response() {
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+/// A discovery of [`SERVER`]'s group, sent, and its socket.
+fn discovery<C>(client: &mut Driven<C>, time: Duration) -> (Ticket, SocketId)
+where
+    C: for<'a> Codec<Request<'a> = &'a str>,
+{
+    let mut random = 0;
+    let ticket = client.core.discover(at(client.now), "who?", time, &mut || {
+        random += 1;
+        Ok(random)
+    });
+    let batches = client.send();
+    assert_eq!(batches.len(), 1);
+    (ticket.unwrap(), batches[0].0)
+}
+
+fn member(number: u8) -> Meta {
+    Meta::new((std::net::Ipv4Addr::new(192, 0, 2, number), 8888).into())
+}
+
+/// The responses that are there, each with the last byte of its peer's address.
+fn responses<C>(client: &mut Driven<C>, ticket: Ticket) -> Vec<(u8, String)>
+where
+    C: for<'a> Codec<Response<'a> = &'a str>,
+{
+    let mut responses = Vec::new();
+    while let Some((peer, response)) = client.core.poll_response(ticket) {
+        let std::net::IpAddr::V4(ip) = peer.ip() else {
+            panic!("{peer} is no member");
+        };
+        responses.push((ip.octets()[3], response.unwrap().to_owned()));
+    }
+    responses
+}
+
+#[test]
+fn a_discovery_takes_one_response_of_each_peer_until_its_time_is_over() {
+    let mut client = Driven::new(builder(Text));
+    let (ticket, socket) = discovery(&mut client, secs(2));
+    assert!(!client.core.has_response(ticket));
+    client.receive_with(socket, b"one", member(1));
+    client.receive_with(socket, b"two", member(2));
+    client.receive_with(socket, b"two again", member(2));
+    client.receive_with(socket, b"\xff", member(3)); // no text
+    client.receive_with(socket, b"three", member(3));
+    assert_eq!(client.core.stats().ignored, 2);
+    let some = [
+        (1, "one".to_owned()),
+        (2, "two".into()),
+        (3, "three".into()),
+    ];
+    assert_eq!(responses(&mut client, ticket), some);
+
+    // It is sent again, and those who have responded do not count twice.
+    client.now = secs(1);
+    assert_eq!(client.send().len(), 1);
+    client.receive_with(socket, b"one", member(1));
+    client.receive_with(socket, b"four", member(4));
+    assert_eq!(responses(&mut client, ticket), [(4, "four".to_owned())]);
+
+    client.now = secs(2);
+    client.send();
+    assert!(client.core.has_response(ticket));
+    assert!(responses(&mut client, ticket).is_empty());
+    assert!(client.core.poll_result().is_none());
+    client.receive_with(socket, b"late", member(5));
+    assert!(client.core.poll_response(ticket).is_none());
+    assert_eq!(client.core.stats().ignored, 4);
+
+    let room = client.core.stats().room;
+    assert!(client.core.cancel(at(client.now), ticket));
+    assert!(!client.core.cancel(at(client.now), ticket));
+    assert_eq!(client.core.stats().room, room + 1);
+}
+
+#[test]
+fn a_discovery_with_ids_has_a_socket_of_its_own_and_takes_its_own_id_only() {
+    let mut client = Driven::new(builder(Tagged(Text)));
+    client.submit("another").unwrap();
+    let another = client.send()[0].0;
+    let (ticket, socket) = discovery(&mut client, secs(2));
+    assert_ne!(another, socket);
+    client.receive_with(socket, b"!\0\0\0\0\0\0\0\x01one", member(1));
+    client.receive_with(socket, b"!\0\0\0\0\0\0\0\x02forged", member(2));
+    client.receive_with(another, b"!\0\0\0\0\0\0\0\x01three", member(3));
+    assert_eq!(responses(&mut client, ticket), [(1, "one".to_owned())]);
+    assert_eq!(client.core.stats().in_flight, 2);
+    // Nobody but its peer answers the other.
+    assert!(client.core.poll_result().is_none());
+}
+
+#[test]
+fn a_discovery_is_bounded_in_peers_and_in_bytes_that_wait() {
+    let mut client = Driven::new(builder(Text).max_responders(3).max_response(4, 10));
+    let (ticket, socket) = discovery(&mut client, secs(2));
+    client.receive_with(socket, b"123456", member(1));
+    client.receive_with(socket, b"12345", member(2));
+    assert_eq!(responses(&mut client, ticket), [(1, "123456".to_owned())]);
+    for number in 2..6 {
+        client.receive_with(socket, b"!", member(number));
+    }
+    let taken = [(2, "!".to_owned()), (3, "!".into())];
+    assert_eq!(responses(&mut client, ticket), taken);
+    assert_eq!(client.core.stats().ignored, 3);
+}
+
+#[test]
+fn a_discovery_that_cannot_be_sent_says_why() {
+    let mut client = Driven::new(builder(Text));
+    let random = &mut || Ok(1);
+    let ticket = client.core.discover(at(secs(0)), "who?", secs(1), random);
+    let refuse = |outbox: &Outbox| all_refused(outbox, ErrorKind::PermissionDenied);
+    client.send_with(refuse, || Ok(()));
+    client.now = secs(1);
+    client.send_with(refuse, || Ok(()));
+    let ticket = ticket.unwrap();
+    let (peer, error) = client.core.poll_response(ticket).unwrap();
+    assert_eq!(peer, SERVER);
+    assert!(
+        matches!(error, Err(RequestError::NotSent { .. })),
+        "{error:?}"
+    );
+    assert!(client.core.has_response(ticket));
+    assert!(client.core.poll_response(ticket).is_none());
+}
+
+#[test]
+fn a_refusal_of_one_member_leaves_the_others() {
+    let mut client = Driven::new(builder(Kinds));
+    let random = &mut || Ok(1);
+    let ticket = client.core.discover(at(secs(0)), b"?", secs(1), random);
+    let (ticket, socket) = (ticket.unwrap(), client.send()[0].0);
+    client.receive_with(socket, b"a", member(1));
+    client.receive_with(socket, b"r1", member(2));
+    client.receive_with(socket, b"w", member(3));
+    let mut kinds = Vec::new();
+    while let Some((peer, response)) = client.core.poll_response(ticket) {
+        kinds.push((peer.to_string(), response.map(<[u8]>::to_vec).ok()));
+    }
+    assert_eq!(kinds[0], ("192.0.2.2:8888".to_owned(), None));
+    assert_eq!(kinds[1], ("192.0.2.3:8888".to_owned(), Some(b"w".to_vec())));
+    assert_eq!((kinds.len(), client.core.stats().ignored), (2, 1));
+}
+
+#[test]
+fn a_socket_that_is_of_no_use_and_cannot_be_replaced_is_not_tried_for_ever() {
+    let mut client = Driven::new(builder(Text).max_cooling_sockets(1));
+    let first = client.submit("one").unwrap();
+    client.submit("two").unwrap();
+    client.send();
+    // Its socket cools down, and a response may come to it. So there can be no third one now.
+    client.core.cancel(at(client.now), first);
+    client.now += secs(2);
+    let mut attempts = 0;
+    client.send_with(
+        |outbox| {
+            attempts += 1;
+            assert!(attempts < 20, "it goes on and on");
+            all_refused(outbox, ErrorKind::AddrNotAvailable)
+        },
+        || Ok(()),
+    );
+    assert_ne!(attempts, 0);
+}

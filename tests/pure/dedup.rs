@@ -81,6 +81,15 @@ fn peer_and_local_address_are_parts_of_the_key() {
 }
 
 #[test]
+fn a_client_that_got_the_port_of_another_does_not_get_its_answer() {
+    let mut core = ServerCore::new(Text, Dedup::new(counter(), key));
+    assert_eq!(ask_at(&mut core, "a:one", 0), ["1"]);
+    assert_eq!(ask_at(&mut core, "a:two", 0), ["2"]);
+    assert_eq!(ask_at(&mut core, "a:one", 0), ["1"]);
+    assert_eq!(ask_at(&mut core, "a:two", 0), ["2"]);
+}
+
+#[test]
 fn the_same_question_asked_again_is_no_copy_where_the_codec_adds_ids() {
     let net = SimNet::scripted(0, "1 duplicate".parse().unwrap());
     let server = "10.0.0.1:9999".parse().unwrap();

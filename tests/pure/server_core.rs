@@ -471,6 +471,78 @@ fn invariant_5_what_cannot_be_understood_is_met_with_silence() {
     assert_eq!(answers(&mut core, &["你好吗？".as_bytes()]).len(), 1);
 }
 
+/// A request is `?` and more; what begins with a digit is rejected with as many `!` as it says.
+struct Picky;
+
+impl Codec for Picky {
+    type Request<'a> = ();
+    type Response<'a> = ();
+    type Answer<'a> = &'a dyn fmt::Display;
+    type Error = fmt::Error;
+
+    fn decode_request(&self, datagram: &[u8]) -> Result<(), fmt::Error> {
+        datagram.starts_with(b"?").then_some(()).ok_or(fmt::Error)
+    }
+    fn encode_response(
+        &self,
+        _: Timestamp,
+        _: &[u8],
+        answer: &dyn fmt::Display,
+        out: &mut Writer<'_>,
+    ) -> Result<(), fmt::Error> {
+        write!(out, "{answer}")
+    }
+    fn encode_request(&self, _: u64, (): (), out: &mut Writer<'_>) -> Result<(), fmt::Error> {
+        out.put(b"?");
+        Ok(())
+    }
+    fn decode_response(&self, _: &[u8]) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn is_response(&self, datagram: &[u8]) -> bool {
+        datagram.starts_with(b"!")
+    }
+    fn encode_rejection(&self, datagram: &[u8], _: &fmt::Error, out: &mut Writer<'_>) {
+        match datagram {
+            [digit @ b'0'..=b'9', ..] => out.put(&vec![b'!'; usize::from(digit - b'0')]),
+            [b'l', ..] => out.put(b"?"),
+            [b'x', ..] => out.put(&[b'!'; 65]),
+            [b'p', ..] => panic!("a codec that panics"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_rejection_is_never_longer_than_what_came_and_always_a_response() {
+    let mut core = ServerCore::new(Picky, |()| Some("!"));
+    assert_eq!(answers(&mut core, &[b"?"]), [b"!"]);
+    assert_eq!(
+        answers(&mut core, &[b"1", b"3ab", b"2abc"]),
+        [&b"!"[..], b"!!!", b"!!"]
+    );
+    // Too long, of no length, no response, longer than any may be, none at all.
+    let long = [b'x'; 100];
+    for bad in [&b"2"[..], b"9abc", b"0abc", b"l", &long, b"", b"a"] {
+        assert!(answers(&mut core, &[bad]).is_empty(), "{bad:x?}");
+    }
+    assert_eq!(core.stats().rejected, 3);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), 10);
+    assert_eq!(core.stats().replied, 1);
+
+    let mut inbox = Inbox::new(1, 100);
+    let mut meta = Meta::new(peer(40_000));
+    meta.delivery = rejoinder::transport::Delivery::Multicast;
+    inbox.push(b"1", meta);
+    let mut outbox = Outbox::new(32, 100);
+    core.handle(now(), &mut inbox, &mut outbox);
+    assert!(outbox.is_empty());
+
+    assert!(answers(&mut core, &[b"p"]).is_empty());
+    assert_eq!(core.stats().dropped(DropReason::HandlerPanicked), 1);
+    assert!(core.stats().is_conserved());
+}
+
 /// Every kind of invalid UTF-8 in Unicode 16 §3.9 (table 3-7), by itself or after a text.
 const INVALID_UTF8: [&[u8]; 12] = [
     b"\x80",                 // a continuation without a beginning

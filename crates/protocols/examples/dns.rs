@@ -5,8 +5,8 @@
 //! dig @127.0.0.1 -p 5300 +ignore www.example.org
 //! ```
 //!
-//! It knows no TCP, so what is truncated stays so, and no zones are transferred. Where others say
-//! FORMERR it is silent: what is no query deserves no packet to an address that may be forged.
+//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says
+//! FORMERR and NOTIMP where the standards demand it, and is silent to other bytes that are no query.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

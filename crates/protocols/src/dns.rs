@@ -1,7 +1,7 @@
 //! DNS: an authoritative name server for one small zone (RFC 1035, RFC 6891).
 //!
-//! It knows no TCP, so what is truncated stays so, and no zones are transferred. Where others say
-//! FORMERR it is silent: what is no query deserves no packet to an address that may be forged.
+//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says
+//! FORMERR and NOTIMP where the standards demand it, and is silent to other bytes that are no query.
 
 pub mod codec;
 mod master_file;

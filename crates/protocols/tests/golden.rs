@@ -16,7 +16,7 @@ use domain::base::Name;
 use domain::base::iana::{Class, Rtype};
 use proptest::prelude::*;
 use rejoinder::bot::{Robot, zurich};
-use rejoinder::codec::Raw;
+use rejoinder::codec::{Raw, ResponseKind};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
 use rejoinder::{Codec, DropReason, Handler, Server, Timestamp, Writer};
@@ -25,7 +25,7 @@ use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Edns, Query};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_protocols::inetd::services::Service;
-use rejoinder_protocols::sntp::codec::{Answer, Clock, LOCAL_CLOCK, Sntp};
+use rejoinder_protocols::sntp::codec::{Answer, Clock, LOCAL_CLOCK, Sntp, SntpError};
 use rejoinder_protocols::stun::Mirror;
 use rejoinder_protocols::stun::codec::Stun;
 
@@ -128,6 +128,30 @@ fn sntp_copies_version_poll_and_the_clients_time() {
         Sntp.response_id(&got),
         Some(u64::from_be_bytes(*b"any time"))
     );
+}
+
+#[test]
+fn an_sntp_client_takes_no_time_from_a_clock_that_is_not_set() {
+    let mut core = ServerCore::new(Sntp, |()| LOCAL_CLOCK);
+    let mut request = vec![0; 48];
+    request[0] = 4 << 3 | 3;
+    let good = answer(&mut core, &request);
+    assert!(Sntp.decode_response(&good).is_ok());
+    for (at, value) in [(0, 0b11_100_100), (1, 16), (4, 0x80), (5, 1), (9, 1)] {
+        let mut bad = good.clone();
+        bad[at] = value;
+        assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Unsynchronized));
+    }
+    let mut bad = good.clone();
+    bad[40..].fill(0);
+    assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Unsynchronized));
+
+    let mut kiss = good;
+    kiss[1] = 0;
+    kiss[12..16].copy_from_slice(b"RATE");
+    assert_eq!(Sntp.response_kind(&request, &kiss), ResponseKind::Refused);
+    let error = Sntp.decode_response(&kiss).unwrap_err();
+    assert_eq!(error.to_string(), "kiss of death: RATE");
 }
 
 #[test]
@@ -272,7 +296,7 @@ fn dns_keeps_the_case_of_the_question_and_knows_names_in_any() {
 }
 
 #[test]
-fn dns_is_silent_to_responses_and_to_what_is_no_query() {
+fn dns_rejects_what_the_standards_name_and_is_silent_to_what_is_no_query() {
     let mut core = ServerCore::new(Dns, zone());
     let good = query("www.example.org", Rtype::A, Some(1232));
     assert_eq!(ask(&mut core, &good).len(), 1);
@@ -289,23 +313,35 @@ fn dns_is_silent_to_responses_and_to_what_is_no_query() {
     };
     let malformed = core.stats().dropped(DropReason::Malformed);
     for bad in [
-        // A byte too many; no question; two; a record that is not there.
+        // A byte too many; a record that is not there; a name that points to itself.
         changed(&|bad| bad.push(0)),
         [&plain[..], &[0]].concat(),
+        changed(&|bad| bad[7] = 1),
+        changed(&|bad| bad[12..14].copy_from_slice(&[0xC0, 12])),
+    ] {
+        assert!(ask(&mut core, &bad).is_empty());
+    }
+    assert_eq!(core.stats().rejected, 0);
+
+    // FORMERR to no question, two, and two OPT records; NOTIMP to a header with another operation.
+    let formerr = hex("1234 8101 0000 0000 0000 0000");
+    for bad in [
         changed(&|bad| bad[5] = 0),
         changed(&|bad| bad[5] = 2),
-        changed(&|bad| bad[7] = 1),
-        // A name that points to itself; two OPT records.
-        changed(&|bad| bad[12..14].copy_from_slice(&[0xC0, 12])),
         changed(&|bad| {
             bad[11] = 2;
             let opt = bad[bad.len() - 11..].to_vec();
             bad.extend(opt);
         }),
     ] {
-        assert!(ask(&mut core, &bad).is_empty());
+        assert_eq!(answer(&mut core, &bad), formerr);
     }
-    assert_eq!(core.stats().dropped(DropReason::Malformed), malformed + 7);
+    assert_eq!(
+        answer(&mut core, &hex("1234 7900 0000 0000 0000 0000")),
+        hex("1234 f904 0000 0000 0000 0000")
+    );
+    assert_eq!(core.stats().rejected, 4);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), malformed + 8);
 
     assert!(ask(&mut core, &changed(&|bad| bad[2] |= 0x80)).is_empty());
     assert_eq!(core.stats().dropped(DropReason::Response), 1);
@@ -401,6 +437,40 @@ fn coap_acknowledges_with_the_answer_and_once() {
 }
 
 #[test]
+fn coap_resets_what_is_confirmable_and_malformed() {
+    let (mut core, _) = coap();
+    // A token of 15 bytes; a method class that is none; a payload marker without a payload.
+    for bad in ["4f011234", "40c11234", "40011234ff"] {
+        assert_eq!(answer(&mut core, &hex(bad)), hex("70001234"), "{bad}");
+    }
+    // Not confirmable; of another version; without an id.
+    for bad in ["5f011234", "8f011234", "4f0112"] {
+        assert!(ask(&mut core, &hex(bad)).is_empty(), "{bad}");
+    }
+    assert_eq!(core.stats().rejected, 3);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), 6);
+}
+
+#[test]
+fn a_coap_client_knows_an_acknowledgement_and_a_reset() {
+    let request = hex("42011234 1234");
+    for (message, kind) in [
+        ("60001234", ResponseKind::Acknowledged),
+        ("70001234", ResponseKind::Refused),
+        ("62451234 1234", ResponseKind::Whole),
+        ("42459999 1234", ResponseKind::Whole),
+    ] {
+        let message = hex(message);
+        assert_eq!(Coap.response_id(&message), Some(0x1234));
+        assert!(Coap.response_matches(&request, &message));
+        assert_eq!(Coap.response_kind(&request, &message), kind);
+    }
+    assert!(!Coap.response_matches(&request, &hex("60001235")));
+    let reset = Coap.decode_response(&hex("70001234"));
+    assert_eq!(reset.unwrap_err().to_string(), "a reset");
+}
+
+#[test]
 fn coap_looks_at_the_options_the_method_and_the_path_in_this_order() {
     let (mut core, _) = coap();
     let mut message_id = 0;
@@ -460,7 +530,7 @@ fn coap_says_so_when_the_answer_is_too_long() {
 }
 
 #[test]
-fn coap_answers_a_ping_with_a_reset_and_garbage_with_silence() {
+fn coap_answers_a_ping_with_a_reset_and_garbage_with_a_reset_or_silence() {
     let (mut core, _) = coap();
     assert_eq!(
         answer(&mut core, &[0x40, 0, 0xab, 0xcd]),
@@ -478,7 +548,12 @@ fn coap_answers_a_ping_with_a_reset_and_garbage_with_silence() {
         &[0x49, 1, 0xab, 0xcd, 1, 2, 3, 4, 5, 6, 7, 8, 9],
         &[0x40, 0x21, 0xab, 0xcd],
     ] {
-        assert!(ask(&mut core, garbage).is_empty(), "{garbage:x?}");
+        // What is confirmable and has an id is reset.
+        let reset: &[Vec<u8>] = match garbage {
+            [0x40..=0x4f, _, _, _, ..] => &[vec![0x70, 0, 0xab, 0xcd]],
+            _ => &[],
+        };
+        assert_eq!(ask(&mut core, garbage), reset, "{garbage:x?}");
     }
     // Acknowledgement, reset, a response of its own.
     for response in [[0x60, 0x45, 0, 1], [0x70, 0, 0, 1], [0x40, 0x45, 0, 1]] {

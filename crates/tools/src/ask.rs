@@ -12,7 +12,7 @@ use std::str;
 use std::time::{Duration, Instant};
 
 use rejoinder::codec::Ctime;
-use rejoinder::udp::UdpConnector;
+use rejoinder::udp::{UdpConnector, UdpOptions};
 use rejoinder::{Client, RequestError};
 
 use self::input::{Input, Next};
@@ -226,7 +226,16 @@ impl Session {
                 self.connect(share.max(SHORTEST))?
             }
         };
-        let frame = first.request(message)?;
+        let frame = match first.request(message) {
+            // So the OS refuses a broadcast address, which only it knows as one.
+            Err(RequestError::Connect { source, .. })
+                if source.kind() == ErrorKind::PermissionDenied && peer.is_ipv4() =>
+            {
+                let left = deadline.saturating_duration_since(asked);
+                return self.ask_broadcast(message, left);
+            }
+            result => result?,
+        };
         let answer = Answer::new(peer, &frame, asked.elapsed());
         self.client = Some(match self.peers.len() {
             1 => first,
@@ -236,12 +245,37 @@ impl Session {
         Ok(answer)
     }
 
+    /// Asks all who hear the first address, and takes the first response.
+    fn ask_broadcast(&self, message: &str, time: Duration) -> Result<Answer, RequestError> {
+        let asked = Instant::now();
+        let mut client = self.connect_with(time, UdpOptions::new().broadcast(true))?;
+        let mut responses = client.discover(message, time)?;
+        match responses.next_response() {
+            Some((peer, frame)) => Ok(Answer::new(peer, &frame?, asked.elapsed())),
+            None => Err(RequestError::TimedOut {
+                peer: self.peers[0],
+                after: asked.elapsed(),
+                sends: 1,
+                ignored: 0,
+            }),
+        }
+    }
+
     /// A client for the first address.
     fn connect(&self, timeout: Duration) -> Result<Client<UdpConnector, Ctime>, RequestError> {
+        self.connect_with(timeout, UdpOptions::new())
+    }
+
+    fn connect_with(
+        &self,
+        timeout: Duration,
+        udp: UdpOptions,
+    ) -> Result<Client<UdpConnector, Ctime>, RequestError> {
         let peer = self.peers[0];
         Client::builder(Ctime::local())
             .timeout(timeout)
             .fail_when_unreachable(true)
+            .udp_options(udp)
             .connect(peer)
             .map_err(|error| RequestError::Connect {
                 peer,

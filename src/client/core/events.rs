@@ -56,7 +56,9 @@ impl<C: Codec> ClientCore<C> {
                 }
             }
             _ if all && is_of_socket(error) => {
-                let is_worth_another = self.sockets.was_used(socket);
+                // One that is broken is sent from only if there can be no other.
+                let is_worth_another =
+                    self.sockets.was_used(socket) && !self.sockets.is_broken(socket);
                 self.break_off(time, socket);
                 if is_worth_another {
                     for at in 0..self.outgoing.len() {
@@ -219,7 +221,11 @@ impl<C: Codec> ClientCore<C> {
         let fails = self.options.fail_when_unreachable;
         self.for_those_on(socket, |core, index| {
             let slot = &mut core.slots[index];
-            if slot.moves + 1 < peers && slot.routes.last().is_some_and(|route| route.sends > 0) {
+            if slot.is_discovery() {
+                // It is about one member of the group.
+            } else if slot.moves + 1 < peers
+                && slot.routes.last().is_some_and(|route| route.sends > 0)
+            {
                 slot.moves += 1;
                 core.undo_send(index, time);
             } else if fails {

@@ -155,7 +155,11 @@ impl<C: Codec> ClientCore<C> {
         }
         slot.routes = routes;
         slot.routes.clear();
-        if slot.has_result() {
+        if slot.is_discovery() {
+            if slot.has_result() {
+                self.ended.push_back(index);
+            }
+        } else if slot.has_result() {
             self.done.push_back(index);
         }
     }

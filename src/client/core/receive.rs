@@ -17,7 +17,7 @@ impl<C: Codec> ClientCore<C> {
         datagram: Datagram<'_>,
     ) -> bool {
         let Datagram { bytes, meta, .. } = datagram;
-        if meta.truncated || !self.sockets.is_of(socket, meta.peer) {
+        if meta.truncated {
             return false;
         }
         let id = if self.ids.exist() {
@@ -28,6 +28,9 @@ impl<C: Codec> ClientCore<C> {
         let Some(index) = id.and_then(|id| self.ids.slot_of(socket, id)) else {
             return false;
         };
+        if !self.slots[index].is_discovery() && !self.sockets.is_of(socket, meta.peer) {
+            return false;
+        }
         let slot = &mut self.slots[index];
         let arrived = now.saturating_sub(meta.waited);
         // A driver that comes late cannot know when a datagram arrived, unless the transport does.
@@ -41,6 +44,10 @@ impl<C: Codec> ClientCore<C> {
         }
         if is_late || !self.codec.response_matches(&slot.request, bytes) {
             return false;
+        }
+        if let Some(responders) = &mut slot.responders {
+            let is_result = matches!(kind, ResponseKind::Whole | ResponseKind::Refused);
+            return is_result && responders.add(meta.peer, bytes);
         }
         match kind {
             ResponseKind::Acknowledged => self.acknowledge(now, index),

@@ -102,6 +102,12 @@ impl<C: Codec> ClientCore<C> {
         if slot.routes.len() >= MAX_ROUTES || !self.needs_another_socket(now, index) {
             return;
         }
+        if slot.is_discovery() {
+            if self.sockets.is_broken(from) && self.sockets.check_limit(now).is_ok() {
+                self.open_for_one(now, index);
+            }
+            return;
+        }
         if !self.shares_sockets() {
             if slot.sends > 0 && self.peers.count() > 1 {
                 self.peers.give_up(slot.peer);

@@ -3,7 +3,7 @@ use super::pipeline::Refusal;
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, Reply, ReplyError};
+use crate::handler::{Context, Reply, ReplyError, request_hash};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Inbox, Meta, Outbox};
@@ -105,7 +105,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                 core.codec
                     .decode_request(datagram.bytes)
                     .map_err(Refusal::Malformed)?;
-                let context = core.context(received, &datagram);
+                let mut context = core.context(received, &datagram);
+                context.request_hash = request_hash(datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {

@@ -3,14 +3,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
 
 use super::ServerCore;
-use crate::codec::Codec;
+use crate::codec::{Codec, Writer};
 use crate::drop_reason::DropReason;
 use crate::gate::{Gate, ResponseSize};
 use crate::handler::{Context, Handler, Reply, ReplyError};
 use crate::server::panics::{drop_quietly, quietly};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
-use crate::transport::{Datagram, Meta, Outbox};
+use crate::transport::{Datagram, Delivery, Meta, Outbox};
 
 impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// The whole life of a datagram, for a handler that answers at once.
@@ -38,8 +38,10 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let queued = outbox.len();
         let fate = self.fenced(now, &datagram.meta, |core| {
             core.check(now, datagram, is_stale)?;
-            let request = core.codec.decode_request(datagram.bytes);
-            let request = request.map_err(Refusal::Malformed)?;
+            let request = match core.codec.decode_request(datagram.bytes) {
+                Ok(request) => request,
+                Err(error) => return core.reject(now, datagram, error, outbox),
+            };
             let context = core.context(now, datagram);
             let handler = &core.handler;
             let write = |reply: &mut Reply<'_, C>| handler.handle(request, &context, reply);
@@ -56,6 +58,39 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             outbox.truncate(queued);
         }
         fate
+    }
+
+    /// Queues the codec's response to a datagram that does not decode, if it has one.
+    #[cold]
+    fn reject(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        error: C::Error,
+        outbox: &mut Outbox,
+    ) -> Result<Fate, Refusal<C::Error>> {
+        let mut space = [0; MAX_REJECTION_BYTES];
+        let room = datagram.bytes.len().min(MAX_REJECTION_BYTES);
+        let mut out = Writer::new(&mut space[..room]);
+        self.codec
+            .encode_rejection(datagram.bytes, &error, &mut out);
+        let rejection = match out.finish() {
+            Ok(len) if len > 0 && datagram.meta.delivery == Delivery::Unicast => &space[..len],
+            _ => return Err(Refusal::Malformed(error)),
+        };
+        if !self.codec.is_response(rejection) {
+            return Err(Refusal::Malformed(error));
+        }
+        let context = self.context(now, datagram);
+        let write = |reply: &mut Reply<'_, C>| reply.send_encoded(rejection);
+        let (codec, gate) = (&self.codec, &mut self.gate);
+        match respond(codec, gate, datagram, &context, outbox, write) {
+            Ok(_) => {
+                self.refuse(now, &datagram.meta, Refusal::Malformed(error));
+                Ok(Fate::Rejected)
+            }
+            Err(_) => Err(Refusal::Malformed(error)),
+        }
     }
 
     /// The end of a deferred request whose answer is there.
@@ -187,6 +222,9 @@ fn respond<C: Codec, G: Gate>(
     gate.allow_responses(context.now, datagram, size)?;
     Ok(Fate::Replied)
 }
+
+/// A rejection is a header: DNS has 12 bytes, STUN 20 and an attribute.
+const MAX_REJECTION_BYTES: usize = 64;
 
 /// Why nothing is sent for a datagram.
 pub(super) enum Refusal<E> {

@@ -2,6 +2,7 @@
 
 use coap_lite::error::MessageError;
 use coap_lite::{MessageClass, MessageType, Packet, ResponseType};
+use rejoinder::codec::ResponseKind;
 use rejoinder::{Codec, Correlation, IntoReply, Reply, ReplyError, Timestamp, Writer};
 
 /// `CoAP` with the answer in the acknowledgement.
@@ -28,6 +29,9 @@ pub enum CoapError {
     /// Not of a type and code that fit each other and the direction.
     #[error("not of a type and code that fit each other and the direction")]
     Kind,
+    /// A reset: the peer does not process the message (§4.2).
+    #[error("a reset")]
+    Reset,
 }
 
 impl Codec for Coap {
@@ -86,6 +90,9 @@ impl Codec for Coap {
         let packet = decode(datagram)?;
         match packet.header.code {
             MessageClass::Response(_) => Ok(packet),
+            MessageClass::Empty if packet.header.get_type() == MessageType::Reset => {
+                Err(CoapError::Reset)
+            }
             _ => Err(CoapError::Kind),
         }
     }
@@ -98,19 +105,47 @@ impl Codec for Coap {
         }
     }
 
+    /// A reset for a confirmable message of version 1 (§4.2). Messages of other versions are ignored (§3).
+    fn encode_rejection(&self, datagram: &[u8], _: &CoapError, out: &mut Writer<'_>) {
+        if let [first, _, id @ ..] = datagram
+            && first >> 4 == 0b0100
+            && let Some(id) = id.first_chunk::<2>()
+        {
+            out.put(&[0b0111_0000, 0]);
+            out.put(id);
+        }
+    }
+
     fn correlation(&self) -> Correlation {
         Correlation::Id { bits: 16 }
     }
 
-    /// The token, which also a response that comes on its own carries (§5.3.2).
+    /// The token, which also a response that comes on its own carries (§5.3.2). An empty message has
+    /// none, but the message id, which is the same number.
     fn response_id(&self, response: &[u8]) -> Option<u64> {
+        if let [first, 0, id @ ..] = response
+            && first >> 5 == 0b011
+        {
+            let id: [u8; 2] = id.try_into().ok()?;
+            return Some(u16::from_be_bytes(id).into());
+        }
         let packet = self.decode_response(response).ok()?;
         Some(u16::from_be_bytes(packet.get_token().try_into().ok()?).into())
     }
 
-    /// An acknowledgement has the message id of what it acknowledges.
+    /// An acknowledgement, and a reset, has the message id of what it is for.
     fn response_matches(&self, request: &[u8], response: &[u8]) -> bool {
-        response[0] >> 4 & 0b11 != 2 || request[2..4] == response[2..4]
+        response[0] >> 5 & 1 == 0 || request[2..4] == response[2..4]
+    }
+
+    /// An empty acknowledgement announces a response that comes on its own (§5.2.2), and a reset says that
+    /// there will be none (§4.2).
+    fn response_kind<'a>(&self, _: &[u8], datagram: &'a [u8]) -> ResponseKind<'a> {
+        match datagram {
+            [0x60, 0, _, _] => ResponseKind::Acknowledged,
+            [0x70, 0, _, _] => ResponseKind::Refused,
+            _ => ResponseKind::Whole,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! DNS messages (RFC 1035) with EDNS (RFC 6891), for the server and the client.
 
 use domain::base::header::HeaderSection;
-use domain::base::iana::{Class, OptRcode, Rtype};
+use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype};
 use domain::base::name::ToLabelIter;
 use domain::base::opt::{Opt, OptRecord};
 use domain::base::wire::ParseError;
@@ -74,7 +74,7 @@ pub struct Records<'a> {
     pub additional: &'a [u8],
 }
 
-/// Why a datagram is no query, or no response. It gets no response.
+/// Why a datagram is no query, or no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
     /// Shorter than a header.
@@ -226,6 +226,29 @@ impl Codec for Dns {
 
     fn is_response(&self, datagram: &[u8]) -> bool {
         datagram.get(2).is_some_and(|flags| flags & 0x80 != 0)
+    }
+
+    /// A header: NOTIMP for another operation than a query (RFC 8906 §3.1.4), FORMERR for a query that has
+    /// not one question (RFC 9619 §4) or several OPT records (RFC 6891 §6.1.1). Nothing for other bytes.
+    fn encode_rejection(&self, datagram: &[u8], error: &DnsError, out: &mut Writer<'_>) {
+        let Ok(message) = Message::from_octets(datagram) else {
+            return;
+        };
+        let rcode = if message.header().opcode() != Opcode::QUERY {
+            Rcode::NOTIMP
+        } else if message.header_counts().qdcount() != 1 || *error == DnsError::Opts {
+            Rcode::FORMERR
+        } else {
+            return;
+        };
+        let mut section = HeaderSection::new();
+        let header = section.header_mut();
+        header.set_id(message.header().id());
+        header.set_qr(true);
+        header.set_opcode(message.header().opcode());
+        header.set_rd(message.header().rd());
+        header.set_rcode(rcode);
+        out.put(section.as_slice());
     }
 
     fn correlation(&self) -> Correlation {

@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use rejoinder::codec::ResponseKind;
 use rejoinder::{Codec, Correlation, IntoReply, Reply, ReplyError, Timestamp, Writer};
 
 /// SNTP over UDP. The client's transmit timestamp comes back as the originate timestamp, so it serves
@@ -31,10 +32,19 @@ pub struct Answer {
     pub transmitted: u64,
 }
 
-#[derive(Debug, thiserror::Error)]
-/// Not an sntp message of this mode, version 1 to 4.
-#[error("not an SNTP message of this mode, version 1 to 4")]
-pub struct NotSntp;
+/// Why a datagram is no request, or no response that a client may set its clock by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SntpError {
+    /// Not a message of this mode, version 1 to 4.
+    #[error("not an SNTP message of this mode, version 1 to 4")]
+    Form,
+    /// The server does not want to be asked (RFC 4330 §8).
+    #[error("kiss of death: {}", .0.escape_ascii())]
+    KissOfDeath([u8; 4]),
+    /// The server has no time to give, or is too far from a reference clock (RFC 4330 §5).
+    #[error("the server's clock is not synchronized")]
+    Unsynchronized,
+}
 
 /// A server of an undisciplined clock, announced as NTP daemons do: far from the sources, so that
 /// any better server is preferred.
@@ -47,9 +57,9 @@ impl Codec for Sntp {
     type Request<'a> = ();
     type Response<'a> = Answer;
     type Answer<'a> = Clock;
-    type Error = NotSntp;
+    type Error = SntpError;
 
-    fn decode_request(&self, datagram: &[u8]) -> Result<(), NotSntp> {
+    fn decode_request(&self, datagram: &[u8]) -> Result<(), SntpError> {
         message(datagram, MODE_CLIENT).map(|_| ())
     }
 
@@ -59,7 +69,7 @@ impl Codec for Sntp {
         request: &[u8],
         clock: Clock,
         out: &mut Writer<'_>,
-    ) -> Result<(), NotSntp> {
+    ) -> Result<(), SntpError> {
         let request = message(request, MODE_CLIENT)?;
         let time = ntp_time(now.wall).to_be_bytes();
         out.put(&[
@@ -78,16 +88,29 @@ impl Codec for Sntp {
         Ok(())
     }
 
-    fn encode_request(&self, id: u64, (): (), out: &mut Writer<'_>) -> Result<(), NotSntp> {
+    fn encode_request(&self, id: u64, (): (), out: &mut Writer<'_>) -> Result<(), SntpError> {
         out.put(&[4 << 3 | MODE_CLIENT]);
         out.put(&[0; 39]);
         out.put(&id.to_be_bytes());
         Ok(())
     }
 
-    fn decode_response(&self, datagram: &[u8]) -> Result<Answer, NotSntp> {
+    /// With the checks of RFC 4330 §5.
+    fn decode_response(&self, datagram: &[u8]) -> Result<Answer, SntpError> {
         let message = message(datagram, MODE_SERVER)?;
-        let [_, stratum, ..] = *message;
+        let [flags, stratum, ..] = *message;
+        if stratum == 0 {
+            return Err(SntpError::KissOfDeath(field(message, 12)));
+        }
+        let is_synchronized = flags >> 6 != 3
+            && stratum < 16
+            && field(message, 40) != [0; 8]
+            // Root delay and dispersion, in units of 2⁻¹⁶ s: under a second, and not negative.
+            && u32::from_be_bytes(field(message, 4)) < 1 << 16
+            && u32::from_be_bytes(field(message, 8)) < 1 << 16;
+        if !is_synchronized {
+            return Err(SntpError::Unsynchronized);
+        }
         Ok(Answer {
             clock: Clock {
                 stratum,
@@ -114,6 +137,14 @@ impl Codec for Sntp {
         let message = message(response, MODE_SERVER).ok()?;
         Some(u64::from_be_bytes(field(message, 24)))
     }
+
+    /// A server that does not want to be asked is not asked again.
+    fn response_kind<'a>(&self, _: &[u8], datagram: &'a [u8]) -> ResponseKind<'a> {
+        match datagram {
+            [_, 0, ..] => ResponseKind::Refused,
+            _ => ResponseKind::Whole,
+        }
+    }
 }
 
 impl IntoReply<Sntp> for Clock {
@@ -123,13 +154,13 @@ impl IntoReply<Sntp> for Clock {
 }
 
 /// The 48 bytes that count. What may follow is for those who share a key.
-fn message(datagram: &[u8], mode: u8) -> Result<&[u8; 48], NotSntp> {
-    let message: &[u8; 48] = datagram.first_chunk().ok_or(NotSntp)?;
+fn message(datagram: &[u8], mode: u8) -> Result<&[u8; 48], SntpError> {
+    let message: &[u8; 48] = datagram.first_chunk().ok_or(SntpError::Form)?;
     let first = message[0];
     let well_formed = first & 7 == mode
         && (1..=4).contains(&(first >> 3 & 7))
         && datagram.len().is_multiple_of(4);
-    well_formed.then_some(message).ok_or(NotSntp)
+    well_formed.then_some(message).ok_or(SntpError::Form)
 }
 
 fn field<const N: usize>(message: &[u8; 48], at: usize) -> [u8; N] {
