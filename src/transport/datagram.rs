@@ -259,13 +259,13 @@ pub struct Datagram<'a> {
 /// let proxies = Proxies::builder(ProxyMode::V2).trust("10.0.0.0".parse()?, 8).build()?;
 /// let mut core = Server::builder(Text).behind(proxies).core(Whence);
 /// let (mut inbox, mut outbox) = (Inbox::new(8, 1_024), Outbox::new(64, 512));
-/// let mut datagram = Header::encode_v2("192.0.2.1:7".parse()?, "198.51.100.1:9".parse()?);
+/// let mut datagram = Header::encode_v2("192.0.2.1:7000".parse()?, "198.51.100.1:9".parse()?);
 /// datagram.extend(b"hello");
 /// inbox.push(&datagram, Meta::new("10.0.0.9:5000".parse()?));
 /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
 /// let response = outbox.iter().next().expect("a response");
 /// assert_eq!(response.peer, "10.0.0.9:5000".parse()?);
-/// assert_eq!(response.bytes, b"192.0.2.1:7 by Some(10.0.0.9:5000)");
+/// assert_eq!(response.bytes, b"192.0.2.1:7000 by Some(10.0.0.9:5000)");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
