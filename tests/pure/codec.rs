@@ -176,7 +176,8 @@ proptest! {
     fn a_frame_tells_the_second_and_the_text(second in second(), nanos in 0..1_000_000_000_u32, text in text()) {
         // A fraction belongs to the second that began before it, in any year.
         let bytes = frame(at(second) + Duration::from_nanos(nanos.into()), &text).unwrap();
-        prop_assert_eq!(str::from_utf8(&bytes), Ok(&*format!("[b'{}']{text}", ctime(second))));
+        let expected = format!("[b'{}']{text}", ctime(second));
+        prop_assert_eq!(str::from_utf8(&bytes), Ok(&*expected));
 
         prop_assert!(Ctime::utc().is_response(&bytes));
         let decoded = Ctime::local().decode_response(&bytes).unwrap();
@@ -202,7 +203,8 @@ proptest! {
         let codec = Ctime::utc();
         for second in seconds.iter().chain(&seconds) {
             let bytes = encode(|out| codec.encode_response(now(at(*second)), REQUEST, &"", out)).unwrap();
-            prop_assert_eq!(str::from_utf8(&bytes), Ok(&*format!("[b'{}']", ctime(*second))));
+            let expected = format!("[b'{}']", ctime(*second));
+            prop_assert_eq!(str::from_utf8(&bytes), Ok(&*expected));
         }
     }
 
