@@ -12,6 +12,7 @@ use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Codec, DropReason, Server, Timestamp, Writer};
 use tracing::field::{Field, Visit};
+use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// Keeps every event as one line.
@@ -23,6 +24,14 @@ struct Lines {
 
 impl Lines {
     fn new(max: Level) -> Self {
+        // What `tracing` remembers of each place that logs holds for the whole process, and the tests beside
+        // this one begin and end subscribers meanwhile. With this one, which stays, each event is asked for.
+        static ASK: Once = Once::new();
+        ASK.call_once(|| tracing::subscriber::set_global_default(Self::of(Level::ERROR)).unwrap());
+        Self::of(max)
+    }
+
+    fn of(max: Level) -> Self {
         Self {
             max,
             lines: Arc::default(),
@@ -35,6 +44,10 @@ impl Lines {
 }
 
 impl Subscriber for Lines {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         *metadata.level() <= self.max && metadata.target().starts_with("rejoinder")
     }
