@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io;
+use std::ops::RangeInclusive;
 
 /// Why something could not be set up: a setting out of range, or a socket that the OS refused.
 ///
@@ -64,6 +65,19 @@ impl ConfigError {
             value: value.to_string(),
             range: range.into(),
         }
+    }
+
+    /// Checks a number whose range has a highest value, which the error names.
+    pub(crate) fn check(
+        setting: &'static str,
+        value: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<(), Self> {
+        if range.contains(&value) {
+            return Ok(());
+        }
+        let range = format!("{} to {}", range.start(), range.end());
+        Err(Self::out_of_range(setting, value, range))
     }
 }
 

@@ -52,13 +52,7 @@ impl AioConfig {
     };
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=MAX_IN_FLIGHT).contains(&self.max_in_flight) {
-            return Err(ConfigError::out_of_range(
-                "max_in_flight",
-                self.max_in_flight,
-                format!("1 to {MAX_IN_FLIGHT}"),
-            ));
-        }
+        ConfigError::check("max_in_flight", self.max_in_flight, 1..=MAX_IN_FLIGHT)?;
         if self.handler_timeout.is_zero() {
             return Err(ConfigError::out_of_range(
                 "handler_timeout",

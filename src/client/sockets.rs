@@ -252,7 +252,7 @@ impl Sockets {
 
     /// The address that is asked from a socket.
     pub(super) fn peer(&self, id: SocketId) -> SocketAddr {
-        let peer = self.table[id.index()].peer;
+        let peer = self.open_peer(id);
         peer.expect("a socket that a request uses is open")
     }
 

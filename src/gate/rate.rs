@@ -282,14 +282,7 @@ impl RateLimitBuilder {
                 return Err(ConfigError::out_of_range(setting, 0, "more than 0"));
             }
         }
-        if !(1..=MAX_PREFIXES).contains(&self.max_prefixes) {
-            let allowed = format!("1 to {MAX_PREFIXES}");
-            return Err(ConfigError::out_of_range(
-                "max_prefixes",
-                self.max_prefixes,
-                allowed,
-            ));
-        }
+        ConfigError::check("max_prefixes", self.max_prefixes, 1..=MAX_PREFIXES)?;
         let v4_mask = mask("v4_prefix", self.v4_prefix_bits, 32)?;
         let v6_mask = mask("v6_prefix", self.v6_prefix_bits, 128)?;
         let exempt = self.exempt.iter();

@@ -203,14 +203,7 @@ impl ProxiesBuilder {
         if self.trusted.is_empty() {
             return Err(ConfigError::out_of_range("trust", 0, "at least 1"));
         }
-        if !(1..=MAX_FLOWS).contains(&self.max_flows) {
-            let allowed = format!("1 to {MAX_FLOWS}");
-            return Err(ConfigError::out_of_range(
-                "max_flows",
-                self.max_flows,
-                allowed,
-            ));
-        }
+        ConfigError::check("max_flows", self.max_flows, 1..=MAX_FLOWS)?;
         if self.flow_lifetime.is_zero() {
             return Err(ConfigError::out_of_range("flow_lifetime", 0, "more than 0"));
         }

@@ -33,10 +33,7 @@ impl WorkerConfig {
             ("max_request_bytes", self.max_request_bytes),
             ("max_response_bytes", self.max_response_bytes),
         ] {
-            if bytes > MAX_V6_DATAGRAM_BYTES {
-                let range = format!("0 to {MAX_V6_DATAGRAM_BYTES}");
-                return Err(ConfigError::out_of_range(setting, bytes, range));
-            }
+            ConfigError::check(setting, bytes, 0..=MAX_V6_DATAGRAM_BYTES)?;
         }
         #[cfg(feature = "tokio")]
         self.aio.check()?;

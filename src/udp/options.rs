@@ -360,14 +360,10 @@ impl UdpOptions {
             ("receive_buffer_bytes", self.receive_buffer_bytes),
             ("send_buffer_bytes", self.send_buffer_bytes),
         ];
-        match sizes.into_iter().find(|size| size.1 > MAX_BUFFER_BYTES) {
-            None => self.socket.check(),
-            Some((setting, bytes)) => Err(ConfigError::out_of_range(
-                setting,
-                bytes,
-                format!("0 to {MAX_BUFFER_BYTES}"),
-            )),
+        for (setting, bytes) in sizes {
+            ConfigError::check(setting, bytes, 0..=MAX_BUFFER_BYTES)?;
         }
+        self.socket.check()
     }
 
     pub(super) fn set_up(&self, socket: UdpSocket, owner: Owner) -> io::Result<UdpTransport> {
