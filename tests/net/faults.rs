@@ -7,11 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rejoinder::codec::Text;
+use rejoinder::testing::{Faults, FaultyTransport};
 use rejoinder::transport::ErrorClass;
 use rejoinder::udp::UdpTransport;
 use rejoinder::{ServeError, Server, ServerHandle, Stats, Transport};
-
-use rejoinder_test_support::faulty::{Faults, Faulty};
 
 struct Running {
     handle: ServerHandle,
@@ -28,7 +27,8 @@ impl Running {
         client
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
-        let (transport, faults) = Faulty::new(transport);
+        let faults = Faults::new();
+        let transport = FaultyTransport::new(transport, &faults);
         let server = Server::builder(Text).with_transport(transport).unwrap();
         let handle = server.handle();
         let thread = thread::spawn(|| server.serve(|text: &str| Some(text.to_uppercase())));
@@ -245,10 +245,10 @@ fn a_socket_that_is_gone_ends_the_server_with_the_error() {
 
 #[test]
 fn one_worker_whose_socket_is_gone_ends_all_of_them() {
-    let transports = [(); 2].map(|()| Faulty::new(UdpTransport::bind("127.0.0.1:0").unwrap()));
-    let [_, (_, faults)] = &transports;
+    let (none, faults) = (Faults::new(), Faults::new());
     faults.on_receive(1, &ErrorKind::NotConnected.into());
-    let transports = transports.map(|(transport, _)| transport);
+    let transports = [&none, &faults]
+        .map(|faults| FaultyTransport::new(UdpTransport::bind("127.0.0.1:0").unwrap(), faults));
     let server = Server::builder(Text).with_transports(transports).unwrap();
     let handle = server.handle();
     // There is no shutdown, and no request to the other worker.

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 pub mod fates;
-pub mod faulty;
 pub mod process;
 pub mod robot;
 pub mod settings;

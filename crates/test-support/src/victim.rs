@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::gate::{Gate, RateLimit};
+use rejoinder::testing::{Faults, FaultyTransport};
 use rejoinder::transport::Outbox;
 use rejoinder::udp::UdpOptions;
 use rejoinder::{Server, Stats, Transport};
 
-use crate::faulty::{Faults, Faulty};
 use crate::settings::Setting;
 
 type Counters = BTreeMap<String, u64>;
@@ -47,16 +47,16 @@ pub fn process() {
     if let Some(millis) = options.get("max_age") {
         builder = builder.max_age(Duration::from_millis(millis.parse().unwrap()));
     }
-    let no_faults = Faults::default();
+    let faults = Faults::new();
     if options.contains_key("faults") {
-        let (transport, faults) = Faulty::new(udp.bind(bind).unwrap());
+        let transport = FaultyTransport::new(udp.bind(bind).unwrap(), &faults);
         serve(builder.with_transport(transport).unwrap(), &faults);
     } else if let Some(peer) = options.get("poke") {
         let mut transport = udp.bind(bind).unwrap();
         poke(&mut transport, peer);
-        serve(builder.with_transport(transport).unwrap(), &no_faults);
+        serve(builder.with_transport(transport).unwrap(), &faults);
     } else {
-        serve(builder.udp_options(udp).bind(bind).unwrap(), &no_faults);
+        serve(builder.udp_options(udp).bind(bind).unwrap(), &faults);
     }
 }
 
