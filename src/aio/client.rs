@@ -271,7 +271,7 @@ impl<N: AsyncConnect, C: Codec> Client<N, C> {
     /// let server = "10.0.0.1:9999".parse()?;
     /// let client = Client::builder(Text).window(1).with_async_connector(SimNet::new(), server)?;
     /// let (one, other) = tokio::join!(client.try_request("one"), client.try_request("two"));
-    /// assert!(matches!(one, Err(RequestError::TimedOut { .. }))); // nobody is there
+    /// assert!(matches!(one, Err(RequestError::TimedOut { .. }))); // there is no server
     /// assert!(matches!(other, Err(RequestError::WindowFull { .. })));
     /// # Ok(())
     /// # }

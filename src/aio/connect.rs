@@ -51,7 +51,7 @@ use crate::udp::UdpConnector;
 /// let client = Client::builder(Tagged(Text)).with_async_connector(connector, server)?;
 /// let (one, two) = tokio::join!(client.request("one"), client.request("three"));
 /// assert_eq!((one?.get(), two?.get()), ("3", "5"));
-/// // Ids tell the responses apart, so one socket does for all.
+/// // Each response has its request's id, so one socket is enough.
 /// assert_eq!(opened.load(Ordering::Relaxed), 1);
 /// # Ok(())
 /// # }

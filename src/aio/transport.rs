@@ -87,9 +87,9 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// # }
 /// ```
 ///
-/// Tempting, and wrong: calling the OS first and registering the waker when it has nothing. What arrives in
-/// between wakes nobody. tokio's `try_io` asks for the readiness before the call, and forgets it only if it
-/// was not reported again.
+/// Tempting, and wrong: calling the OS first and registering the waker when it has nothing. A datagram
+/// that arrives in between wakes no task. tokio's `try_io` asks for the readiness before the call, and
+/// forgets it only if it was not reported again.
 pub trait AsyncTransport {
     /// Receives one batch into an empty inbox. Ready with the number of datagrams, at least one.
     fn poll_recv(&mut self, cx: &mut Context<'_>, inbox: &mut Inbox) -> Poll<io::Result<usize>>;
@@ -110,8 +110,8 @@ pub trait AsyncTransport {
     fn local_addr(&self) -> io::Result<SocketAddr>;
 
     /// Whether the IP address in `addr` is one of this machine's, as
-    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip). The default cannot tell, and says
-    /// `true`.
+    /// [`Transport::is_local_ip`](crate::Transport::is_local_ip). The default does not know, and
+    /// returns `true`.
     ///
     /// ```
     /// use rejoinder::aio::{AsyncTransport, AsyncUdp as UdpAsyncTransport};

@@ -80,9 +80,9 @@ impl<C: Codec> ClientBuilder<C> {
     /// use std::time::Duration;
     ///
     /// let second = Duration::from_secs(1);
-    /// let nobody = "10.0.0.1:9999".parse()?;
-    /// let mut client = Client::builder(Text).timeout(second).with_connector(SimNet::new(), nobody)?;
-    /// let error = client.request("anybody?").unwrap_err();
+    /// let absent = "10.0.0.1:9999".parse()?;
+    /// let mut client = Client::builder(Text).timeout(second).with_connector(SimNet::new(), absent)?;
+    /// let error = client.request("hello?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after == second));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -98,11 +98,11 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::sim::SimNet;
     /// use rejoinder::{Client, RequestError, Retry};
     ///
-    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let absent = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .retry(Retry::never())
-    ///     .with_connector(SimNet::new(), nobody)?;
-    /// let error = client.request("anybody?").unwrap_err();
+    ///     .with_connector(SimNet::new(), absent)?;
+    /// let error = client.request("hello?").unwrap_err();
     /// assert!(matches!(error, RequestError::TimedOut { sends: 1, .. }));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -123,11 +123,11 @@ impl<C: Codec> ClientBuilder<C> {
     ///
     /// let net = SimNet::new();
     /// net.set_link(Link::new().port_unreachable(true))?;
-    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let absent = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .fail_when_unreachable(true)
-    ///     .with_connector(net.clone(), nobody)?;
-    /// let error = client.request("anybody?").unwrap_err();
+    ///     .with_connector(net.clone(), absent)?;
+    /// let error = client.request("hello?").unwrap_err();
     /// assert!(matches!(error, RequestError::NobodyListening { .. }));
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -190,10 +190,10 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::sim::SimNet;
     /// use rejoinder::{Client, RequestError};
     ///
-    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let absent = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .max_cooling_sockets(1)
-    ///     .with_connector(SimNet::new(), nobody)?;
+    ///     .with_connector(SimNet::new(), absent)?;
     /// assert!(matches!(
     ///     client.request("one"),
     ///     Err(RequestError::TimedOut { .. })
@@ -267,11 +267,11 @@ impl<C: Codec> ClientBuilder<C> {
     /// use rejoinder::transport::LocalPort;
     /// use rejoinder::Client;
     ///
-    /// let nobody = "10.0.0.1:9999".parse()?;
+    /// let absent = "10.0.0.1:9999".parse()?;
     /// let mut client = Client::builder(Text)
     ///     .local_port(LocalPort::PerSend)
-    ///     .with_connector(SimNet::new(), nobody)?;
-    /// client.request("anybody?").unwrap_err(); // sent three times
+    ///     .with_connector(SimNet::new(), absent)?;
+    /// client.request("hello?").unwrap_err(); // sent three times
     /// assert_eq!(client.stats().cooling_sockets, 3);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -305,7 +305,7 @@ impl<C: Codec> ClientBuilder<C> {
     /// let mut client = Client::builder(Text)
     ///     .other_peers([up])
     ///     .with_connector(net.clone(), down)?;
-    /// assert_eq!(client.request("anybody?")?, "ANYBODY?");
+    /// assert_eq!(client.request("hello?")?, "HELLO?");
     /// assert_eq!(net.now().monotonic, Duration::ZERO); // at once
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -13,9 +13,9 @@ use crate::codec::TooLong;
 /// use rejoinder::sim::SimNet;
 /// use rejoinder::{Client, RequestError};
 ///
-/// let nobody = "10.0.0.1:9999".parse()?;
-/// let error = Client::new(SimNet::new(), Text, nobody)
-///     .request("anybody?")
+/// let absent = "10.0.0.1:9999".parse()?;
+/// let error = Client::new(SimNet::new(), Text, absent)
+///     .request("hello?")
 ///     .unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),

@@ -9,7 +9,7 @@ use crate::prefix::Prefix;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Proxied};
 
-/// About 180 MB. A table is allocated as it fills, but nobody means to fill a larger one.
+/// About 180 MB per worker.
 const MAX_FLOWS: usize = 1 << 20;
 
 /// The proxies in front of a server, and how their headers come, for

@@ -547,7 +547,7 @@ fn a_name_is_asked_at_its_other_address_where_there_is_no_ipv6() {
     }
 }
 
-/// A name has two addresses, and nobody answers at the first: the second one is asked before the deadline.
+/// A name has two addresses, and the first does not answer: the second is asked before the deadline.
 #[test]
 fn all_addresses_of_a_name_are_asked_within_the_deadline() {
     let (_server, address) = start_server("127.0.0.1:0", tool("serve").arg("-q"));

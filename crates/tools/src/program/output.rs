@@ -280,7 +280,7 @@ mod tests {
             output.write(text.clone());
         }
         assert_eq!(output.left_out(), 6);
-        // Nobody waits longer than allowed, and nothing is lost of what was taken.
+        // The wait ends at its limit, and no queued line is lost.
         output.drain(Duration::ZERO);
         drop(outcomes);
         output.drain(Duration::from_secs(60));

@@ -13,8 +13,8 @@ use rejoinder::udp::{UdpOptions, UdpTransport};
 use super::address::{resolve, why_not_bound};
 use super::{Failure, warn};
 
-/// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`): the next
-/// ones that nobody has taken, `most` at the most. Their buffers are not made smaller.
+/// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`): at
+/// most `most` of those that are not in use yet, in order. Their buffers are not made smaller.
 pub(crate) fn passed(most: usize) -> Result<Vec<UdpTransport>, Failure> {
     // A descriptor must not be adopted twice.
     static PASSED: Mutex<Option<VecDeque<UdpTransport>>> = Mutex::new(None);
