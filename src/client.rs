@@ -231,7 +231,7 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn in_flight(&self) -> usize {
-        self.core.in_flight()
+        self.core.stats().in_flight
     }
 
     /// How many datagrams came that answered nothing: garbage, forgeries, responses that came twice or

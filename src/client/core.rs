@@ -321,11 +321,6 @@ impl<C: Codec> ClientCore<C> {
         true
     }
 
-    /// How many requests have no result yet.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// What the client has in hand: requests, results, sockets; and how many datagrams it ignored.
     pub fn stats(&self) -> ClientStats {
         ClientStats {

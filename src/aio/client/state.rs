@@ -136,7 +136,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
             self.waiter_of.resize(ticket.slot() + 1, usize::MAX);
         }
         self.waiter_of[ticket.slot()] = place;
-        if self.core.in_flight() == 1 && self.sending.is_none() {
+        if self.core.stats().in_flight == 1 && self.sending.is_none() {
             self.send(&mut Context::from_waker(Waker::noop()));
             self.collect();
             // Unless the alarm comes soon enough, the driver has to set it.
