@@ -357,13 +357,16 @@ mod tests {
         }
     }
 
+    /// Batches of datagrams: the number of a peer, and a length.
+    fn batches() -> impl Strategy<Value = Vec<Vec<(u8, usize)>>> {
+        let bytes = prop_oneof![0..3_usize, Just(100), 1..2_000_usize];
+        prop::collection::vec(prop::collection::vec((0..4_u8, bytes), 0..MANY), 1..4)
+    }
+
     proptest! {
         #[test]
         fn whatever_is_refused_every_datagram_is_tried_once_and_in_order(
-            batches in prop::collection::vec(
-                prop::collection::vec((0..4_u8, prop_oneof![0..3_usize, Just(100), 1..2_000_usize]), 0..MANY),
-                1..4,
-            ),
+            batches in batches(),
             gso in prop::option::of((1..130_usize, 1..2_000_usize)),
             at_once in 1..65_usize,
             too_long in prop_oneof![Just(libc::EMSGSIZE), Just(libc::EINVAL)],
@@ -394,10 +397,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_send_that_stops_goes_on_where_it_stopped(
-            batches in prop::collection::vec(
-                prop::collection::vec((0..4_u8, prop_oneof![0..3_usize, Just(100), 1..2_000_usize]), 0..MANY),
-                1..4,
-            ),
+            batches in batches(),
             gso in prop::option::of((1..130_usize, 1..2_000_usize)),
             at_once in 1..65_usize,
             too_long in prop_oneof![Just(libc::EMSGSIZE), Just(libc::EINVAL)],
