@@ -44,3 +44,8 @@ fn server() {
 fn client() {
     run("client", targets::client);
 }
+
+#[test]
+fn proxy() {
+    run("proxy", targets::proxy);
+}
