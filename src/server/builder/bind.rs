@@ -41,23 +41,6 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self.with_transports(group)
     }
 
-    /// The sockets of [`bind`](Self::bind).
-    #[cfg(feature = "udp")]
-    pub(crate) fn bind_group(
-        &self,
-        addr: impl ToSocketAddrs,
-    ) -> Result<Vec<UdpTransport>, ConfigError> {
-        self.config.check()?;
-        if self.workers == 0 {
-            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
-        }
-        let udp = match self.max_age {
-            Some(_) => self.udp.clone().timestamps(true),
-            None => self.udp.clone(),
-        };
-        udp.bind_group(addr, self.workers)
-    }
-
     /// A server on a transport that is open already, with one worker.
     ///
     /// ```
@@ -123,6 +106,25 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             (transport, core)
         });
         Ok(Server::new(workers.collect(), config))
+    }
+}
+
+impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
+    /// The sockets of [`bind`](Self::bind).
+    #[cfg(feature = "udp")]
+    pub(crate) fn bind_group(
+        &self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
+        self.config.check()?;
+        if self.workers == 0 {
+            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
+        }
+        let udp = match self.max_age {
+            Some(_) => self.udp.clone().timestamps(true),
+            None => self.udp.clone(),
+        };
+        udp.bind_group(addr, self.workers)
     }
 
     /// A core with these settings, for a driver of your own: the same that a server drives. The
