@@ -14,6 +14,7 @@ pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
 pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 
 /// One wire protocol, both directions: one type serves the server, the client and the tests.
@@ -21,7 +22,8 @@ use crate::timestamp::Timestamp;
 /// # Who calls what
 ///
 /// A server asks [`is_response`](Self::is_response) of every datagram first and never answers one
-/// that is; then [`decode_request`](Self::decode_request), or, where that fails,
+/// that is; then [`authenticate`](Self::authenticate), and drops what is not authentic; then
+/// [`decode_request`](Self::decode_request), or, where that fails,
 /// [`encode_rejection`](Self::encode_rejection); and for every answer of the handler
 /// [`encode_response`](Self::encode_response), straight into the outgoing batch. A client calls
 /// [`encode_request`](Self::encode_request) once per request (a retransmission repeats the same
@@ -139,6 +141,36 @@ pub trait Codec {
     /// Return `false` only if the protocol does not distinguish responses from requests. Such a
     /// protocol depends on the server's other guards.
     fn is_response(&self, datagram: &[u8]) -> bool;
+
+    /// Checks who sent a request, for protocols whose messages prove it. `now` is the time at which the
+    /// batch with the datagram was received.
+    ///
+    /// A server calls it once for each datagram that is no response and passed the
+    /// [gates](crate::gate::Gate::accept), before it decodes the datagram. A datagram with an error is
+    /// dropped as [`Unauthenticated`](crate::DropReason::Unauthenticated) and never answered; the error is
+    /// logged. An identity becomes that of the [`Context`](crate::Context) and replaces the one that a
+    /// transport established. `None` leaves it as it is.
+    ///
+    /// The other methods rely on this one and check no proof again. Whatever calls
+    /// [`decode_request`](Self::decode_request) without it reads what anything may have sent. It may change
+    /// what the codec remembers, so that a copy of the datagram is not authentic. Its memory is bounded.
+    ///
+    /// The default accepts every datagram and returns no identity.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Codec, Timestamp};
+    ///
+    /// assert_eq!(Text.authenticate(Timestamp::system(), b"hello"), Ok(None));
+    /// ```
+    fn authenticate(
+        &self,
+        now: Timestamp,
+        datagram: &[u8],
+    ) -> Result<Option<&Identity>, Self::Error> {
+        let _ = (now, datagram);
+        Ok(None)
+    }
 
     /// Encodes a minimal response to a datagram that is no request: `error` is that of
     /// [`decode_request`](Self::decode_request). It is for protocols that demand one, such as the reset of

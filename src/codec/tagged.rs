@@ -1,4 +1,5 @@
 use super::{Codec, Correlation, Writer};
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 
 /// Another codec's messages with an id in front, so that a client can have many requests in flight
@@ -115,6 +116,18 @@ impl<C: Codec> Codec for Tagged<C> {
 
     fn is_response(&self, datagram: &[u8]) -> bool {
         datagram.first() == Some(&RESPONSE)
+    }
+
+    fn authenticate(
+        &self,
+        now: Timestamp,
+        datagram: &[u8],
+    ) -> Result<Option<&Identity>, Self::Error> {
+        match split(REQUEST, datagram) {
+            Some((_, inner)) => Ok(self.0.authenticate(now, inner)?),
+            // It does not decode.
+            None => Ok(None),
+        }
     }
 
     /// The inner codec's, with the id of the datagram.

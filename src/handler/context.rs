@@ -1,5 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 use crate::transport::{Delivery, Egress, Meta, Proxied, egress, local_addr};
 
@@ -29,7 +30,9 @@ use crate::transport::{Delivery, Egress, Meta, Proxied, egress, local_addr};
 /// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+///
+/// A clone counts a reference to the identity, if there is one, and allocates nothing.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Context {
     /// Who asked, as far as one can know: the sender of a datagram is easily forged. Behind a
@@ -53,6 +56,7 @@ pub struct Context {
     pub request_id: Option<u64>,
     /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
     pub(crate) request_hash: u64,
+    identity: Option<Identity>,
 }
 
 impl Context {
@@ -66,6 +70,7 @@ impl Context {
     /// assert_eq!(Context::new(&meta, Timestamp::system()).peer, meta.peer);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
+    #[inline]
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
         Self {
             peer: meta.peer,
@@ -77,7 +82,62 @@ impl Context {
             now,
             request_id: None,
             request_hash: 0,
+            identity: None,
         }
+    }
+
+    /// The identity of the peer, if the transport or the codec authenticated it. If both did, it is the
+    /// codec's.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Context, Handler, Identity, Reply, ReplyError};
+    ///
+    /// /// Opens the door to one peer.
+    /// struct Door;
+    ///
+    /// impl Handler<Text> for Door {
+    ///     fn handle(&self, _: &str, context: &Context, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+    ///         match context.identity().and_then(Identity::as_str) {
+    ///             Some("caretaker") => reply.send(&"open"),
+    ///             _ => Ok(()), // no response
+    ///         }
+    ///     }
+    /// }
+    /// # let meta = rejoinder::transport::Meta::new("192.0.2.1:7777".parse()?);
+    /// # let context = Context::new(&meta, rejoinder::Timestamp::system());
+    /// # for (context, replies) in [
+    /// #     (context.clone(), 0),
+    /// #     (context.with_identity(Some(Identity::from("caretaker"))), 1),
+    /// # ] {
+    /// #     let mut outbox = rejoinder::transport::Outbox::new(16, 20);
+    /// #     Door.handle("?", &context, &mut Reply::new(&Text, b"?", &context, &mut outbox))?;
+    /// #     assert_eq!(outbox.len(), replies);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// The same context with an identity, or with none: for drivers, and for tests of a handler.
+    ///
+    /// ```
+    /// use rejoinder::transport::Meta;
+    /// use rejoinder::{Context, Identity, Timestamp};
+    ///
+    /// let sensor = Identity::from("sensor 7");
+    /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Timestamp::system());
+    /// let context = context.with_identity(Some(sensor.clone()));
+    /// assert_eq!(context.identity(), Some(&sensor));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn with_identity(mut self, identity: Option<Identity>) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// The address and the port that were asked, if both are known.
@@ -96,14 +156,17 @@ impl Context {
         local_addr(self.local, self.local_port, self.interface)
     }
 
+    #[inline]
     pub(super) fn egress(&self) -> Egress {
         egress(self.reply_to(), self.local, self.interface, self.delivery)
     }
 
+    #[inline]
     pub(super) fn reply_to(&self) -> SocketAddr {
         self.proxied.map_or(self.peer, |one| one.proxy)
     }
 
+    #[inline]
     pub(crate) fn with_proxied(mut self, proxied: Option<Proxied>) -> Self {
         self.proxied = proxied;
         self
@@ -120,6 +183,7 @@ impl Context {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     #[must_use]
+    #[inline]
     pub fn with_request_id(mut self, id: Option<u64>) -> Self {
         self.request_id = id;
         self

@@ -20,8 +20,8 @@ use crate::codec::Codec;
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
 /// nothing, if the answer was silence. So a request that changes something changes it once.
 ///
-/// Two requests are the same if they have the same peer, were sent to the same address, and have
-/// the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
+/// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
+/// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
 /// a keyed hash of 64 bits is compared. A NAT may give a port that it gave to one client to another, and
 /// that one never gets the answer to a different request.) With `None` it lets a request
 /// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
@@ -71,7 +71,7 @@ use crate::codec::Codec;
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
-/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 350
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 400
 /// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
 /// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
@@ -172,6 +172,7 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
         let exchange = Exchange {
             peer: context.peer,
             local: context.local,
+            identity: context.identity().cloned(),
             id: context.request_id,
             bytes,
             key,

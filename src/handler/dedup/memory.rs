@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::handler::{Reply, ReplyError};
+use crate::identity::Identity;
 
 /// What two copies of one request have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Exchange<K> {
     pub(super) peer: SocketAddr,
     pub(super) local: Option<IpAddr>,
+    pub(super) identity: Option<Identity>,
     pub(super) id: Option<u64>,
     /// A hash of the request's bytes.
     pub(super) bytes: u64,
