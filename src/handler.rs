@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::dedup::Dedup;
 #[cfg(feature = "tokio")]
 pub use self::dedup::DedupReply;
-pub(crate) use self::dedup::request_hash;
+pub(crate) use self::dedup::RequestHash;
 pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::identity::Identity;
@@ -190,8 +190,8 @@ pub struct Context {
     /// [`Codec::request_id`] returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
-    /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
-    pub(crate) request_hash: u64,
+    /// That of a deferred request, whose bytes the handler's wrappers cannot see.
+    pub(crate) request_hash: RequestHash,
     identity: Option<Identity>,
 }
 
@@ -216,7 +216,7 @@ impl Context {
             delivery: meta.delivery,
             now,
             request_id: None,
-            request_hash: 0,
+            request_hash: RequestHash::default(),
             identity: None,
         }
     }

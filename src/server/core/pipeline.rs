@@ -35,7 +35,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                 }
                 Err(reason) => {
                     let from = Origin::of(datagram);
-                    return self.refuse(now, from, reason.into());
+                    return self.refuse(now, &from, reason.into());
                 }
             },
         };
@@ -93,7 +93,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let (codec, gate) = (&self.codec, &mut self.gate);
         match respond(codec, gate, datagram, &context, outbox, write) {
             Ok(_) => {
-                self.refuse(now, Origin::of(datagram), Refusal::Malformed(error));
+                self.refuse(now, &Origin::of(datagram), Refusal::Malformed(error));
                 Ok(Fate::Rejected)
             }
             Err(_) => Err(Refusal::Malformed(error)),
@@ -140,10 +140,10 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let result = panic::catch_unwind(AssertUnwindSafe(|| act(self, &mut from)));
         match result {
             Ok(Ok(fate)) => fate,
-            Ok(Err(refusal)) => self.refuse(now, from, refusal),
+            Ok(Err(refusal)) => self.refuse(now, &from, refusal),
             Err(payload) => {
                 drop_quietly(payload);
-                self.refuse(now, from, Refusal::For(DropReason::HandlerPanicked))
+                self.refuse(now, &from, Refusal::For(DropReason::HandlerPanicked))
             }
         }
     }
@@ -151,7 +151,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     pub(super) fn refuse(
         &mut self,
         now: Timestamp,
-        from: Origin<'_>,
+        from: &Origin<'_>,
         refusal: Refusal<C::Error>,
     ) -> Fate {
         let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
@@ -204,12 +204,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             .codec
             .authenticate(now, datagram.bytes)
             .map_err(Refusal::Unauthenticated)?
-            .or(datagram.identity);
+            .or_else(|| datagram.identity.cloned());
         if identity.is_some() {
-            let datagram = datagram.identified(identity);
+            let datagram = datagram.identified(identity.as_ref());
             self.gate.accept_identified(now, &datagram)?;
         }
-        Ok(identity.cloned())
+        Ok(identity)
     }
 
     #[inline]
