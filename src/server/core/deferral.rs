@@ -3,7 +3,7 @@ use super::pipeline::{Origin, Refusal};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, Reply, ReplyError, request_hash};
+use crate::handler::{Context, Reply, ReplyError, RequestHash};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Inbox, Meta, Outbox};
@@ -108,7 +108,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                     .decode_request(datagram.bytes)
                     .map_err(Refusal::Malformed)?;
                 let mut context = core.context(received, &datagram);
-                context.request_hash = request_hash(datagram.bytes);
+                context.request_hash = RequestHash::of(&core.codec, datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {
