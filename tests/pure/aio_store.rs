@@ -115,7 +115,9 @@ struct Work(Arc<AtomicU32>);
 impl Work {
     /// A handler that answers with the number of the work, after as many milliseconds as the request says
     /// behind its first space.
-    fn handler(&self) -> impl for<'a> AsyncFn(&'a str) -> Result<Option<String>, &'static str> + use<> {
+    fn handler(
+        &self,
+    ) -> impl for<'a> AsyncFn(&'a str) -> Result<Option<String>, &'static str> + use<> {
         let work = self.0.clone();
         async move |request: &str| {
             let number = work.fetch_add(1, Ordering::Relaxed) + 1;
@@ -137,7 +139,10 @@ impl Work {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the form that `SharedDedup` takes")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the form that `SharedDedup` takes"
+)]
 fn whole(request: &&str) -> Option<String> {
     Some((*request).to_owned())
 }
@@ -148,13 +153,11 @@ struct Node {
 }
 
 impl Node {
-    fn start(net: &SimNet, place: &str, handler: impl AsyncHandler<Text> + Send + 'static) -> Self
-    where
-        // The future of `serve` is `Send` if the handler's are, which is not said of any handler.
-        Self: Sized,
-    {
+    fn start(net: &SimNet, place: &str, handler: impl AsyncHandler<Text> + 'static) -> Self {
         let endpoint = AsyncSim::new(net.bind(addr(place)).unwrap());
-        let server = Server::builder(Text).with_async_transport(endpoint).unwrap();
+        let server = Server::builder(Text)
+            .with_async_transport(endpoint)
+            .unwrap();
         let handle = server.handle();
         let serving = tokio::task::spawn_local(async move {
             server.serve(handler).await.unwrap();
@@ -205,10 +208,13 @@ impl Peer {
 }
 
 /// Two nodes that share a store, with what the test changes about each.
-fn two<S, H, F>(net: &SimNet, make: impl Fn() -> SharedDedup<H, F, S>) -> (Node, Node, [DedupMonitor; 2])
+fn two<S, H, F>(
+    net: &SimNet,
+    make: impl Fn() -> SharedDedup<H, F, S>,
+) -> (Node, Node, [DedupMonitor; 2])
 where
     S: Store + 'static,
-    SharedDedup<H, F, S>: AsyncHandler<Text> + Send + 'static,
+    SharedDedup<H, F, S>: AsyncHandler<Text> + 'static,
 {
     let (one, other) = (make(), make());
     let monitors = [one.monitor(), other.monitor()];
@@ -231,8 +237,9 @@ fn a_request_through_two_nodes_is_worked_on_once() {
     test(async {
         let net = SimNet::new();
         let (work, store) = (Work::default(), MemoryStore::new(64));
-        let (_one, _other, monitors) =
-            two(&net, || SharedDedup::new(work.handler(), whole, store.clone()));
+        let (_one, _other, monitors) = two(&net, || {
+            SharedDedup::new(work.handler(), whole, store.clone())
+        });
         let mut peer = Peer::new(&net);
         peer.send(ONE, "a 50");
         sleep(ms(10)).await;
@@ -264,8 +271,7 @@ fn a_request_of_another_peer_or_with_another_id_is_another_one() {
             let once = SharedDedup::new(work.handler(), constant, store.clone());
             let endpoint = AsyncSim::new(net.bind(addr(node)).unwrap());
             let server = Server::builder(Tagged(Text)).with_async_transport(endpoint);
-            // What is spawned so has to be `Send`.
-            tokio::spawn(server.unwrap().serve(once));
+            tokio::task::spawn_local(server.unwrap().serve(once));
         }
         for (peer, id, node) in [
             (PEER, 1, ONE),
@@ -291,8 +297,9 @@ fn what_has_no_key_goes_to_the_handler_without_a_look() {
         let net = SimNet::new();
         let (work, store) = (Work::default(), MemoryStore::new(64));
         let no_key = |_: &&str| None::<String>;
-        let (_one, _other, monitors) =
-            two(&net, || SharedDedup::new(work.handler(), no_key, store.clone()));
+        let (_one, _other, monitors) = two(&net, || {
+            SharedDedup::new(work.handler(), no_key, store.clone())
+        });
         let mut peer = Peer::new(&net);
         assert_eq!(peer.ask(ONE, "a", ms(10)).await, ["a is work 1"]);
         assert_eq!(peer.ask(ONE, "a", ms(10)).await, ["a is work 2"]);
@@ -361,10 +368,16 @@ fn a_handler_that_panics_leaves_its_lease_and_no_more() {
         let mut peer = Peer::new(&net);
         peer.ask(ONE, "panic", ms(10)).await;
         peer.ask(OTHER, "panic", ms(10)).await;
-        assert_eq!((one.dropped(DropReason::HandlerPanicked), work.count()), (1, 1));
+        assert_eq!(
+            (one.dropped(DropReason::HandlerPanicked), work.count()),
+            (1, 1)
+        );
         sleep(ms(1_000)).await;
         peer.ask(ONE, "panic", ms(10)).await;
-        assert_eq!((one.dropped(DropReason::HandlerPanicked), work.count()), (2, 2));
+        assert_eq!(
+            (one.dropped(DropReason::HandlerPanicked), work.count()),
+            (2, 2)
+        );
         assert_eq!(other.handle.stats().silent, 1);
     });
 }
@@ -412,8 +425,9 @@ fn without_the_store_each_node_answers_by_itself() {
     test(async {
         let net = SimNet::new();
         let (work, store) = (Work::default(), Faulty::new());
-        let (_one, _other, monitors) =
-            two(&net, || SharedDedup::new(work.handler(), whole, store.clone()));
+        let (_one, _other, monitors) = two(&net, || {
+            SharedDedup::new(work.handler(), whole, store.clone())
+        });
         let mut peer = Peer::new(&net);
         store.set(FAILS);
         for (node, answer) in [
@@ -425,7 +439,10 @@ fn without_the_store_each_node_answers_by_itself() {
             assert_eq!(peer.ask(node, "a", ms(1)).await, [answer]);
         }
         let [one, other] = monitors.clone().map(|monitor| monitor.stats());
-        assert_eq!((one.first, one.alone, one.not_kept, one.again), (1, 1, 1, 1));
+        assert_eq!(
+            (one.first, one.alone, one.not_kept, one.again),
+            (1, 1, 1, 1)
+        );
         assert_eq!(one, other);
         // When it is back, what is new is shared; and each node still knows what it has answered.
         store.set(WORKS);
@@ -491,8 +508,9 @@ fn a_lease_that_was_taken_after_all_becomes_the_answer() {
     test(async {
         let net = SimNet::new();
         let (work, store) = (Work::default(), Faulty::new());
-        let (_one, _other, _) =
-            two(&net, || SharedDedup::new(work.handler(), whole, store.clone()));
+        let (_one, _other, _) = two(&net, || {
+            SharedDedup::new(work.handler(), whole, store.clone())
+        });
         let mut peer = Peer::new(&net);
         store.set(MUTE);
         peer.send(ONE, "a 50");
@@ -593,7 +611,10 @@ fn what_is_kept_in_a_form_of_another_version_gets_no_response() {
     }
 
     impl IntoReply<Text> for Newer {
-        fn reply(self, reply: &mut rejoinder::Reply<'_, Text>) -> Result<(), rejoinder::ReplyError> {
+        fn reply(
+            self,
+            reply: &mut rejoinder::Reply<'_, Text>,
+        ) -> Result<(), rejoinder::ReplyError> {
             reply.send(&"from the newer one")
         }
     }
@@ -620,7 +641,7 @@ fn whatever_the_network_does_a_request_is_worked_on_once() {
         test(async {
             let net = SimNet::seeded(seed);
             let link = Link::new().latency(ms(5)).jitter(ms(20));
-            net.set_link(link.loss(0.2).duplicate(0.2)).unwrap();
+            net.set_link(link.loss(0.2).duplication(0.2)).unwrap();
             let (work, store) = (Work::default(), MemoryStore::new(1_024));
             let nodes = [ONE, OTHER, "10.0.0.3:9999"];
             let _running = nodes.map(|node| {
@@ -642,7 +663,10 @@ fn whatever_the_network_does_a_request_is_worked_on_once() {
                 answers.entry(request).or_default().insert(answer);
             }
             assert_eq!((work.count(), answers.len()), (10, 10), "seed {seed}");
-            assert!(answers.values().all(|of_one| of_one.len() == 1), "seed {seed}: {answers:?}");
+            assert!(
+                answers.values().all(|of_one| of_one.len() == 1),
+                "seed {seed}: {answers:?}"
+            );
         });
     }
 }
@@ -651,14 +675,16 @@ fn whatever_the_network_does_a_request_is_worked_on_once() {
 fn a_session_moves_between_nodes_and_no_change_is_lost() {
     test(async {
         let store = MemoryStore::new(64);
-        let (one, other) = (SharedSessions::new(store.clone()), SharedSessions::new(store.clone()));
-        let say = |sessions: &SharedSessions<MemoryStore>, word: &'static str| {
+        let (one, other) = (
+            SharedSessions::new(store.clone()),
+            SharedSessions::new(store.clone()),
+        );
+        let say = async |sessions: &SharedSessions<MemoryStore>, word: &str| {
             let heard = sessions.with(b"Ada", |session| {
                 session.extend(word.as_bytes());
                 String::from_utf8(session.clone()).unwrap()
             });
-            let heard = Box::pin(heard);
-            async move { heard.await.unwrap() }
+            heard.await.unwrap()
         };
         assert_eq!(say(&one, "a").await, "a");
         assert_eq!(say(&other, "b").await, "ab");
@@ -666,7 +692,10 @@ fn a_session_moves_between_nodes_and_no_change_is_lost() {
         // Left empty, it is gone.
         one.with(b"Ada", Vec::clear).await.unwrap();
         assert_eq!(store.count(), 0);
-        other.with(b"Ada", |session| assert!(session.is_empty())).await.unwrap();
+        other
+            .with(b"Ada", |session| assert!(session.is_empty()))
+            .await
+            .unwrap();
         assert_eq!(store.count(), 0);
     });
 }
@@ -702,7 +731,10 @@ fn a_session_that_another_node_changes_meanwhile_is_changed_again() {
         });
         run.await.unwrap();
         assert_eq!(runs, 2);
-        assert_eq!(store.get(b"sAda").await.unwrap().as_deref(), Some(&b"xy"[..]));
+        assert_eq!(
+            store.get(b"sAda").await.unwrap().as_deref(),
+            Some(&b"xy"[..])
+        );
 
         let mut runs = 0;
         let others = [change(b"1"), change(b"2")];
@@ -711,7 +743,10 @@ fn a_session_that_another_node_changes_meanwhile_is_changed_again() {
             others[runs % 2]();
             session.push(b'y');
         });
-        assert!(matches!(run.await, Err(StoreError::Contended { attempts: 16 })));
+        assert!(matches!(
+            run.await,
+            Err(StoreError::Contended { attempts: 16 })
+        ));
         assert_eq!(runs, 16);
     });
 }
@@ -734,13 +769,22 @@ fn sessions_end_after_their_lifetime_without_use_and_have_limits() {
         assert_eq!(say().await.unwrap(), 2);
         sleep(ms(999)).await;
         assert_eq!(say().await.unwrap(), 3);
-        assert!(matches!(say().await, Err(StoreError::TooLong { bytes: 4, limit: 3 })));
+        assert!(matches!(
+            say().await,
+            Err(StoreError::TooLong { bytes: 4, limit: 3 })
+        ));
         let read = sessions.with(b"Ada", |session| session.len());
         assert_eq!(read.await.unwrap(), 3);
         sleep(ms(1_000)).await;
         assert_eq!(say().await.unwrap(), 1);
         let long = sessions.with(&[0; 257], |_| ());
-        assert!(matches!(long.await, Err(StoreError::TooLong { bytes: 257, limit: 256 })));
+        assert!(matches!(
+            long.await,
+            Err(StoreError::TooLong {
+                bytes: 257,
+                limit: 256
+            })
+        ));
         sessions.with(&[0; 256], |_| ()).await.unwrap();
     });
 }
@@ -753,7 +797,9 @@ fn a_memory_store_has_bounds() {
             let store = store.clone();
             async move {
                 let before = store.get(&[key]).await.unwrap();
-                store.compare_exchange(&[key], before.as_deref(), Some(b"v"), lifetime).await
+                store
+                    .compare_exchange(&[key], before.as_deref(), Some(b"v"), lifetime)
+                    .await
             }
         };
         let has = |key: u8| {
@@ -765,8 +811,14 @@ fn a_memory_store_has_bounds() {
             put(2, ms(1_000)).await.unwrap();
         }
         // The one that was written last stays longest.
-        assert_eq!((has(2).await, has(3).await, has(4).await), (true, true, true));
-        assert_eq!((has(0).await, has(1).await, store.count()), (false, false, 3));
+        assert_eq!(
+            (has(2).await, has(3).await, has(4).await),
+            (true, true, true)
+        );
+        assert_eq!(
+            (has(0).await, has(1).await, store.count()),
+            (false, false, 3)
+        );
         sleep(ms(1_000)).await;
         assert!(!has(2).await);
         // Expired values go as others come.
@@ -777,10 +829,17 @@ fn a_memory_store_has_bounds() {
         sleep(ms(100_000)).await;
         assert!(has(9).await);
 
-        let long = store.compare_exchange(b"k", None, Some(b"12345"), ms(1)).await;
-        assert!(matches!(long, Err(MemoryStoreError::ValueTooLong { bytes: 5, limit: 4 })));
+        let long = store
+            .compare_exchange(b"k", None, Some(b"12345"), ms(1))
+            .await;
+        assert!(matches!(
+            long,
+            Err(MemoryStoreError::ValueTooLong { bytes: 5, limit: 4 })
+        ));
         let none = MemoryStore::new(0);
-        let kept = none.compare_exchange(b"k", None, Some(b"v"), ms(1_000)).await;
+        let kept = none
+            .compare_exchange(b"k", None, Some(b"v"), ms(1_000))
+            .await;
         assert_eq!((kept.unwrap(), none.count()), (Exchange::Done, 0));
     });
 }

@@ -319,9 +319,9 @@ impl<H, F, S: Store> SharedDedup<H, F, S> {
     async fn keep(&self, key: &Key, lease: &[u8], saved: &[u8]) {
         let mut current = Some(lease);
         loop {
-            let kept = self.store.ask(|store| {
-                store.compare_exchange(key, current, Some(saved), self.lifetime)
-            });
+            let kept = self
+                .store
+                .ask(|store| store.compare_exchange(key, current, Some(saved), self.lifetime));
             match kept.await {
                 Ok(Exchange::Done) => return,
                 // The lease has expired, or its deadline was over before it was taken.
@@ -570,7 +570,10 @@ mod tests {
         expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]);
         expected.extend([0x1e, 0x61, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(key[..28], expected);
-        assert_eq!(key[28..], SipHasher24::new().hash(b"").as_u128().to_be_bytes());
+        assert_eq!(
+            key[28..],
+            SipHasher24::new().hash(b"").as_u128().to_be_bytes()
+        );
     }
 
     #[test]

@@ -48,7 +48,9 @@ impl<S: Store> Guarded<S> {
                 return Ok(done);
             }
             Ok(Err(source)) => StoreError::Failed { source },
-            Err(_) => StoreError::TimedOut { after: self.timeout },
+            Err(_) => StoreError::TimedOut {
+                after: self.timeout,
+            },
         };
         let mut state = self.state();
         state.failures += 1;
