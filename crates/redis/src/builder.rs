@@ -86,7 +86,9 @@ impl RedisStoreBuilder {
     pub fn connect(self) -> Result<RedisStore, RedisStoreError> {
         if self.max_in_flight == 0 {
             let what = "max_in_flight is 0, must be at least 1";
-            return Err(redis::RedisError::from((redis::ErrorKind::InvalidClientConfig, what)).into());
+            return Err(
+                redis::RedisError::from((redis::ErrorKind::InvalidClientConfig, what)).into(),
+            );
         }
         let settings = TcpSettings::default().set_nodelay(true);
         // A peer that vanished does not acknowledge. By itself, Linux would try for a quarter of an hour.
