@@ -57,6 +57,7 @@ mod connect;
 mod handler;
 mod server;
 mod sim;
+pub mod store;
 mod sync;
 #[cfg(feature = "tower")]
 mod tower;
