@@ -14,10 +14,10 @@ use crate::transport::{Datagram, Meta};
 /// # Who calls what
 ///
 /// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which
-/// are always on (see [`DropReason`]), before the codec decodes it. If it was accepted and the
-/// handler answered, the server passes the size of the responses to
-/// [`allow_responses`](Self::allow_responses). There is no second call for a datagram without a
-/// response.
+/// are always on (see [`DropReason`]), before the codec decodes it. If the peer turns out to have an
+/// identity, the server then asks [`accept_identified`](Self::accept_identified). If the datagram was
+/// accepted and the handler answered, the server passes the size of the responses to
+/// [`allow_responses`](Self::allow_responses). There is no such call for a datagram without a response.
 ///
 /// # What an implementation guarantees
 ///
@@ -79,6 +79,42 @@ use crate::transport::{Datagram, Meta};
 pub trait Gate {
     /// Whether the datagram may go on to the codec and the handler.
     fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason>;
+
+    /// Whether the datagram of an authenticated peer may go on. [`Datagram::identity`] is the identity:
+    /// that of the [codec](crate::Codec::authenticate), or else that of the transport. The server asks once
+    /// for each datagram that has one, after [`accept`](Self::accept). The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::Gate;
+    /// use rejoinder::transport::Datagram;
+    /// use rejoinder::{DropReason, Identity, Server, Timestamp};
+    ///
+    /// /// Drops what a peer sends whose key was withdrawn.
+    /// #[derive(Clone)]
+    /// struct Withdrawn(Vec<Identity>);
+    ///
+    /// impl Gate for Withdrawn {
+    ///     fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
+    ///         Ok(())
+    ///     }
+    ///     fn accept_identified(&mut self, _: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    ///         match datagram.identity {
+    ///             Some(identity) if self.0.contains(identity) => Err(DropReason::Gate("withdrawn")),
+    ///             _ => Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// Server::builder(Text).gate(Withdrawn(vec![Identity::from("sensor 7")]));
+    /// ```
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        let _ = (now, datagram);
+        Ok(())
+    }
 
     /// Whether the replies to a datagram may leave: all of them, or none. The default says yes.
     ///
@@ -184,6 +220,16 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
     }
 
     #[inline]
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        self.0.accept_identified(now, datagram)?;
+        self.1.accept_identified(now, datagram)
+    }
+
+    #[inline]
     fn allow_responses(
         &mut self,
         now: Timestamp,
@@ -200,6 +246,16 @@ impl<G: Gate> Gate for Option<G> {
     fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
         self.as_mut()
             .map_or(Ok(()), |gate| gate.accept(now, datagram))
+    }
+
+    #[inline]
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        self.as_mut()
+            .map_or(Ok(()), |gate| gate.accept_identified(now, datagram))
     }
 
     #[inline]

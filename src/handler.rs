@@ -14,9 +14,10 @@ use bytes::{Bytes, BytesMut};
 pub use self::dedup::Dedup;
 #[cfg(feature = "tokio")]
 pub use self::dedup::DedupReply;
-pub(crate) use self::dedup::request_hash;
+pub(crate) use self::dedup::RequestHash;
 pub use self::swap::{Current, Swap};
 use crate::codec::{Codec, TooLong, Writer};
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 use crate::transport::{Delivery, Egress, Meta, Outbox, Proxied, PushError, egress, local_addr};
 
@@ -165,7 +166,9 @@ pub const MAX_RESPONSES: usize = 16;
 /// # assert_eq!(client.request("?")?, "10.0.0.2:49152");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+///
+/// A clone counts a reference to the identity, if there is one, and allocates nothing.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Context {
     /// Who asked, as far as one can know: the sender of a datagram is easily forged. Behind a
@@ -187,8 +190,9 @@ pub struct Context {
     /// [`Codec::request_id`] returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
-    /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
-    pub(crate) request_hash: u64,
+    /// That of a deferred request, whose bytes the handler's wrappers cannot see.
+    pub(crate) request_hash: RequestHash,
+    identity: Option<Identity>,
 }
 
 impl Context {
@@ -212,8 +216,62 @@ impl Context {
             delivery: meta.delivery,
             now,
             request_id: None,
-            request_hash: 0,
+            request_hash: RequestHash::default(),
+            identity: None,
         }
+    }
+
+    /// The identity of the peer, if the transport or the codec authenticated it. If both did, it is the
+    /// codec's.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Context, Handler, Identity, Reply, ReplyError};
+    ///
+    /// /// Opens the door to one peer.
+    /// struct Door;
+    ///
+    /// impl Handler<Text> for Door {
+    ///     fn handle(&self, _: &str, context: &Context, reply: &mut Reply<'_, Text>) -> Result<(), ReplyError> {
+    ///         match context.identity().and_then(Identity::as_str) {
+    ///             Some("caretaker") => reply.send(&"open"),
+    ///             _ => Ok(()), // no response
+    ///         }
+    ///     }
+    /// }
+    /// # let meta = rejoinder::transport::Meta::new("192.0.2.1:7777".parse()?);
+    /// # let context = Context::new(&meta, rejoinder::Timestamp::system());
+    /// # for (context, replies) in [
+    /// #     (context.clone(), 0),
+    /// #     (context.with_identity(Some(Identity::from("caretaker"))), 1),
+    /// # ] {
+    /// #     let mut outbox = rejoinder::transport::Outbox::new(16, 20);
+    /// #     Door.handle("?", &context, &mut Reply::new(&Text, b"?", &context, &mut outbox))?;
+    /// #     assert_eq!(outbox.len(), replies);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// The same context with an identity, or with none: for drivers, and for tests of a handler.
+    ///
+    /// ```
+    /// use rejoinder::transport::Meta;
+    /// use rejoinder::{Context, Identity, Timestamp};
+    ///
+    /// let sensor = Identity::from("sensor 7");
+    /// let context = Context::new(&Meta::new("192.0.2.1:7777".parse()?), Timestamp::system());
+    /// let context = context.with_identity(Some(sensor.clone()));
+    /// assert_eq!(context.identity(), Some(&sensor));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn with_identity(mut self, identity: Option<Identity>) -> Self {
+        self.identity = identity;
+        self
     }
 
     /// The address and the port that were asked, if both are known.

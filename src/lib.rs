@@ -121,6 +121,7 @@ pub mod escape;
 pub mod gate;
 pub mod guide;
 pub mod handler;
+mod identity;
 mod prefix;
 pub mod proxy;
 pub mod sans_io;
@@ -143,6 +144,8 @@ pub use self::config_error::ConfigError;
 pub use self::drop_reason::DropReason;
 #[doc(inline)]
 pub use self::handler::{Context, Handler, IntoReply, Reply, ReplyError};
+#[doc(inline)]
+pub use self::identity::Identity;
 #[doc(inline)]
 pub use self::server::{ServeError, Server, ServerBuilder, ServerHandle, Stats};
 #[doc(inline)]

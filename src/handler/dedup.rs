@@ -8,7 +8,8 @@ use std::time::Duration;
 #[cfg(feature = "tokio")]
 use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
-use crate::codec::Codec;
+use crate::codec::{Codec, RequestKey};
+use crate::identity::Identity;
 
 /// A handler that answers a request once, however often it arrives.
 ///
@@ -17,14 +18,17 @@ use crate::codec::Codec;
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
 /// nothing, if the answer was silence. So a request that changes something changes it once.
 ///
-/// Two requests are the same if they have the same peer, were sent to the same address, and have
-/// the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
+/// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
+/// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
 /// a keyed hash of 64 bits is compared. A NAT may give a port that it gave to one client to another, and
 /// that one never gets the answer to a different request.) With `None` it lets a request
 /// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
 /// the same too ([`Codec::request_id`]).
 ///
 /// [`Tagged`]: crate::codec::Tagged
+///
+/// A codec may [know better](Codec::request_key) which datagrams are transmissions of one request. If it
+/// authenticates requests and each has a nonce, copies are recognized whatever address they come from.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -68,7 +72,7 @@ use crate::codec::Codec;
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
-/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 350
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 400
 /// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
 /// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
@@ -172,12 +176,14 @@ impl<H, F, K> Dedup<H, F, K> {
 
 impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
     /// What a request is: one to be handled, a copy of one that is being handled, or of one that was.
-    fn begin(&self, context: &Context, bytes: u64, key: K) -> Begin<K> {
+    fn begin(&self, context: &Context, request: RequestHash, key: K) -> Begin<K> {
+        let is_unique = request.is_unique && context.identity().is_some();
+        let addresses = (context.peer, context.local);
         let exchange = Exchange {
-            peer: context.peer,
-            local: context.local,
+            addresses: (!is_unique).then_some(addresses),
+            identity: context.identity().cloned(),
             id: context.request_id,
-            bytes,
+            bytes: request.hash,
             key,
         };
         let now = context.now.monotonic;
@@ -216,7 +222,8 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        match self.begin(context, request_hash(reply.request()), key) {
+        let hash = RequestHash::of(reply.codec, reply.request());
+        match self.begin(context, hash, key) {
             Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
             Begin::AtWork => Ok(()),
             Begin::First(begun) => {
@@ -325,10 +332,12 @@ impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
 /// What two copies of one request have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Exchange<K> {
-    peer: SocketAddr,
-    local: Option<IpAddr>,
+    /// The peer, and the address that was asked. `None` if the bytes are those of one request of the
+    /// identity, wherever they come from.
+    addresses: Option<(SocketAddr, Option<IpAddr>)>,
+    identity: Option<Identity>,
     id: Option<u64>,
-    /// A hash of the request's bytes.
+    /// A hash of the bytes that all transmissions of the request have in common.
     bytes: u64,
     key: K,
 }
@@ -452,11 +461,21 @@ impl<K: Eq + Hash> Drop for Begun<K> {
     }
 }
 
-/// A hash of a request's bytes, with a key that is drawn once for the process: nobody can make two
-/// requests with the same one, and all workers agree on it.
-pub(crate) fn request_hash(request: &[u8]) -> u64 {
-    static KEY: OnceLock<RandomState> = OnceLock::new();
-    KEY.get_or_init(RandomState::new).hash_one(request)
+/// The hash of what all transmissions of a request have in common, with a key that is drawn once for the
+/// process: two requests with the same one cannot be found, and all workers agree on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestHash {
+    hash: u64,
+    is_unique: bool,
+}
+
+impl RequestHash {
+    pub(crate) fn of<C: Codec>(codec: &C, request: &[u8]) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let RequestKey { bytes, is_unique } = codec.request_key(request);
+        let hash = KEY.get_or_init(RandomState::new).hash_one(bytes);
+        Self { hash, is_unique }
+    }
 }
 
 fn lock<K>(memory: &Mutex<Memory<K>>) -> MutexGuard<'_, Memory<K>> {
@@ -479,7 +498,7 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn memory_is_what_the_documentation_says() {
-        assert!((330..=370).contains(&bytes_each::<u32>()));
+        assert!((380..=420).contains(&bytes_each::<u32>()));
         assert_eq!(bytes_each::<[u64; 9]>() - bytes_each::<u64>(), 3 * 64);
     }
 }

@@ -257,7 +257,7 @@ impl Handler<Raw> for HowItCame {
         context: &Context,
         reply: &mut Reply<'_, Raw>,
     ) -> Result<(), ReplyError> {
-        self.0.lock().unwrap().push(*context);
+        self.0.lock().unwrap().push(context.clone());
         reply.send(b"here")
     }
 }

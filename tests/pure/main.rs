@@ -19,6 +19,7 @@ mod dedup;
 mod deferral;
 mod documentation;
 mod gates;
+mod identity;
 #[cfg(feature = "tracing")]
 mod logging;
 mod production;

@@ -1,9 +1,9 @@
 use super::ServerCore;
-use super::pipeline::Refusal;
+use super::pipeline::{Origin, Refusal};
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, Reply, ReplyError, request_hash};
+use crate::handler::{Context, Reply, ReplyError, RequestHash};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Inbox, Meta, Outbox};
@@ -94,19 +94,21 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                 Some(behind) => match behind.unwrap(received, &datagram) {
                     Ok(unwrapped) => unwrapped,
                     Err(reason) => {
-                        let fate = self.refuse(received, &datagram.meta, reason.into());
+                        let fate = self.refuse(received, &Origin::of(&datagram), reason.into());
                         self.stats.count(fate);
                         continue;
                     }
                 },
             };
-            let fate = self.fenced(received, &datagram.meta, |core| {
+            let fate = self.fenced(received, Origin::of(&datagram), |core, from| {
                 core.check(received, &datagram, is_stale)?;
+                from.identity = core.authenticate(received, &datagram)?;
+                let datagram = datagram.identified(from.identity.as_ref());
                 core.codec
                     .decode_request(datagram.bytes)
                     .map_err(Refusal::Malformed)?;
                 let mut context = core.context(received, &datagram);
-                context.request_hash = request_hash(datagram.bytes);
+                context.request_hash = RequestHash::of(&core.codec, datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {
@@ -130,7 +132,6 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// [`ReplyFailed`](DropReason::ReplyFailed): check
     /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)`
     /// first.
-    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn answer_deferred(
         &mut self,
         now: Timestamp,
@@ -143,7 +144,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         // The response carries the time at which it is encoded.
         context.now = now;
         self.begin_batch(outbox);
-        let mut datagram = Datagram::new(request, meta);
+        let mut datagram = Datagram::new(request, meta).identified(context.identity());
         datagram.proxied = context.proxied;
         let fate = self.answer_late(&datagram, &context, outbox, write);
         self.stats.settle(fate);
@@ -166,7 +167,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// ```
     #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn drop_deferred(&mut self, now: Timestamp, deferred: Deferred, reason: DropReason) {
-        let fate = self.fenced(now, &deferred.meta, |_| Err(reason.into()));
+        let from = Origin::new(&deferred.meta, deferred.context.identity());
+        let fate = self.fenced(now, from, |_, _| Err(reason.into()));
         self.stats.settle(fate);
     }
 }
