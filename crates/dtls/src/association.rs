@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dimpl::{
     Config, CryptoError, CryptoOperation, Dtls, DtlsCertificate, Error, Output, SecurityError,
 };
-use rejoinder::Timestamp;
+use rejoinder::{Identity, Timestamp};
 use rustls_pki_types::ServerName;
 
 use crate::certificate::{Authorities, CertifiedKey, Role, fingerprint};
@@ -76,7 +76,7 @@ pub(crate) struct Association {
     is_protecting: bool,
     is_connected: bool,
     has_certificate: bool,
-    identity: Option<Arc<[u8]>>,
+    identity: Option<Identity>,
     /// When it wants to be called, at the latest.
     due: Duration,
 }
@@ -212,12 +212,8 @@ impl Association {
     }
 
     /// Who the peer is, once connected: the identity of its key, or its certificate's fingerprint.
-    pub(crate) fn identity(&self) -> Option<&Arc<[u8]>> {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref().filter(|_| self.is_connected)
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.is_connected
     }
 
     /// When it wants to be called, at the latest.
@@ -405,7 +401,7 @@ impl Association {
                 Failure::new(HandshakeFailure::Certificate, text, alert)
             })?;
         self.has_certificate = true;
-        self.identity = Some(fingerprint(certificate).into_bytes().into());
+        self.identity = Some(fingerprint(certificate).into());
         Ok(())
     }
 

@@ -239,8 +239,9 @@ impl fmt::Debug for ClientConfig {
 ///
 /// Each transport shakes hands when the first payload is sent, and again after the server has closed.
 /// Payloads wait for the handshake, up to 1,024; one that the client sends again meanwhile waits once.
-/// A handshake that fails is an error of the kind [`ConnectionRefused`](io::ErrorKind::ConnectionRefused)
-/// that names the reason, and the next one begins a second later at the earliest. With
+/// A handshake that fails is an error of the kind [`HostUnreachable`](io::ErrorKind::HostUnreachable)
+/// that names the reason, and the next one begins a second later at the earliest. Requests that have no
+/// answer by their deadline fail with it. With
 /// [`fail_when_unreachable`](rejoinder::ClientBuilder::fail_when_unreachable) requests fail with it at
 /// once.
 #[derive(Clone)]

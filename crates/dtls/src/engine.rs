@@ -3,12 +3,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rejoinder::Timestamp;
 use rejoinder::gate::{Gate, ResponseSize};
 use rejoinder::transport::{Datagram, Delivery, Egress, Meta, Outbox};
+use rejoinder::{Identity, Timestamp};
 
 use crate::association::{Association, Clock, Credentials, Emitted, Input, Policy, Progress};
 use crate::cookie::Cookies;
@@ -97,7 +96,7 @@ pub struct Delivered<'a> {
     /// Where its datagram came from and went to.
     pub meta: Meta,
     /// Who sent it: see [`Engine::identity`].
-    pub identity: Option<&'a Arc<[u8]>>,
+    pub identity: Option<&'a Identity>,
 }
 
 /// Why a payload was not sent.
@@ -236,7 +235,7 @@ impl<G: Gate> Engine<G> {
     /// assert_eq!(engine.identity("192.0.2.1:7000".parse()?), None);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn identity(&self, peer: SocketAddr) -> Option<&Arc<[u8]>> {
+    pub fn identity(&self, peer: SocketAddr) -> Option<&Identity> {
         self.associations.peek(peer)?.association.identity()
     }
 

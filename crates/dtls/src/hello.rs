@@ -85,11 +85,6 @@ impl<'a> ClientHello<'a> {
         })
     }
 
-    /// Whether the client offers a cipher suite.
-    pub(crate) fn offers(&self, suite: u16) -> bool {
-        self.position(suite).is_some()
-    }
-
     /// Where a suite stands among those that the client offers, most wanted first.
     pub(crate) fn position(&self, suite: u16) -> Option<usize> {
         let mut suites = self.suites.chunks_exact(2);
@@ -194,7 +189,7 @@ mod tests {
         assert_eq!(hello.cookie, b"cookie");
         assert_eq!(hello.message_sequence, 1);
         assert_eq!(hello.position(0xc02b), Some(1));
-        assert!(hello.offers(0xc0a8) && !hello.offers(0xa8c0));
+        assert_eq!(hello.position(0xa8c0), None);
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::fmt;
 use rejoinder::Timestamp;
 use rejoinder::gate::Gate;
 use rejoinder::sim::Node;
-use rejoinder::transport::{Inbox, Outbox, SendReport};
+use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
 
 use crate::engine::Engine;
 use crate::stats::DtlsStats;
-use crate::transport::Driver;
+use crate::transport::{Driver, push};
 
 /// A node of a [`SimNet`](rejoinder::sim::SimNet) behind DTLS: what [`Dtls`](crate::Dtls) is for
 /// transports.
@@ -45,12 +45,11 @@ pub struct DtlsNode<N, G: Gate = ()> {
 impl<N: Node, G: Gate> DtlsNode<N, G> {
     /// A node behind an engine.
     pub fn new(engine: Engine<G>, node: N) -> Self {
-        let max = engine.max_payload_bytes();
         Self {
             driver: Driver::new(engine),
             node,
-            inbox: Inbox::new(1, rejoinder::transport::MAX_DATAGRAM_BYTES),
-            outbox: Outbox::new(64, max),
+            inbox: Inbox::new(1, MAX_DATAGRAM_BYTES),
+            outbox: Outbox::new(64, MAX_DATAGRAM_BYTES),
         }
     }
 
@@ -81,7 +80,7 @@ impl<N: Node, G: Gate> Node for DtlsNode<N, G> {
         driver.engine.on_timer(now, outbox);
         while let Some(datagram) = inbox.pop() {
             let mut deliver = |payload: crate::Delivered<'_>| {
-                payloads.push(payload.bytes, payload.meta);
+                push(payloads, payload.bytes, payload.meta, payload.identity);
                 while !payloads.is_empty() {
                     node.receive(now, payloads, responses);
                 }

@@ -8,12 +8,11 @@
 //! the identity that a key was asked for, which the implementation does not report.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
-
 use dimpl::crypto::{
     Buf, CryptoProvider, HashAlgorithm, HmacProvider, KeyProvider, SignatureAlgorithm, SigningKey,
 };
 use dimpl::{CryptoError, CryptoOperation};
+use rejoinder::Identity;
 
 use crate::hello::COOKIE_BYTES;
 
@@ -49,7 +48,7 @@ struct Verified {
 
 thread_local! {
     static VERIFIED: Cell<Option<Verified>> = const { Cell::new(None) };
-    static IDENTITY: RefCell<Option<Arc<[u8]>>> = const { RefCell::new(None) };
+    static IDENTITY: RefCell<Option<Identity>> = const { RefCell::new(None) };
 }
 
 /// Runs `work`, in which the implementation takes `cookie` for the one of the hello with this random.
@@ -72,11 +71,11 @@ pub(crate) fn with_cookie<R>(
 
 /// Notes the identity that the implementation has found a key for.
 pub(crate) fn note_identity(identity: &[u8]) {
-    IDENTITY.with_borrow_mut(|noted| *noted = Some(identity.into()));
+    IDENTITY.with_borrow_mut(|noted| *noted = Some(Identity::new(identity)));
 }
 
 /// The identity noted since the last call.
-pub(crate) fn take_identity() -> Option<Arc<[u8]>> {
+pub(crate) fn take_identity() -> Option<Identity> {
     IDENTITY.take()
 }
 
@@ -174,7 +173,7 @@ mod tests {
     fn an_identity_is_taken_once() {
         note_identity(b"one");
         note_identity(b"two");
-        assert_eq!(take_identity().as_deref(), Some(&b"two"[..]));
+        assert_eq!(take_identity(), Some("two".into()));
         assert_eq!(take_identity(), None);
     }
 }

@@ -194,7 +194,7 @@ impl Session {
         } else if progress.closed {
             self.state = State::Idle;
             let text = "the server has closed the association";
-            self.error = Some(io::Error::new(io::ErrorKind::ConnectionReset, text));
+            self.error = Some(io::Error::new(io::ErrorKind::ConnectionAborted, text));
         } else if progress.connected {
             self.open(now, outbox);
         }
@@ -227,7 +227,7 @@ impl Session {
 
 fn refused(text: &str) -> io::Error {
     let text = format!("no association with the server: {text}");
-    io::Error::new(io::ErrorKind::ConnectionRefused, text)
+    io::Error::new(io::ErrorKind::HostUnreachable, text)
 }
 
 /// How many datagrams a step queues at most: the flights before and after, and what has waited.

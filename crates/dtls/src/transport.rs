@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rejoinder::gate::Gate;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
-use rejoinder::{Timestamp, Transport, Wait};
+use rejoinder::{Identity, Timestamp, Transport, Wait};
 
 use crate::builder::DtlsBuilder;
 use crate::engine::{Delivered, Engine};
@@ -82,7 +81,7 @@ impl<T: Transport, G: Gate> Dtls<T, G> {
     }
 
     /// Who a peer is: see [`Engine::identity`].
-    pub fn identity(&self, peer: SocketAddr) -> Option<&Arc<[u8]>> {
+    pub fn identity(&self, peer: SocketAddr) -> Option<&Identity> {
         self.driver.engine.identity(peer)
     }
 
@@ -215,7 +214,7 @@ pub(crate) struct Driver<G> {
     /// What the server sends.
     pub(crate) records: Outbox,
     /// Payloads for which the inbox had no space: those of one datagram at most.
-    waiting: VecDeque<(Vec<u8>, Meta)>,
+    waiting: VecDeque<(Vec<u8>, Meta, Option<Identity>)>,
 }
 
 impl<G: Gate> Driver<G> {
@@ -234,8 +233,8 @@ impl<G: Gate> Driver<G> {
         if !inbox.has_space() {
             return false;
         }
-        if let Some((bytes, meta)) = self.waiting.pop_front() {
-            inbox.push(&bytes, meta);
+        if let Some((bytes, meta, identity)) = self.waiting.pop_front() {
+            push(inbox, &bytes, meta, identity.as_ref());
             *delivered += 1;
             return true;
         }
@@ -245,10 +244,11 @@ impl<G: Gate> Driver<G> {
         let waiting = &mut self.waiting;
         let mut deliver = |payload: Delivered<'_>| {
             if inbox.has_space() {
-                inbox.push(payload.bytes, payload.meta);
+                push(inbox, payload.bytes, payload.meta, payload.identity);
                 *delivered += 1;
             } else {
-                waiting.push_back((payload.bytes.to_vec(), payload.meta));
+                let identity = payload.identity.cloned();
+                waiting.push_back((payload.bytes.to_vec(), payload.meta, identity));
             }
         };
         self.engine
@@ -266,6 +266,14 @@ impl<G: Gate> Driver<G> {
         self.engine
             .send(now, peer, egress, datagram.bytes, &mut self.records)
             .map_err(io::Error::from)
+    }
+}
+
+/// Puts a payload into an inbox, with the name of its sender.
+pub(crate) fn push(inbox: &mut Inbox, bytes: &[u8], meta: Meta, identity: Option<&Identity>) {
+    match identity {
+        Some(identity) => inbox.push_identified(bytes, meta, identity),
+        None => inbox.push(bytes, meta),
     }
 }
 

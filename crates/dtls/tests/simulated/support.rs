@@ -11,15 +11,15 @@ use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
 use rejoinder::{Client, Timestamp, Transport, Wait};
 use rejoinder_dtls::{ClientConfig, Connector, Dtls, DtlsBuilder, DtlsNode, DtlsStats, Engine};
 
-pub const KEY: [u8; 16] = *b"0123456789abcdef";
-pub const IDENTITY: &str = "lamp-7";
+pub(crate) const KEY: [u8; 16] = *b"0123456789abcdef";
+pub(crate) const IDENTITY: &str = "lamp-7";
 
-pub fn server_addr() -> SocketAddr {
+pub(crate) fn server_addr() -> SocketAddr {
     "10.0.0.1:5684".parse().unwrap()
 }
 
 /// A builder that knows one key, and lets every hello in.
-pub fn builder(seed: u64) -> DtlsBuilder<()> {
+pub(crate) fn builder(seed: u64) -> DtlsBuilder<()> {
     Dtls::builder()
         .psk(|identity: &[u8]| (identity == IDENTITY.as_bytes()).then(|| KEY.to_vec()))
         .gate(())
@@ -27,71 +27,71 @@ pub fn builder(seed: u64) -> DtlsBuilder<()> {
 }
 
 /// A hosted server, to look at afterwards.
-pub struct Hosted<N>(pub Arc<Mutex<DtlsNode<N>>>);
+pub(crate) struct Hosted<N>(pub(crate) Arc<Mutex<DtlsNode<N>>>);
 
 impl<N: Node + Send + 'static> Hosted<N> {
-    pub fn new(net: &SimNet, engine: Engine, node: N) -> Self {
+    pub(crate) fn new(net: &SimNet, engine: Engine, node: N) -> Self {
         let node = Arc::new(Mutex::new(DtlsNode::new(engine, node)));
         net.host(server_addr(), Arc::clone(&node)).unwrap();
         Self(node)
     }
 
-    pub fn stats(&self) -> DtlsStats {
+    pub(crate) fn stats(&self) -> DtlsStats {
         self.with(|node| node.stats().clone())
     }
 
-    pub fn with<R>(&self, look: impl FnOnce(&DtlsNode<N>) -> R) -> R {
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&DtlsNode<N>) -> R) -> R {
         look(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// A server that answers `shout` with `SHOUT`.
-pub fn shout(net: &SimNet, engine: Engine) -> Hosted<impl Node + Send + 'static> {
+pub(crate) fn shout(net: &SimNet, engine: Engine) -> Hosted<impl Node + Send + 'static> {
     let core = ServerCore::new(Tagged(Text), |text: &str| Some(text.to_uppercase()));
     Hosted::new(net, engine, core)
 }
 
-pub fn config() -> ClientConfig {
+pub(crate) fn config() -> ClientConfig {
     ClientConfig::psk(IDENTITY, KEY).insecure_seeds()
 }
 
-pub type SimClient = Client<Connector<Tap>, Tagged<Text>>;
+pub(crate) type SimClient = Client<Connector<Tap>, Tagged<Text>>;
 
-pub fn client(net: &SimNet, config: ClientConfig) -> SimClient {
+pub(crate) fn client(net: &SimNet, config: ClientConfig) -> SimClient {
     client_over(Tap::new(net.clone()), config)
 }
 
-pub fn client_over(tap: Tap, config: ClientConfig) -> SimClient {
+pub(crate) fn client_over(tap: Tap, config: ClientConfig) -> SimClient {
     let connector = config.connector(tap, &Tagged(Text)).unwrap();
     Client::new(connector, Tagged(Text), server_addr())
 }
 
 /// A network that remembers what a client sends and receives.
 #[derive(Clone, Debug)]
-pub struct Tap {
+pub(crate) struct Tap {
     net: SimNet,
     wire: Wire,
 }
 
-pub type Wire = Arc<Mutex<Vec<Passed>>>;
+pub(crate) type Wire = Arc<Mutex<Vec<Passed>>>;
 
 /// One datagram.
 #[derive(Clone, Debug)]
-pub struct Passed {
-    pub is_sent: bool,
-    pub client: SocketAddr,
-    pub bytes: Vec<u8>,
+pub(crate) struct Passed {
+    pub(crate) is_sent: bool,
+    pub(crate) client: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Tap {
-    pub fn new(net: SimNet) -> Self {
+    pub(crate) fn new(net: SimNet) -> Self {
         Self {
             net,
             wire: Wire::default(),
         }
     }
 
-    pub fn passed(&self) -> Vec<Passed> {
+    pub(crate) fn passed(&self) -> Vec<Passed> {
         self.wire.lock().unwrap().clone()
     }
 }
@@ -121,7 +121,7 @@ impl Connect for Tap {
 }
 
 #[derive(Debug)]
-pub struct Tapped {
+pub(crate) struct Tapped {
     inner: <SimNet as Connect>::Transport,
     wire: Wire,
 }
@@ -162,6 +162,6 @@ impl Transport for Tapped {
 }
 
 /// Whether a datagram has these bytes in it anywhere.
-pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
+pub(crate) fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
