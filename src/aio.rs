@@ -58,6 +58,7 @@ mod handler;
 mod runtime;
 mod server;
 mod sim;
+pub mod store;
 mod sync;
 #[cfg(feature = "tower")]
 mod tower;

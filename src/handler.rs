@@ -12,7 +12,7 @@ pub use self::context::Context;
 pub use self::dedup::Dedup;
 #[cfg(feature = "tokio")]
 pub use self::dedup::DedupReply;
-pub(crate) use self::dedup::request_hash;
+pub(crate) use self::dedup::RequestHash;
 pub use self::into_reply::IntoReply;
 pub use self::reply::{Reply, ReplyError};
 pub use self::swap::{Current, Swap};

@@ -212,6 +212,7 @@ impl<C: Codec> ClientCore<C> {
     /// A request that is longer than a datagram of the outbox fails with
     /// [`RequestError::TooLong`].
     pub fn poll_send(&mut self, now: Timestamp, outbox: &mut Outbox) -> Option<SocketId> {
+        let time = now;
         let now = now.monotonic;
         self.outgoing.clear();
         self.sending = None;
@@ -237,7 +238,9 @@ impl<C: Codec> ClientCore<C> {
                 break;
             }
             let peer = self.sockets.peer(socket);
-            let pushed = outbox.push(peer, None, &slot.request);
+            let request = &mut self.slots[index].request;
+            self.codec.stamp_request(time, request);
+            let pushed = outbox.push(peer, None, request);
             pushed.expect("the outbox has room");
             self.count_send(index, now);
             self.outgoing.push(index);

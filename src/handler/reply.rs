@@ -30,7 +30,7 @@ use crate::transport::{Outbox, PushError};
 /// ```
 #[derive(Debug)]
 pub struct Reply<'a, C> {
-    codec: &'a C,
+    pub(super) codec: &'a C,
     request: &'a [u8],
     context: &'a Context,
     outbox: &'a mut Outbox,

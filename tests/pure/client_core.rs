@@ -718,8 +718,9 @@ fn a_response_of_which_datagrams_are_missing_is_asked_for_again_and_named_in_the
     let error = client.error();
     assert_eq!(
         error.to_string(),
-        "only 1 of the 2 datagrams of a response came from 192.0.2.1:8888 in 5s"
+        "only 1 of the 2 datagrams of a response came from 192.0.2.1:8888 in 5s: missing 1"
     );
+    assert!(matches!(error, RequestError::Incomplete { missing, .. } if missing == [1..=1]));
 }
 
 #[test]

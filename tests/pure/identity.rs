@@ -102,7 +102,7 @@ impl Codec for Named {
     fn is_response(&self, datagram: &[u8]) -> bool {
         datagram.first() == Some(&b'!')
     }
-    fn authenticate(&self, _: Timestamp, datagram: &[u8]) -> Result<Option<&Identity>, Refused> {
+    fn authenticate(&self, _: Timestamp, datagram: &[u8]) -> Result<Option<Identity>, Refused> {
         let name = datagram
             .split(|byte| *byte == b':')
             .next()
@@ -111,7 +111,7 @@ impl Codec for Named {
             return Ok(None);
         }
         let known = self.known.iter().find(|one| one.as_bytes() == name);
-        known.map(Some).ok_or(Refused("not\nknown"))
+        known.cloned().map(Some).ok_or(Refused("not\nknown"))
     }
 }
 

@@ -32,6 +32,9 @@ impl<C: Codec> ClientCore<C> {
             return false;
         }
         let slot = &mut self.slots[index];
+        if !self.codec.is_authentic_response(&slot.request, bytes) {
+            return false;
+        }
         let arrived = now.saturating_sub(meta.waited);
         // A driver that comes late cannot know when a datagram arrived, unless the transport does.
         let is_late = arrived == slot.deadline || arrived > slot.deadline && !meta.waited.is_zero();

@@ -3,7 +3,7 @@ use super::pipeline::Origin;
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, Reply, ReplyError, request_hash};
+use crate::handler::{Context, Reply, ReplyError, RequestHash};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Inbox, Meta, Outbox};
@@ -115,7 +115,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                     return core.reject(received, &datagram, error, outbox);
                 }
                 let mut context = core.context(received, &datagram);
-                context.request_hash = request_hash(datagram.bytes);
+                context.request_hash = RequestHash::of(&core.codec, datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {

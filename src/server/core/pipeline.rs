@@ -209,12 +209,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             .codec
             .authenticate(now, datagram.bytes)
             .map_err(Refusal::Unauthenticated)?
-            .or(datagram.identity);
+            .or_else(|| datagram.identity.cloned());
         if identity.is_some() {
-            let datagram = datagram.identified(identity);
+            let datagram = datagram.identified(identity.as_ref());
             self.gate.accept_identified(now, &datagram)?;
         }
-        Ok(identity.cloned())
+        Ok(identity)
     }
 
     #[inline]
