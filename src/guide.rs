@@ -14,8 +14,8 @@
     doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
-//! If you come from somewhere else, begin at [`from_socketserver`] (Python) or
-//! [`from_udp_framed`] (tokio).
+//! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
+//! (tokio), [`from_coap_rs`] (the crate `coap`) or [`from_packet_conn`] (Go).
 //!
 //! ```
 //! use rejoinder::codec::Text;
@@ -49,6 +49,10 @@ pub mod production {}
 pub mod rules {}
 #[doc = include_str!("guide/codec.md")]
 pub mod codec {}
+#[doc = include_str!("guide/from_coap_rs.md")]
+pub mod from_coap_rs {}
+#[doc = include_str!("guide/from_packet_conn.md")]
+pub mod from_packet_conn {}
 #[doc = include_str!("guide/from_socketserver.md")]
 pub mod from_socketserver {}
 #[doc = include_str!("guide/from_udp_framed.md")]

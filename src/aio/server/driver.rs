@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use super::Place;
+use super::worker::Place;
 use crate::aio::alarm::Alarm;
 use crate::aio::transport::AsyncTransport;
 use crate::codec::Codec;
