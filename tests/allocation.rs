@@ -162,14 +162,12 @@ fn invariant_7_no_allocation_for_identities() {
 #[test]
 fn invariant_7_no_allocation_for_signatures() {
     use rejoinder::codec::{Signed, SigningKey, Tagged};
-    use rejoinder::handler::Dedup;
 
     let key = SigningKey::new(1, [1; 32]).identity(Identity::from("a sensor"));
     let codec = Signed::builder(Tagged(Text)).key(key).replay_capacity(64);
     let codec = codec.build(at(0)).unwrap();
     let handler = |_: &str| Some("always the same");
-    let once = Dedup::new(handler, |_: &&str| Some(()));
-    let mut core = ServerCore::new(codec.clone(), once.capacity(64));
+    let mut core = ServerCore::new(codec.clone(), handler);
     let (mut inbox, mut outbox) = (Inbox::new(4, 1_024), Outbox::new(64, 1_024));
     let peer = Meta::new(SocketAddr::from(([192, 0, 2, 1], 50_007)));
     let mut space = [0; 256];
