@@ -137,7 +137,7 @@ fn invariant_7_no_allocation_for_identities() {
         }
         let now = at(number);
         while number.is_multiple_of(2)
-            && let Some(deferred) = core.defer_next(now, now, &mut inbox, &mut keep)
+            && let Some(deferred) = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep)
         {
             let name = deferred.context().identity().cloned();
             core.answer_deferred(now, deferred, &keep, &mut outbox, |reply| {
