@@ -4,6 +4,8 @@ mod buf;
 #[cfg(feature = "ctime")]
 mod ctime;
 mod raw;
+#[cfg(feature = "signed")]
+mod signed;
 mod tagged;
 mod text;
 
@@ -12,6 +14,8 @@ use std::fmt;
 #[cfg(feature = "ctime")]
 pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
+#[cfg(feature = "signed")]
+pub use self::signed::{Signed, SignedBuilder, SignedError, SigningKey};
 pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
 use crate::identity::Identity;
@@ -26,8 +30,10 @@ use crate::timestamp::Timestamp;
 /// [`decode_request`](Self::decode_request), or, where that fails,
 /// [`encode_rejection`](Self::encode_rejection); and for every answer of the handler
 /// [`encode_response`](Self::encode_response), straight into the outgoing batch. A client calls
-/// [`encode_request`](Self::encode_request) once per request (a retransmission repeats the same
-/// bytes) and [`decode_response`](Self::decode_response) on what the peer sends back.
+/// [`encode_request`](Self::encode_request) once per request,
+/// [`stamp_request`](Self::stamp_request) before each transmission, and, on what the peer sends back,
+/// [`is_authentic_response`](Self::is_authentic_response) and
+/// [`decode_response`](Self::decode_response).
 ///
 /// # What an implementation guarantees
 ///
@@ -167,9 +173,62 @@ pub trait Codec {
         &self,
         now: Timestamp,
         datagram: &[u8],
-    ) -> Result<Option<&Identity>, Self::Error> {
+    ) -> Result<Option<Identity>, Self::Error> {
         let _ = (now, datagram);
         Ok(None)
+    }
+
+    /// Writes into an encoded request what belongs to one transmission of it: the time, and a proof that
+    /// covers it. A client calls it before it sends the request, and again before each retransmission. `now`
+    /// is the time of the send. The length stays, and so does what the other methods read out of a request:
+    /// a response to any transmission answers the request.
+    ///
+    /// The default changes nothing: a retransmission repeats the same bytes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Codec, Timestamp};
+    ///
+    /// let mut request = *b"hello";
+    /// Text.stamp_request(Timestamp::system(), &mut request);
+    /// assert_eq!(&request, b"hello");
+    /// ```
+    fn stamp_request(&self, now: Timestamp, request: &mut [u8]) {
+        let _ = (now, request);
+    }
+
+    /// Whether a response proves to come from the peer that was asked, for protocols whose messages prove it.
+    /// A client asks it before it asks anything else about the content of a datagram, and ignores what is
+    /// not authentic: the request goes on waiting. `response` came from the right address and has the right
+    /// [id](Self::response_id); both are whole datagrams. The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Codec;
+    ///
+    /// assert!(Text.is_authentic_response(b"how many?", b"seven"));
+    /// ```
+    fn is_authentic_response(&self, request: &[u8], response: &[u8]) -> bool {
+        let _ = (request, response);
+        true
+    }
+
+    /// What all transmissions of a request have in common: [`Dedup`] recognizes copies by it. The default
+    /// is the whole datagram, from one address.
+    ///
+    /// [`Dedup`]: crate::handler::Dedup
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Codec;
+    ///
+    /// assert_eq!(Text.request_key(b"how many?").bytes, b"how many?");
+    /// ```
+    fn request_key<'a>(&self, request: &'a [u8]) -> RequestKey<'a> {
+        RequestKey {
+            bytes: request,
+            is_unique: false,
+        }
     }
 
     /// Encodes a minimal response to a datagram that is no request: `error` is that of
@@ -185,7 +244,7 @@ pub trait Codec {
     /// - the [gates](crate::gate::Gate) let it out.
     ///
     /// The datagram counts as [malformed](crate::DropReason::Malformed) in any case, and as
-    /// [rejected](crate::Stats::rejected) if this is sent. A server with async handlers sends none.
+    /// [rejected](crate::Stats::rejected) if this is sent.
     ///
     /// ```
     /// use rejoinder::codec::{Tagged, Text};
@@ -285,6 +344,27 @@ pub trait Codec {
     }
 }
 
+/// What all transmissions of one request have in common, see [`Codec::request_key`].
+///
+/// ```
+/// use rejoinder::codec::RequestKey;
+///
+/// let key = RequestKey {
+///     bytes: b"how many?",
+///     is_unique: false,
+/// };
+/// assert_eq!(key.bytes.len(), 9);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey<'a> {
+    /// A part of the request's datagram, or all of it.
+    pub bytes: &'a [u8],
+    /// Whether no other request of the same [identity](crate::Context::identity) has these bytes, whatever
+    /// its address: they hold a nonce, and they were authenticated. A transmission from another address is
+    /// then a copy, too.
+    pub is_unique: bool,
+}
+
 /// What a datagram from the peer means for the exchange that it belongs to.
 ///
 /// ```
@@ -346,7 +426,7 @@ pub enum Correlation {
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,
     /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
-    /// replies to one request keep theirs.
+    /// responses to one request keep theirs.
     Id {
         /// How many bits the id has, 1 to 64.
         bits: u32,
@@ -414,6 +494,22 @@ impl<'a> Writer<'a> {
             space.copy_from_slice(bytes);
         }
         self.written = end;
+    }
+
+    /// What was put so far: for a checksum or a proof that covers it. `None` once the limit was passed.
+    ///
+    /// ```
+    /// use rejoinder::Writer;
+    ///
+    /// let mut space = [0; 5];
+    /// let mut out = Writer::new(&mut space);
+    /// out.put(b"four");
+    /// assert_eq!(out.written(), Some(&b"four"[..]));
+    /// out.put(b"four");
+    /// assert_eq!(out.written(), None);
+    /// ```
+    pub fn written(&self) -> Option<&[u8]> {
+        self.space.get(..self.written)
     }
 
     /// How many bytes were written, or by how much they are too many.

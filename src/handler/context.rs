@@ -1,5 +1,6 @@
 use std::net::{IpAddr, SocketAddr};
 
+use super::RequestHash;
 use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 use crate::transport::{Delivery, Egress, Meta, Proxied, egress, local_addr};
@@ -54,8 +55,8 @@ pub struct Context {
     /// [`Codec::request_id`](crate::Codec::request_id) returns. Requests of one peer that differ in
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
-    /// The [`request_hash`] of a deferred request, whose bytes the handler's wrappers cannot see.
-    pub(crate) request_hash: u64,
+    /// That of a deferred request, whose bytes the handler's wrappers cannot see.
+    pub(crate) request_hash: RequestHash,
     identity: Option<Identity>,
 }
 
@@ -81,7 +82,7 @@ impl Context {
             delivery: meta.delivery,
             now,
             request_id: None,
-            request_hash: 0,
+            request_hash: RequestHash::default(),
             identity: None,
         }
     }

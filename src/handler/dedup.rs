@@ -11,7 +11,7 @@ use self::memory::{Begin, Exchange, Memory, lock};
 #[cfg(feature = "tokio")]
 use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
-use crate::codec::Codec;
+use crate::codec::{Codec, RequestKey};
 
 /// A handler that answers a request once, however often it arrives.
 ///
@@ -28,6 +28,9 @@ use crate::codec::Codec;
 /// the same too ([`Codec::request_id`]).
 ///
 /// [`Tagged`]: crate::codec::Tagged
+///
+/// A codec may [know better](Codec::request_key) which datagrams are transmissions of one request. If it
+/// authenticates requests and each has a nonce, copies are recognized whatever address they come from.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -87,7 +90,7 @@ pub struct Dedup<H, F, K> {
     key: F,
     lifetime: Duration,
     is_silent: fn(&K) -> bool,
-    /// Shared with replies that are on their way.
+    /// Shared with responses that are on their way.
     memory: Arc<Mutex<Memory<K>>>,
 }
 
@@ -168,13 +171,14 @@ impl<H, F, K> Dedup<H, F, K> {
 
 impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
     /// What a request is: one to be handled, a copy of one that is being handled, or of one that was.
-    fn begin(&self, context: &Context, bytes: u64, key: K) -> Begin<K> {
+    fn begin(&self, context: &Context, request: RequestHash, key: K) -> Begin<K> {
+        let is_unique = request.is_unique && context.identity().is_some();
+        let addresses = (context.peer, context.local);
         let exchange = Exchange {
-            peer: context.peer,
-            local: context.local,
+            addresses: (!is_unique).then_some(addresses),
             identity: context.identity().cloned(),
             id: context.request_id,
-            bytes,
+            bytes: request.hash,
             key,
         };
         let now = context.now.monotonic;
@@ -198,7 +202,7 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        match self.begin(context, request_hash(reply.request()), key) {
+        match self.begin(context, reply.request_hash(), key) {
             Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
             Begin::AtWork => Ok(()),
             Begin::First(begun) => {
@@ -297,9 +301,19 @@ impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
     }
 }
 
-/// A hash of a request's bytes, with a key that is drawn once for the process: nobody can make two
-/// requests with the same one, and all workers agree on it.
-pub(crate) fn request_hash(request: &[u8]) -> u64 {
-    static KEY: OnceLock<RandomState> = OnceLock::new();
-    KEY.get_or_init(RandomState::new).hash_one(request)
+/// The hash of what all transmissions of a request have in common, with a key that is drawn once for the
+/// process: two requests with the same one cannot be found, and all workers agree on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestHash {
+    hash: u64,
+    is_unique: bool,
+}
+
+impl RequestHash {
+    pub(crate) fn of<C: Codec>(codec: &C, request: &[u8]) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let RequestKey { bytes, is_unique } = codec.request_key(request);
+        let hash = KEY.get_or_init(RandomState::new).hash_one(bytes);
+        Self { hash, is_unique }
+    }
 }

@@ -13,11 +13,12 @@ use crate::identity::Identity;
 /// What two copies of one request have in common.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Exchange<K> {
-    pub(super) peer: SocketAddr,
-    pub(super) local: Option<IpAddr>,
+    /// The peer, and the address that was asked. `None` if the bytes are those of one request of the
+    /// identity, wherever they come from.
+    pub(super) addresses: Option<(SocketAddr, Option<IpAddr>)>,
     pub(super) identity: Option<Identity>,
     pub(super) id: Option<u64>,
-    /// A hash of the request's bytes.
+    /// A hash of the bytes that all transmissions of the request have in common.
     pub(super) bytes: u64,
     pub(super) key: K,
 }
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn memory_is_what_the_documentation_says() {
-        assert!((330..=370).contains(&bytes_each::<u32>()));
+        assert!((380..=420).contains(&bytes_each::<u32>()));
         assert_eq!(bytes_each::<[u64; 9]>() - bytes_each::<u64>(), 3 * 64);
     }
 }

@@ -74,7 +74,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
 
     /// Queues the codec's response to a datagram that does not decode, if it has one.
     #[cold]
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
@@ -209,12 +209,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             .codec
             .authenticate(now, datagram.bytes)
             .map_err(Refusal::Unauthenticated)?
-            .or(datagram.identity);
+            .or_else(|| datagram.identity.cloned());
         if identity.is_some() {
-            let datagram = datagram.identified(identity);
+            let datagram = datagram.identified(identity.as_ref());
             self.gate.accept_identified(now, &datagram)?;
         }
-        Ok(identity.cloned())
+        Ok(identity)
     }
 
     #[inline]
