@@ -9,9 +9,10 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+//! 7. [`fleet`]: several nodes behind proxies and balancers, replaced without loss.
 #![cfg_attr(
     feature = "rules",
-    doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "8. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
@@ -43,6 +44,8 @@ pub mod on_tokio {}
 pub mod bad_network {}
 #[doc = include_str!("guide/production.md")]
 pub mod production {}
+#[doc = include_str!("guide/fleet.md")]
+pub mod fleet {}
 
 #[cfg(feature = "rules")]
 #[doc = include_str!("guide/rules.md")]
