@@ -138,7 +138,14 @@ impl Clients {
             });
             let local = socket.local_addr().unwrap();
             let is_answer = |number, answer: &[u8]| is_answer(number, local, answer);
-            self.exchange(socket, number, &request(number), &mut twice, &mut tally, is_answer);
+            self.exchange(
+                socket,
+                number,
+                &request(number),
+                &mut twice,
+                &mut tally,
+                is_answer,
+            );
             progress.answered.fetch_add(1, Ordering::Relaxed);
         }
         tally
