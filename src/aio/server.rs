@@ -97,15 +97,7 @@ impl<C: Codec + Clone> Server<AsyncUdp, C> {
 }
 
 impl<T, C, G> Server<T, C, G> {
-    fn new(
-        transports: Vec<T>,
-        cores: Vec<ServerCore<C, (), G>>,
-        config: WorkerConfig,
-    ) -> Result<Self, ConfigError> {
-        config.check()?;
-        if transports.is_empty() {
-            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
-        }
+    fn new(transports: Vec<T>, cores: Vec<ServerCore<C, (), G>>, config: WorkerConfig) -> Self {
         let shared = Arc::new(Shared::new(transports.len()));
         let workers = transports.into_iter().zip(cores).enumerate();
         let workers = workers.map(|(index, (transport, core))| Worker {
@@ -117,10 +109,10 @@ impl<T, C, G> Server<T, C, G> {
                 index,
             },
         });
-        Ok(Self {
+        Self {
             workers: workers.collect(),
             shared,
-        })
+        }
     }
 }
 

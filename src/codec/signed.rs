@@ -239,6 +239,16 @@ impl<C> Signed<C> {
     }
 
     /// The inner codec.
+    ///
+    /// ```
+    /// use rejoinder::codec::{Signed, SigningKey, Text};
+    /// use rejoinder::{Codec, Timestamp};
+    ///
+    /// let keys = Signed::builder(Text).key(SigningKey::new(1, [1; 32]));
+    /// let codec = keys.build(Timestamp::system())?;
+    /// assert_eq!(codec.inner().decode_request(b"hello"), Ok("hello"));
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
     pub fn inner(&self) -> &C {
         &self.inner
     }
@@ -277,6 +287,7 @@ impl<C: fmt::Debug> fmt::Debug for Signed<C> {
 ///     .service("doors")
 ///     .window(Duration::from_secs(10))
 ///     .replay_capacity(65_536)
+///     .salt(*b"repeated") // a test is to be the same each time
 ///     .build(Timestamp::system())?;
 /// # Ok::<(), rejoinder::ConfigError>(())
 /// ```

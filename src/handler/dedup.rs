@@ -202,8 +202,7 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        let hash = RequestHash::of(reply.codec, reply.request());
-        match self.begin(context, hash, key) {
+        match self.begin(context, reply.request_hash(), key) {
             Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
             Begin::AtWork => Ok(()),
             Begin::First(begun) => {

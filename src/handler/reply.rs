@@ -1,6 +1,6 @@
 use std::error::Error;
 
-use super::{Context, MAX_RESPONSES};
+use super::{Context, MAX_RESPONSES, RequestHash};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::transport::{Outbox, PushError};
 
@@ -160,9 +160,9 @@ impl<'a, C: Codec> Reply<'a, C> {
             .map(|datagram| datagram.bytes)
     }
 
-    /// The datagram that is answered.
-    pub(crate) fn request(&self) -> &[u8] {
-        self.request
+    /// What the transmissions of the request have in common.
+    pub(crate) fn request_hash(&self) -> RequestHash {
+        RequestHash::of(self.codec, self.request)
     }
 
     #[inline]

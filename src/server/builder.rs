@@ -42,9 +42,9 @@ pub struct ServerBuilder<C, G = (), D = Blocking> {
     max_age: Option<Duration>,
     proxies: Option<Proxies>,
     #[cfg(feature = "udp")]
-    udp: UdpOptions,
+    udp: Option<UdpOptions>,
     #[cfg(feature = "udp")]
-    workers: usize,
+    workers: Option<usize>,
     pub(crate) config: WorkerConfig,
     driver: PhantomData<D>,
 }
@@ -57,13 +57,13 @@ impl<C: Codec, D> ServerBuilder<C, (), D> {
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
             #[cfg(feature = "udp")]
-            udp: UdpOptions::new(),
+            udp: None,
             local_addrs: Vec::new(),
             max_age: None,
             proxies: None,
             config: WorkerConfig::DEFAULT,
             #[cfg(feature = "udp")]
-            workers: 1,
+            workers: None,
             driver: PhantomData,
         }
     }
@@ -199,8 +199,8 @@ impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
         self
     }
 
-    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
-    /// nothing to [`with_transport`](Self::with_transport), whose transport is open already.
+    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`].
+    /// With [`with_transport`](Self::with_transport), whose transport is open already, it is an error.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -213,7 +213,7 @@ impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
-        self.udp = options;
+        self.udp = Some(options);
         self
     }
 
@@ -223,7 +223,8 @@ impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     /// [ids](crate::Correlation::Id). Default: 1.
     ///
     /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
-    /// [`UdpOptions::bind_group`]. Zero is an error.
+    /// [`UdpOptions::bind_group`]. Zero is an error, and so is another number than that of the
+    /// transports that [`with_transports`](Self::with_transports) is given.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -241,7 +242,7 @@ impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.workers = Some(workers);
         self
     }
 

@@ -78,7 +78,7 @@ impl Faulty {
 
     async fn muted(&self) {
         if self.mode.load(Ordering::Relaxed) == MUTE {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
@@ -635,9 +635,9 @@ fn what_is_kept_in_a_form_of_another_version_gets_no_response() {
 /// Copies through three nodes in any order, over a network that loses and duplicates.
 #[test]
 fn whatever_the_network_does_a_request_is_worked_on_once() {
-    for seed in 0..20 {
+    for seed in 0..20_usize {
         test(async {
-            let net = SimNet::seeded(seed);
+            let net = SimNet::seeded(seed as u64);
             let link = Link::new().latency(ms(5)).jitter(ms(20));
             net.set_link(link.loss(0.2).duplication(0.2)).unwrap();
             let (work, store) = (Work::default(), MemoryStore::new(1_024));
@@ -649,7 +649,7 @@ fn whatever_the_network_does_a_request_is_worked_on_once() {
             let mut peer = Peer::new(&net);
             for round in 0..12 {
                 for request in 0..10_usize {
-                    let node = nodes[(seed as usize + round * 7 + request * 5) % 3];
+                    let node = nodes[(seed + round * 7 + request * 5) % 3];
                     peer.send(node, &format!("r{request} {}", request * 3));
                 }
                 sleep(ms(11)).await;

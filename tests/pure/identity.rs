@@ -212,6 +212,19 @@ fn an_identity_without_a_datagram_is_a_mistake() {
     Inbox::new(2, 16).identify(&Identity::from("Ada"));
 }
 
+struct Answering<F>(F);
+
+impl<F: Fn(&str) -> Option<String>> Handler<Named> for Answering<F> {
+    fn handle(
+        &self,
+        request: &str,
+        _: &Context,
+        reply: &mut Reply<'_, Named>,
+    ) -> Result<(), ReplyError> {
+        (self.0)(request).map_or(Ok(()), |answer| reply.send(&answer))
+    }
+}
+
 #[test]
 fn invariant_1_what_is_not_authentic_is_dropped_before_it_is_decoded_and_never_answered() {
     let decoded = Mutex::new(0);
@@ -228,17 +241,6 @@ fn invariant_1_what_is_not_authentic_is_dropped_before_it_is_decoded_and_never_a
     assert_eq!(core.stats().dropped(DropReason::Unauthenticated), 0);
     assert_eq!(core.stats().dropped(DropReason::Malformed), 1);
 
-    struct Answering<F>(F);
-    impl<F: Fn(&str) -> Option<String>> Handler<Named> for Answering<F> {
-        fn handle(
-            &self,
-            request: &str,
-            _: &Context,
-            reply: &mut Reply<'_, Named>,
-        ) -> Result<(), ReplyError> {
-            (self.0)(request).map_or(Ok(()), |answer| reply.send(&answer))
-        }
-    }
     let mut core = ServerCore::new(named(), Answering(handler));
     let replies = drive(
         &mut core,

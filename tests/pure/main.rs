@@ -32,5 +32,7 @@ mod robot_patterns;
 mod rule_files;
 mod rules;
 mod server_core;
+#[cfg(feature = "signed")]
+mod signed;
 mod sim;
 mod swap;

@@ -84,17 +84,26 @@ impl Machine {
 
     /// Does something on that machine.
     pub fn run<R: Send>(&self, act: impl FnOnce() -> R + Send) -> R {
-        let net = File::open(format!("/proc/{}/ns/net", self.process.id())).unwrap();
-        thread::scope(|scope| {
-            let there = scope.spawn(move || {
-                // The thread's alone, and for the rest of its life. Threads that it starts are there too.
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(net.as_fd(), network).unwrap();
-                act()
-            });
-            there.join().unwrap()
-        })
+        in_net_of(self.process.id(), act)
     }
+}
+
+/// Does something on the machine of the test itself, from a thread that is on another one.
+pub fn at_home<R: Send>(act: impl FnOnce() -> R + Send) -> R {
+    in_net_of(std::process::id(), act)
+}
+
+fn in_net_of<R: Send>(process: u32, act: impl FnOnce() -> R + Send) -> R {
+    let net = File::open(format!("/proc/{process}/ns/net")).unwrap();
+    thread::scope(|scope| {
+        let there = scope.spawn(move || {
+            // The thread's alone, and for the rest of its life. Threads that it starts are there too.
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(net.as_fd(), network).unwrap();
+            act()
+        });
+        there.join().unwrap()
+    })
 }
 
 impl Drop for Machine {

@@ -9,6 +9,7 @@ pub mod rates;
 pub mod rules;
 pub mod transcript;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -160,17 +161,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         }
         None => (zurich(), None),
     };
-    if let Some(note) = options.behind.note() {
-        say(note);
-    }
-    if let Some(answers) = limit {
-        say(format_args!(
-            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
-             with --limit)"
-        ));
-    } else if options.behind.is_set() || !addresses.iter().all(|addr| addr.ip().is_loopback()) {
-        say("no rate limit: an attacker with a forged source can use this server to flood others");
-    }
+    say_who_is_served(&options.behind, limit, &addresses);
     if let Some(metrics) = &metrics {
         say(format_args!(
             "metrics at http://{}/metrics",
@@ -219,6 +210,22 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     )
 }
 
+/// Which clients there are, and how much each gets.
+fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAddr]) {
+    if let Some(note) = behind.note() {
+        say(note);
+    }
+    let is_local = !behind.is_set() && addresses.iter().all(|addr| addr.ip().is_loopback());
+    if let Some(answers) = limit {
+        say(format_args!(
+            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
+             with --limit)"
+        ));
+    } else if !is_local {
+        say("no rate limit: an attacker with a forged source can use this server to flood others");
+    }
+}
+
 fn start_output(stream: Stream) -> Result<Output, Failure> {
     Output::start(stream, program::complain)
         .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
@@ -264,7 +271,7 @@ fn start_reload(
         .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
 }
 
-fn listening_line(addresses: &[std::net::SocketAddr], workers: usize) -> String {
+fn listening_line(addresses: &[SocketAddr], workers: usize) -> String {
     let mut shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     // Workers share an address.
     shown.dedup();

@@ -300,12 +300,12 @@ pub(crate) fn run(
         if member.left() == Some(Duration::ZERO) {
             break;
         }
-        match signals.next() {
-            Some(Asked::Shutdown) => {
-                if !member.leave(running.iter().map(|(_, handle)| handle)) {
-                    break;
-                }
-            }
+        let asked = signals.next();
+        if asked == Some(Asked::Shutdown) && !member.leave(running.iter().map(|(_, handle)| handle))
+        {
+            break;
+        }
+        match asked {
             Some(Asked::Stats) => {
                 for (prefix, handle) in &running {
                     say(format_args!("{prefix}{}", handle.stats()));
@@ -321,7 +321,7 @@ pub(crate) fn run(
                     manager::ready(nothing);
                 }
             }
-            None => {}
+            Some(Asked::Shutdown) | None => {}
         }
     }
     if member.left().is_none() {

@@ -485,10 +485,14 @@ fn texts<'a>(value: &'a serde_json::Value, key: &str, found: &mut Vec<&'a str>) 
     match value {
         serde_json::Value::Object(object) => {
             found.extend(object.get(key).and_then(serde_json::Value::as_str));
-            object.values().for_each(|value| texts(value, key, found));
+            for value in object.values() {
+                texts(value, key, found);
+            }
         }
         serde_json::Value::Array(array) => {
-            array.iter().for_each(|value| texts(value, key, found));
+            for value in array {
+                texts(value, key, found);
+            }
         }
         _ => {}
     }
@@ -663,13 +667,13 @@ impl Nginx {
 #[ignore = "needs nginx"]
 fn nginx_in_front_of_two_nodes_one_of_which_is_replaced() {
     for mode in ["v1", "first-of-flow"] {
-        let nginx = Nginx::start(|config| match mode {
-            "v1" => config,
-            _ => {
-                let changed = config.replace("proxy_requests 1;", "");
-                assert_ne!(changed, config);
-                changed
+        let nginx = Nginx::start(|config| {
+            if mode == "v1" {
+                return config;
             }
+            let changed = config.replace("proxy_requests 1;", "");
+            assert_ne!(changed, config);
+            changed
         });
         let args = [
             "--proxied",
@@ -731,9 +735,12 @@ fn report(what: &str, tally: &Tally) {
 fn four_hundred_clients_behind_nginx_are_all_answered_at_once() {
     // Without headers, all of them are one client: nginx.
     for (proxied, answered) in [(true, 400..=400), (false, 1..=8)] {
-        let nginx = Nginx::start(|config| match proxied {
-            true => config,
-            false => config.replace("proxy_protocol on;", ""),
+        let nginx = Nginx::start(|config| {
+            if proxied {
+                config
+            } else {
+                config.replace("proxy_protocol on;", "")
+            }
         });
         let behind = ["--proxied", "v1", "--proxies", "127.0.0.1"];
         let limit = ["--limit", "2"];

@@ -43,7 +43,7 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G, Tokio> {
     /// # }
     /// ```
     pub async fn bind(
-        self,
+        mut self,
         addr: impl ToSocketAddrs,
     ) -> Result<Server<AsyncUdp, C, G>, ConfigError> {
         let addrs: Vec<SocketAddr> = net::lookup_host(addr).await?.collect();
@@ -77,6 +77,7 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G, Tokio> {
         transports: impl IntoIterator<Item = T>,
     ) -> Result<Server<T, C, G>, ConfigError> {
         let transports: Vec<_> = transports.into_iter().collect();
+        self.check_for_open(transports.len())?;
         // Two workers that face each other must go quiet too.
         for addr in transports.iter().filter_map(|one| one.local_addr().ok()) {
             self = self.local_addr(addr);
@@ -89,7 +90,7 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G, Tokio> {
                 core
             })
             .collect::<Vec<_>>();
-        Server::new(transports, cores, self.config)
+        Ok(Server::new(transports, cores, self.config))
     }
 }
 
@@ -116,12 +117,13 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G, Tokio> {
         mut self,
         transport: T,
     ) -> Result<Server<T, C, G>, ConfigError> {
+        self.check_for_open(1)?;
         if let Ok(addr) = transport.local_addr() {
             self = self.local_addr(addr);
         }
         let config = self.config;
         let mut core = self.core(());
         core.set_is_local_ip(T::is_local_ip);
-        Server::new(vec![transport], vec![core], config)
+        Ok(Server::new(vec![transport], vec![core], config))
     }
 }

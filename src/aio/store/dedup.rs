@@ -1,19 +1,25 @@
+mod key;
+mod monitor;
+mod reply;
+
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use siphasher::sip128::SipHasher24;
 
+use self::key::store_key;
+use self::monitor::increment;
+pub use self::monitor::{DedupMonitor, SharedDedupStats};
+use self::reply::Replies;
+pub use self::reply::SharedReply;
 use super::guarded::Guarded;
-use super::local::{Begin, KEY_BYTES, Key, Local};
+use super::local::{Begin, Key, Local};
 use super::{Exchange, Store, StoredAnswer};
 use crate::aio::handler::AsyncHandler;
 use crate::codec::Codec;
-use crate::handler::{Context, IntoReply, Reply, ReplyError};
+use crate::handler::Context;
 
 /// An async handler that answers a request once, through whichever node of a service it arrives.
 ///
@@ -250,26 +256,6 @@ impl<H, F, S: Store> SharedDedup<H, F, S> {
     pub fn monitor(&self) -> DedupMonitor {
         self.monitor.clone()
     }
-
-    fn store_key(&self, context: &Context, key: &[u8]) -> Key {
-        let mut bytes = [0; KEY_BYTES];
-        let (kind, rest) = bytes.split_at_mut(1);
-        kind[0] = b'd';
-        let (ip, rest) = rest.split_at_mut(16);
-        let peer_ip = match context.peer.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        ip.copy_from_slice(&peer_ip.octets());
-        let (port, rest) = rest.split_at_mut(2);
-        port.copy_from_slice(&context.peer.port().to_be_bytes());
-        let (id, hash) = rest.split_at_mut(9);
-        id[0] = context.request_id.is_some().into();
-        id[1..].copy_from_slice(&context.request_id.unwrap_or(0).to_be_bytes());
-        let hashed = SipHasher24::new_with_key(&[0; 16]).hash(key);
-        hash.copy_from_slice(&hashed.as_u128().to_be_bytes());
-        bytes
-    }
 }
 
 impl<H, F, S: Store> SharedDedup<H, F, S> {
@@ -331,6 +317,15 @@ impl<H, F, S: Store> SharedDedup<H, F, S> {
         }
         increment(&self.monitor.0.not_kept);
     }
+
+    /// Removes the lease, so that the next copy is a first one.
+    async fn release(&self, key: &Key, lease: &[u8]) {
+        let released = self
+            .store
+            .ask(|store| store.compare_exchange(key, Some(lease), None, self.lease));
+        // If it fails, the lease expires.
+        let _ = released.await;
+    }
 }
 
 impl<C, H, F, S, K> AsyncHandler<C> for SharedDedup<H, F, S>
@@ -349,7 +344,7 @@ where
         request: C::Request<'a>,
         context: &'a Context,
     ) -> SharedReply<H::Reply> {
-        let key = (self.key)(&request).map(|key| self.store_key(context, key.as_ref()));
+        let key = (self.key)(&request).map(|key| store_key(context, key.as_ref()));
         let Some(key) = key else {
             let answer = self.handler.handle(request, context).await;
             return SharedReply(Replies::Answer(answer));
@@ -378,58 +373,13 @@ where
         }
         increment(&counts.first);
         let answer = self.handler.handle(request, context).await;
-        match self.saved(&answer) {
-            Some(saved) => {
-                at_work.keep(saved.clone(), self.lifetime);
-                self.keep(&key, &lease, &saved).await;
-            }
-            None => {
-                // If it fails, the lease expires.
-                let released = self
-                    .store
-                    .ask(|store| store.compare_exchange(&key, Some(&lease), None, self.lease));
-                let _ = released.await;
-            }
+        if let Some(saved) = self.saved(&answer) {
+            at_work.keep(saved.clone(), self.lifetime);
+            self.keep(&key, &lease, &saved).await;
+        } else {
+            self.release(&key, &lease).await;
         }
         SharedReply(Replies::Answer(answer))
-    }
-}
-
-/// What a handler in a [`SharedDedup`] answers: the handler's answer, the same once more, or nothing.
-///
-/// ```
-/// use rejoinder::aio::AsyncHandler;
-/// use rejoinder::aio::store::{MemoryStore, SharedDedup, SharedReply};
-/// use rejoinder::codec::Text;
-///
-/// fn only_once(_: &impl AsyncHandler<Text, Reply = SharedReply<String>>) {}
-///
-/// let shop = async |text: &str| format!("bought a {text}");
-/// let key = |text: &&str| Some((*text).to_owned());
-/// only_once(&SharedDedup::new(shop, key, MemoryStore::new(1_024)));
-/// ```
-pub struct SharedReply<R>(Replies<R>);
-
-enum Replies<R> {
-    Answer(R),
-    None,
-    /// The store is down, and the request is dropped.
-    Down(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl<C: Codec, R: IntoReply<C>> IntoReply<C> for SharedReply<R> {
-    fn reply(self, reply: &mut Reply<'_, C>) -> Result<(), ReplyError> {
-        match self.0 {
-            Replies::Answer(answer) => answer.reply(reply),
-            Replies::None => Ok(()),
-            Replies::Down(error) => Err(ReplyError::Handler(error)),
-        }
-    }
-}
-
-impl<R> fmt::Debug for SharedReply<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedReply").finish_non_exhaustive()
     }
 }
 
@@ -444,102 +394,6 @@ impl<H, F, S> fmt::Debug for SharedDedup<H, F, S> {
     }
 }
 
-/// Reads the counters of a [`SharedDedup`]. Clones read the same ones.
-///
-/// ```
-/// use rejoinder::aio::store::{MemoryStore, SharedDedup};
-///
-/// let shop = async |text: &str| format!("bought a {text}");
-/// let once = SharedDedup::new(shop, |text: &&str| Some((*text).to_owned()), MemoryStore::new(16));
-/// assert_eq!(once.monitor().stats().first, 0);
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct DedupMonitor(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    first: AtomicU64,
-    again: AtomicU64,
-    at_work: AtomicU64,
-    alone: AtomicU64,
-    dropped: AtomicU64,
-    not_kept: AtomicU64,
-    unreadable: AtomicU64,
-}
-
-impl DedupMonitor {
-    /// The counters since the start.
-    pub fn stats(&self) -> SharedDedupStats {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.0;
-        SharedDedupStats {
-            first: read(&counts.first),
-            again: read(&counts.again),
-            at_work: read(&counts.at_work),
-            alone: read(&counts.alone),
-            dropped: read(&counts.dropped),
-            not_kept: read(&counts.not_kept),
-            unreadable: read(&counts.unreadable),
-        }
-    }
-}
-
-/// What a [`SharedDedup`] did with the requests that have a key.
-///
-/// Each of them is counted as one of `first`, `again`, `at_work`, `dropped` and `unreadable`, as soon as the
-/// store has answered or its deadline is over.
-///
-/// ```
-/// use rejoinder::aio::store::SharedDedupStats;
-///
-/// let stats = SharedDedupStats::default();
-/// assert_eq!(
-///     stats.to_string(),
-///     "first 0 (alone 0, not kept 0), again 0, at work 0, dropped 0, unreadable 0"
-/// );
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SharedDedupStats {
-    /// Requests that the handler began to work on.
-    pub first: u64,
-    /// Copies of requests that were answered: the answer was given again, or there is none.
-    pub again: u64,
-    /// Copies without a response, since a node worked on the request.
-    pub at_work: u64,
-    /// Of `first`: those that began without the store. It was down.
-    pub alone: u64,
-    /// Requests that were dropped: the store was down, and the choice is [`WhenDown::Drop`].
-    pub dropped: u64,
-    /// Answers that did not get into the store: it was down, or another node had begun too.
-    pub not_kept: u64,
-    /// Copies without a response, since what is kept of the answer could not be [loaded](StoredAnswer::load).
-    pub unreadable: u64,
-}
-
-impl fmt::Display for SharedDedupStats {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            first,
-            again,
-            at_work,
-            alone,
-            dropped,
-            not_kept,
-            unreadable,
-        } = self;
-        write!(
-            f,
-            "first {first} (alone {alone}, not kept {not_kept}), again {again}, at work {at_work}, \
-             dropped {dropped}, unreadable {unreadable}"
-        )
-    }
-}
-
-fn increment(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
-}
-
 /// The first byte of a value says what it is.
 const LEASE: u8 = b'L';
 const ANSWER: u8 = b'A';
@@ -547,48 +401,3 @@ const ANSWER: u8 = b'A';
 const TOO_LONG: u8 = b'X';
 /// That byte, the node and the number of the lease.
 const LEASE_BYTES: usize = 1 + 8 + 8;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::aio::store::MemoryStore;
-    use crate::timestamp::Timestamp;
-    use crate::transport::Meta;
-
-    fn key_of(peer: &str, id: Option<u64>, key: &[u8]) -> Key {
-        let once = SharedDedup::new((), (), MemoryStore::new(0));
-        let meta = Meta::new(peer.parse().expect("it is an address"));
-        let context = Context::new(&meta, Timestamp::system()).with_request_id(id);
-        once.store_key(&context, key)
-    }
-
-    /// Nodes of two versions of a program share a store: what they make of a request stays as it is.
-    #[test]
-    fn the_key_of_a_request_is_what_the_documentation_says() {
-        let key = key_of("192.0.2.1:7777", Some(0x0102_0304_0506_0708), b"");
-        let mut expected = vec![b'd'];
-        expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]);
-        expected.extend([0x1e, 0x61, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(key[..28], expected);
-        assert_eq!(
-            key[28..],
-            SipHasher24::new().hash(b"").as_u128().to_be_bytes()
-        );
-    }
-
-    #[test]
-    fn requests_that_differ_in_anything_have_other_keys() {
-        let all = [
-            key_of("192.0.2.1:7777", None, b"x"),
-            key_of("192.0.2.1:7777", Some(0), b"x"),
-            key_of("192.0.2.1:7777", Some(1), b"x"),
-            key_of("192.0.2.1:7777", None, b"y"),
-            key_of("192.0.2.1:7778", None, b"x"),
-            key_of("192.0.2.2:7777", None, b"x"),
-            key_of("[2001:db8::1]:7777", None, b"x"),
-        ];
-        for (index, key) in all.iter().enumerate() {
-            assert!(!all[..index].contains(key), "{index}");
-        }
-    }
-}
