@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::net::ToSocketAddrs;
 
 pub use self::builder::ClientBuilder;
-pub use self::core::ClientCore;
+pub use self::core::{ClientCore, RawResponse};
 pub use self::discovery::Discovery;
 use self::drive::Driver;
 #[cfg(feature = "tokio")]
@@ -306,8 +306,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
         let core = &mut self.core;
         self.driver
             .drive(core, Wait::Forever, |core| core.has_result(ticket));
-        core.take_result(ticket)
-            .expect("every request has a result by its deadline")
+        let result = core.take_result(ticket);
+        result
+            .expect("every request has a result by its deadline")?
+            .decode()
     }
 
     /// Puts a request among those to be sent, which the next [`collect`](Self::collect) or
@@ -387,7 +389,8 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let has_result = |core: &ClientCore<C>| core.stats().uncollected > 0;
             self.driver.drive(&mut self.core, wait, has_result);
         }
-        self.core.poll_result()
+        let (ticket, result) = self.core.poll_result()?;
+        Some((ticket, result.and_then(RawResponse::decode)))
     }
 }
 

@@ -244,7 +244,7 @@ pub trait Codec {
     /// - the [gates](crate::gate::Gate) let it out.
     ///
     /// The datagram counts as [malformed](crate::DropReason::Malformed) in any case, and as
-    /// [rejected](crate::Stats::rejected) if this is sent. A server with async handlers sends none.
+    /// [rejected](crate::Stats::rejected) if this is sent.
     ///
     /// ```
     /// use rejoinder::codec::{Tagged, Text};
@@ -426,7 +426,7 @@ pub enum Correlation {
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,
     /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
-    /// replies to one request keep theirs.
+    /// responses to one request keep theirs.
     Id {
         /// How many bits the id has, 1 to 64.
         bits: u32,

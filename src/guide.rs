@@ -61,6 +61,9 @@ pub mod from_udp_framed {}
 pub mod gate {}
 #[doc = include_str!("guide/handler.md")]
 pub mod handler {}
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/shared_state.md")]
+pub mod shared_state {}
 #[doc = include_str!("guide/stability.md")]
 pub mod stability {}
 #[doc = include_str!("guide/transport.md")]

@@ -21,7 +21,7 @@ use crate::codec::Codec;
 /// What answers requests.
 ///
 /// The server calls [`handle`](Self::handle) once for every datagram that is a request and passed
-/// its guards. A handler sends no reply, one, or [several](MAX_RESPONSES). Silence is a valid answer:
+/// its guards. A handler sends no response, one, or [several](MAX_RESPONSES). Silence is a valid answer:
 /// a server on the Internet should say nothing to what it does not like.
 ///
 /// A handler is shared by all workers of a server, so it takes `&self`; what changes goes into an
@@ -37,7 +37,7 @@ use crate::codec::Codec;
 ///
 /// A closure from a request to what can [become replies](IntoReply) is a handler. Its parameter
 /// needs its type. A closure cannot read the [`Context`], return an answer that borrows from the
-/// request, or decide at run time how many replies to send. For these, implement the trait:
+/// request, or decide at run time how many responses to send. For these, implement the trait:
 ///
 /// ```
 /// use rejoinder::codec::Text;

@@ -137,7 +137,7 @@ fn invariant_7_no_allocation_for_identities() {
         }
         let now = at(number);
         while number.is_multiple_of(2)
-            && let Some(deferred) = core.defer_next(now, now, &mut inbox, &mut keep)
+            && let Some(deferred) = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep)
         {
             let name = deferred.context().identity().cloned();
             core.answer_deferred(now, deferred, &keep, &mut outbox, |reply| {
@@ -438,8 +438,9 @@ mod aio {
     use std::time::Duration;
 
     use allocation_counter::measure;
+    use rejoinder::aio::Server;
     use rejoinder::codec::{Tagged, Text};
-    use rejoinder::{Client, Server, Wait};
+    use rejoinder::{Client, Wait};
     use tokio::{runtime, task, time};
 
     /// A thread that asks as fast as it is answered.
@@ -472,7 +473,7 @@ mod aio {
             .expect("there are descriptors left")
             .block_on(async {
                 let builder = Server::builder(Tagged(Text)).max_in_flight(256);
-                let server = builder.bind_async("127.0.0.1:0").await;
+                let server = builder.bind("127.0.0.1:0").await;
                 let server = server.expect("a port is free");
                 let (addr, handle) = (server.local_addr().expect("it is bound"), server.handle());
                 let mut serving = pin!(server.serve(handler));

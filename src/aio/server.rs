@@ -17,6 +17,7 @@ use self::driver::Ended;
 use self::worker::Place;
 pub use self::worker::Worker;
 use super::handler::{AsyncHandler, SharedHandler};
+use super::runtime::Tokio;
 use super::transport::AsyncTransport;
 use super::udp::AsyncUdp;
 use crate::codec::Codec;
@@ -60,8 +61,8 @@ pub struct Server<T, C, G = ()> {
 }
 
 impl Server<AsyncUdp, ()> {
-    /// The settings of a server: [`ServerBuilder::bind_async`] or
-    /// [`with_async_transport`](ServerBuilder::with_async_transport) makes it.
+    /// The settings of a server. Its `bind` is async, and
+    /// [`with_transport`](ServerBuilder::with_transport) takes an [`AsyncTransport`].
     ///
     /// ```
     /// use rejoinder::aio;
@@ -70,12 +71,12 @@ impl Server<AsyncUdp, ()> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let builder = aio::Server::builder(Text).max_in_flight(10_000);
-    /// let server = builder.bind_async("127.0.0.1:0").await?;
+    /// let server = builder.bind("127.0.0.1:0").await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn builder<C: Codec>(codec: C) -> ServerBuilder<C> {
-        server::Server::builder(codec)
+    pub fn builder<C: Codec>(codec: C) -> ServerBuilder<C, (), Tokio> {
+        ServerBuilder::new(codec)
     }
 }
 
@@ -85,26 +86,18 @@ impl<C: Codec + Clone> Server<AsyncUdp, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`ServerBuilder::bind_async`].
+    /// A setting out of range, the OS's refusal of a socket, or a name that cannot be resolved.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
-        server::Server::builder(codec).bind_async(addr).await
+        Server::builder(codec).bind(addr).await
     }
 }
 
 impl<T, C, G> Server<T, C, G> {
-    fn new(
-        transports: Vec<T>,
-        cores: Vec<ServerCore<C, (), G>>,
-        config: WorkerConfig,
-    ) -> Result<Self, ConfigError> {
-        config.check()?;
-        if transports.is_empty() {
-            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
-        }
+    fn new(transports: Vec<T>, cores: Vec<ServerCore<C, (), G>>, config: WorkerConfig) -> Self {
         let shared = Arc::new(Shared::new(transports.len()));
         let workers = transports.into_iter().zip(cores).enumerate();
         let workers = workers.map(|(index, (transport, core))| Worker {
@@ -116,10 +109,10 @@ impl<T, C, G> Server<T, C, G> {
                 index,
             },
         });
-        Ok(Self {
+        Self {
             workers: workers.collect(),
             shared,
-        })
+        }
     }
 }
 
@@ -243,14 +236,14 @@ impl<T: AsyncTransport, C: Codec, G: Gate> Server<T, C, G> {
     /// The workers, each to be spawned as a task of its own.
     ///
     /// ```
+    /// use rejoinder::aio::Server;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::Server;
     /// use tokio::task::JoinSet;
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # #[cfg(target_os = "linux")] {
-    /// let server = Server::builder(Text).workers(2).bind_async("127.0.0.1:0").await?;
+    /// let server = Server::builder(Text).workers(2).bind("127.0.0.1:0").await?;
     /// let handle = server.handle();
     /// let greet = async |name: &str| format!("hello, {name}");
     /// let mut serving = JoinSet::new();

@@ -1,12 +1,13 @@
 mod connect;
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Retry;
 use super::options::Options;
 use crate::codec::Codec;
-use crate::transport::LocalPort;
+use crate::transport::{Blocking, LocalPort};
 #[cfg(feature = "udp")]
 use crate::udp::UdpOptions;
 
@@ -14,6 +15,9 @@ use crate::udp::UdpOptions;
 ///
 /// A setting out of range is a [`ConfigError`](crate::ConfigError) of [`connect`](Self::connect),
 /// [`with_connector`](Self::with_connector) and [`core`](Self::core).
+///
+/// `D` says what drives the client: the thread that calls it, unless the builder comes from
+/// `aio::Client::builder`, whose `connect` is async.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -30,28 +34,30 @@ use crate::udp::UdpOptions;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ClientBuilder<C> {
+pub struct ClientBuilder<C, D = Blocking> {
     codec: C,
     options: Options,
     other_peers: Vec<SocketAddr>,
     #[cfg(feature = "udp")]
     pub(crate) udp: UdpOptions,
+    driver: PhantomData<D>,
 }
 
-impl<C: Codec> ClientBuilder<C> {
+impl<C: Codec, D> ClientBuilder<C, D> {
     #[cfg(feature = "tokio")]
     pub(crate) fn codec(&self) -> &C {
         &self.codec
     }
 
     /// The defaults.
-    pub(super) fn new(codec: C) -> Self {
+    pub(crate) fn new(codec: C) -> Self {
         Self {
             codec,
             options: Options::DEFAULT,
             other_peers: Vec::new(),
             #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
+            driver: PhantomData,
         }
     }
 
@@ -315,5 +321,20 @@ impl<C: Codec> ClientBuilder<C> {
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
         self.udp = options;
         self
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<C> ClientBuilder<C> {
+    /// The same settings for a client that something else drives.
+    pub(crate) fn driven_by<D>(self) -> ClientBuilder<C, D> {
+        ClientBuilder {
+            codec: self.codec,
+            options: self.options,
+            other_peers: self.other_peers,
+            #[cfg(feature = "udp")]
+            udp: self.udp,
+            driver: PhantomData,
+        }
     }
 }

@@ -90,7 +90,7 @@ pub struct Dedup<H, F, K> {
     key: F,
     lifetime: Duration,
     is_silent: fn(&K) -> bool,
-    /// Shared with replies that are on their way.
+    /// Shared with responses that are on their way.
     memory: Arc<Mutex<Memory<K>>>,
 }
 

@@ -30,7 +30,7 @@ use crate::transport::{Outbox, PushError};
 /// ```
 #[derive(Debug)]
 pub struct Reply<'a, C> {
-    codec: &'a C,
+    pub(super) codec: &'a C,
     request: &'a [u8],
     context: &'a Context,
     outbox: &'a mut Outbox,
@@ -183,14 +183,14 @@ impl<'a, C: Codec> Reply<'a, C> {
             })?;
         self.sent += 1;
         if self.sent > 1 {
-            // An id says which request is answered, not which of several replies comes first.
+            // An id says which request is answered, not which of several responses comes first.
             self.outbox.set_unordered(false);
         }
         Ok(())
     }
 }
 
-/// Why a reply could not be queued.
+/// Why a response could not be queued.
 ///
 /// ```
 /// use rejoinder::codec::{Text, TooLong};
@@ -209,13 +209,13 @@ impl<'a, C: Codec> Reply<'a, C> {
 #[non_exhaustive]
 pub enum ReplyError {
     /// It would be longer than a datagram may be.
-    #[error("the reply is too long")]
+    #[error("the response is too long")]
     TooLong(#[source] TooLong),
     /// The codec could not encode it.
-    #[error("the reply could not be encoded")]
+    #[error("the response could not be encoded")]
     Encode(#[source] Box<dyn Error + Send + Sync>),
     /// The request was answered with as many datagrams as it can be.
-    #[error("too many replies to one request: the limit is {limit}")]
+    #[error("too many responses to one request: the limit is {limit}")]
     TooMany {
         /// [`MAX_RESPONSES`].
         limit: usize,

@@ -1,5 +1,6 @@
 mod bind;
 
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -7,10 +8,15 @@ use super::config::WorkerConfig;
 use crate::codec::Codec;
 use crate::gate::{Gate, REFLECTOR_PORTS};
 use crate::proxy::{MAX_HEADER_BYTES, Proxies};
+use crate::transport::Blocking;
 #[cfg(feature = "udp")]
 use crate::udp::UdpOptions;
 
 /// Options of a server. Every one has a default that is right for most.
+///
+/// Of the type parameters, `G` are the [gates](Self::gate), and `D` says what drives the server: the
+/// threads that call [`Server::serve`](crate::Server::serve), unless the builder comes from
+/// `aio::Server::builder`, whose `bind` is async.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -28,7 +34,7 @@ use crate::udp::UdpOptions;
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ServerBuilder<C, G = ()> {
+pub struct ServerBuilder<C, G = (), D = Blocking> {
     codec: C,
     gate: G,
     blocked_ports: Vec<u16>,
@@ -36,32 +42,34 @@ pub struct ServerBuilder<C, G = ()> {
     max_age: Option<Duration>,
     proxies: Option<Proxies>,
     #[cfg(feature = "udp")]
-    udp: UdpOptions,
+    udp: Option<UdpOptions>,
     #[cfg(feature = "udp")]
-    workers: usize,
+    workers: Option<usize>,
     pub(crate) config: WorkerConfig,
+    driver: PhantomData<D>,
 }
 
-impl<C: Codec> ServerBuilder<C> {
+impl<C: Codec, D> ServerBuilder<C, (), D> {
     /// The defaults.
-    pub(super) fn new(codec: C) -> Self {
+    pub(crate) fn new(codec: C) -> Self {
         Self {
             codec,
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
             #[cfg(feature = "udp")]
-            udp: UdpOptions::new(),
+            udp: None,
             local_addrs: Vec::new(),
             max_age: None,
             proxies: None,
             config: WorkerConfig::DEFAULT,
             #[cfg(feature = "udp")]
-            workers: 1,
+            workers: None,
+            driver: PhantomData,
         }
     }
 }
 
-impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     /// Adds a [gate](Gate), after those that are there. Default: none, beside what is
     /// [always on](crate::DropReason).
     ///
@@ -78,7 +86,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2)> {
+    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2), D> {
         ServerBuilder {
             codec: self.codec,
             gate: (self.gate, gate),
@@ -91,6 +99,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             config: self.config,
             #[cfg(feature = "udp")]
             workers: self.workers,
+            driver: PhantomData,
         }
     }
 
@@ -173,9 +182,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// The longest reply that is sent, in bytes; a handler that tries a longer one gets
+    /// The longest response that is sent, in bytes; a handler that tries a longer one gets
     /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507. Up to 65,527, as for
-    /// [requests](Self::max_request_bytes). With zero, only empty replies are.
+    /// [requests](Self::max_request_bytes). With zero, only empty responses are.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -190,8 +199,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
-    /// nothing to [`with_transport`](Self::with_transport), whose transport is open already.
+    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`].
+    /// With [`with_transport`](Self::with_transport), whose transport is open already, it is an error.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -204,17 +213,18 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
-        self.udp = options;
+        self.udp = Some(options);
         self
     }
 
     /// The number of threads. Each has a socket of its own on the same address, and a clone of the
     /// codec and of the gates. They share the handler. The kernel spreads peers among the sockets,
-    /// so the requests of one peer are answered by one worker, in order unless replies carry
+    /// so the requests of one peer are answered by one worker, in order unless responses carry
     /// [ids](crate::Correlation::Id). Default: 1.
     ///
     /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
-    /// [`UdpOptions::bind_group`]. Zero is an error.
+    /// [`UdpOptions::bind_group`]. Zero is an error, and so is another number than that of the
+    /// transports that [`with_transports`](Self::with_transports) is given.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -232,7 +242,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.workers = Some(workers);
         self
     }
 
@@ -298,5 +308,26 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
         self.local_addrs.push(addr);
         self
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl<C, G> ServerBuilder<C, G> {
+    /// The same settings for a server that something else drives.
+    pub(crate) fn driven_by<D>(self) -> ServerBuilder<C, G, D> {
+        ServerBuilder {
+            codec: self.codec,
+            gate: self.gate,
+            blocked_ports: self.blocked_ports,
+            local_addrs: self.local_addrs,
+            max_age: self.max_age,
+            proxies: self.proxies,
+            #[cfg(feature = "udp")]
+            udp: self.udp,
+            config: self.config,
+            #[cfg(feature = "udp")]
+            workers: self.workers,
+            driver: PhantomData,
+        }
     }
 }

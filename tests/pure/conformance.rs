@@ -476,7 +476,7 @@ fn a_handler_that_breaks_a_law_is_named() {
     );
     assert_eq!(
         law(handler_conformance(&Text, Endless, &[b"ab"])),
-        "every reply can be sent"
+        "every response can be sent"
     );
     let silent = |_: &str| {};
     assert_eq!(

@@ -382,14 +382,14 @@ fn a_deferred_request_keeps_its_identity() {
     inbox.push_identified(b"stranger:x", Meta::new(peer(7)), &"tunnel".into());
     inbox.push(b"Eve:x", Meta::new(peer(7)));
     let mut all = Vec::new();
+    let mut outbox = Outbox::new(64, 512);
     let mut keep = Vec::new();
-    while let Some(deferred) = core.defer_next(now(), now(), &mut inbox, &mut keep) {
+    while let Some(deferred) = core.defer_next(now(), now(), &mut inbox, &mut outbox, &mut keep) {
         all.push((deferred, keep.clone()));
     }
     // Once the inbox is filled again, nothing of it is left there.
     assert!(inbox.has_space());
     asked.take();
-    let mut outbox = Outbox::new(64, 512);
     for (deferred, request) in all {
         let identity = deferred.context().identity().cloned();
         core.answer_deferred(now(), deferred, &request, &mut outbox, |reply| {

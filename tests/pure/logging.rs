@@ -408,7 +408,13 @@ fn an_identity_of_a_deferred_request_is_logged() {
         let mut inbox = Inbox::new(1, 512);
         let meta = Meta::new("192.0.2.1:50000".parse().unwrap());
         inbox.push_identified(b"?", meta, &"sensor".into());
-        let deferred = core.defer_next(at(0), at(0), &mut inbox, &mut Vec::new());
+        let deferred = core.defer_next(
+            at(0),
+            at(0),
+            &mut inbox,
+            &mut Outbox::new(64, 512),
+            &mut Vec::new(),
+        );
         core.drop_deferred(at(0), deferred.unwrap(), DropReason::HandlerTimedOut);
     });
     let told = lines.take();

@@ -7,6 +7,8 @@
 mod aio_client;
 #[cfg(feature = "tokio")]
 mod aio_server;
+#[cfg(feature = "tokio")]
+mod aio_store;
 mod bad_network;
 mod behind;
 mod client;

@@ -409,7 +409,10 @@ where
         while let Some((ticket, result)) = self.core.poll_result() {
             let deadline = self.deadlines.remove(&ticket);
             match result {
-                Ok(_) => assert!(self.timeout > Duration::ZERO),
+                Ok(response) => {
+                    assert!(self.timeout > Duration::ZERO);
+                    assert!(response.decode().is_ok());
+                }
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
             assert!(deadline.expect("a request has one result") >= self.timeout);

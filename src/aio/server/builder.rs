@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use tokio::net::{self, ToSocketAddrs};
 
 use super::Server;
+use crate::aio::runtime::Tokio;
 use crate::aio::transport::AsyncTransport;
 use crate::aio::udp::AsyncUdp;
 use crate::codec::Codec;
@@ -11,7 +12,14 @@ use crate::config_error::ConfigError;
 use crate::gate::Gate;
 use crate::server::ServerBuilder;
 
-impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
+/// The same settings on tokio.
+impl<C, G> From<ServerBuilder<C, G>> for ServerBuilder<C, G, Tokio> {
+    fn from(blocking: ServerBuilder<C, G>) -> Self {
+        blocking.driven_by()
+    }
+}
+
+impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G, Tokio> {
     /// A server on tokio, with UDP sockets of its own that are bound to the first of the addresses
     /// that can be had. Names are resolved without blocking.
     ///
@@ -24,24 +32,24 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
     /// Outside of a tokio runtime with I/O enabled.
     ///
     /// ```
+    /// use rejoinder::aio::Server;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::Server;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let server = Server::builder(Text).bind_async("127.0.0.1:0").await?;
+    /// let server = Server::builder(Text).bind("127.0.0.1:0").await?;
     /// assert!(server.local_addr()?.ip().is_loopback());
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn bind_async(
-        self,
+    pub async fn bind(
+        mut self,
         addr: impl ToSocketAddrs,
     ) -> Result<Server<AsyncUdp, C, G>, ConfigError> {
         let addrs: Vec<SocketAddr> = net::lookup_host(addr).await?.collect();
         let group = self.bind_group(&addrs[..])?;
         let group: io::Result<Vec<_>> = group.into_iter().map(AsyncUdp::new).collect();
-        self.with_async_transports(group?)
+        self.with_transports(group?)
     }
 
     /// A server on several transports that are open already, with a worker for each. There must be at
@@ -52,8 +60,7 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
     /// A setting out of range.
     ///
     /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::aio::AsyncUdp;
+    /// use rejoinder::aio::Server;
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpTransport;
     ///
@@ -61,15 +68,16 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let one = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
     /// let other = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
-    /// let server = Server::builder(Text).with_async_transports([one, other])?;
+    /// let server = Server::builder(Text).with_transports([one, other])?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn with_async_transports<T: AsyncTransport>(
+    pub fn with_transports<T: AsyncTransport>(
         mut self,
         transports: impl IntoIterator<Item = T>,
     ) -> Result<Server<T, C, G>, ConfigError> {
         let transports: Vec<_> = transports.into_iter().collect();
+        self.check_for_open(transports.len())?;
         // Two workers that face each other must go quiet too.
         for addr in transports.iter().filter_map(|one| one.local_addr().ok()) {
             self = self.local_addr(addr);
@@ -82,11 +90,11 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
                 core
             })
             .collect::<Vec<_>>();
-        Server::new(transports, cores, self.config)
+        Ok(Server::new(transports, cores, self.config))
     }
 }
 
-impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+impl<C: Codec, G: Gate> ServerBuilder<C, G, Tokio> {
     /// A server on a transport that is open already, with one worker.
     ///
     /// # Errors
@@ -94,28 +102,28 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// A setting out of range.
     ///
     /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::aio::AsyncUdp;
+    /// use rejoinder::aio::Server;
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpTransport;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let udp = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
-    /// let server = Server::builder(Text).with_async_transport(udp)?;
+    /// let server = Server::builder(Text).with_transport(udp)?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn with_async_transport<T: AsyncTransport>(
+    pub fn with_transport<T: AsyncTransport>(
         mut self,
         transport: T,
     ) -> Result<Server<T, C, G>, ConfigError> {
+        self.check_for_open(1)?;
         if let Ok(addr) = transport.local_addr() {
             self = self.local_addr(addr);
         }
         let config = self.config;
         let mut core = self.core(());
         core.set_is_local_ip(T::is_local_ip);
-        Server::new(vec![transport], vec![core], config)
+        Ok(Server::new(vec![transport], vec![core], config))
     }
 }

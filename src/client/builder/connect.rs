@@ -41,11 +41,7 @@ impl<C: Codec> ClientBuilder<C> {
         peer: impl ToSocketAddrs,
     ) -> Result<Client<UdpConnector, C>, ConfigError> {
         self.udp.check()?;
-        let mut peers = peer.to_socket_addrs()?;
-        let peer = peers
-            .next()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the name has no address"))?;
-        self.other_peers.splice(0..0, peers);
+        let peer = self.take_peers(peer.to_socket_addrs()?)?;
         let connector = UdpConnector::from(self.udp.clone());
         self.with_connector(connector, peer)
     }
@@ -72,6 +68,21 @@ impl<C: Codec> ClientBuilder<C> {
         peer: SocketAddr,
     ) -> Result<Client<N, C>, ConfigError> {
         Ok(Client::with(connector, peer, self.core(peer)?))
+    }
+}
+
+impl<C: Codec, D> ClientBuilder<C, D> {
+    /// The first address, after which the others are asked.
+    #[cfg(feature = "udp")]
+    pub(crate) fn take_peers(
+        &mut self,
+        mut peers: impl Iterator<Item = SocketAddr>,
+    ) -> io::Result<SocketAddr> {
+        let first = peers
+            .next()
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the name has no address"))?;
+        self.other_peers.splice(0..0, peers);
+        Ok(first)
     }
 
     /// The core of such a client, for a driver of your own.

@@ -32,30 +32,16 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     #[cfg(feature = "udp")]
-    pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server<UdpTransport, C, G>, ConfigError>
+    pub fn bind(
+        mut self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Server<UdpTransport, C, G>, ConfigError>
     where
         C: Clone,
         G: Clone,
     {
         let group = self.bind_group(addr)?;
         self.with_transports(group)
-    }
-
-    /// The sockets of [`bind`](Self::bind).
-    #[cfg(feature = "udp")]
-    pub(crate) fn bind_group(
-        &self,
-        addr: impl ToSocketAddrs,
-    ) -> Result<Vec<UdpTransport>, ConfigError> {
-        self.config.check()?;
-        if self.workers == 0 {
-            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
-        }
-        let udp = match self.max_age {
-            Some(_) => self.udp.clone().timestamps(true),
-            None => self.udp.clone(),
-        };
-        udp.bind_group(addr, self.workers)
     }
 
     /// A server on a transport that is open already, with one worker.
@@ -74,8 +60,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self,
         transport: T,
     ) -> Result<Server<T, C, G>, ConfigError> {
+        self.check_for_open(1)?;
         let config = self.config;
-        config.check()?;
         let mut core = self.core(());
         if let Ok(addr) = transport.local_addr() {
             core.add_local_addr(addr);
@@ -108,12 +94,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         C: Clone,
         G: Clone,
     {
-        let config = self.config;
-        config.check()?;
         let transports: Vec<_> = transports.into_iter().collect();
-        if transports.is_empty() {
-            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
-        }
+        self.check_for_open(transports.len())?;
+        let config = self.config;
         // Two workers that face each other must go quiet too.
         let own = transports.iter().filter_map(|one| one.local_addr().ok());
         self.local_addrs.extend(own);
@@ -123,6 +106,49 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             (transport, core)
         });
         Ok(Server::new(workers.collect(), config))
+    }
+}
+
+impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
+    /// The sockets of [`bind`](Self::bind), which uses up the settings for them.
+    #[cfg(feature = "udp")]
+    pub(crate) fn bind_group(
+        &mut self,
+        addr: impl ToSocketAddrs,
+    ) -> Result<Vec<UdpTransport>, ConfigError> {
+        self.config.check()?;
+        let workers = self.workers.take().unwrap_or(1);
+        if workers == 0 {
+            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
+        }
+        let udp = self.udp.take().unwrap_or_default();
+        let udp = match self.max_age {
+            Some(_) => udp.timestamps(true),
+            None => udp,
+        };
+        udp.bind_group(addr, workers)
+    }
+
+    /// Checks the settings for so many transports that are open already. What would have no effect on
+    /// them is an error.
+    pub(crate) fn check_for_open(&self, transports: usize) -> Result<(), ConfigError> {
+        self.config.check()?;
+        if transports == 0 {
+            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
+        }
+        #[cfg(feature = "udp")]
+        if self.udp.is_some() {
+            let range = "unset for transports that are open: use them to open the transports";
+            return Err(ConfigError::out_of_range("udp_options", "set", range));
+        }
+        #[cfg(feature = "udp")]
+        if let Some(workers) = self.workers
+            && workers != transports
+        {
+            let range = format!("{transports}, one for each transport, or unset");
+            return Err(ConfigError::out_of_range("workers", workers, range));
+        }
+        Ok(())
     }
 
     /// A core with these settings, for a driver of your own: the same that a server drives. The

@@ -74,7 +74,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
 
     /// Queues the codec's response to a datagram that does not decode, if it has one.
     #[cold]
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
