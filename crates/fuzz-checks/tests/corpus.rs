@@ -44,3 +44,8 @@ fn server() {
 fn client() {
     run("client", targets::client);
 }
+
+#[test]
+fn signed() {
+    run("signed", targets::signed);
+}
