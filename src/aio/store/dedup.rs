@@ -42,7 +42,7 @@ use crate::handler::Context;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = aio::Server::builder(Text)
 ///     .handler_timeout(Duration::from_secs(2))
-///     .bind_async("127.0.0.1:0")
+///     .bind("127.0.0.1:0")
 ///     .await?;
 /// # server.handle().shutdown();
 /// let pay = async |request: &str| Some(format!("paid: {request}"));
