@@ -9,7 +9,7 @@
 //! store.
 //!
 //! ```
-//! use rejoinder::aio::{AsyncSim, Server};
+//! use rejoinder::aio::{self, AsyncSim};
 //! use rejoinder::aio::store::{MemoryStore, SharedDedup};
 //! use rejoinder::codec::Text;
 //! use rejoinder::sim::SimNet;
@@ -29,7 +29,7 @@
 //!     };
 //!     let once = SharedDedup::new(shop, |text: &&str| Some((*text).to_owned()), store.clone());
 //!     let endpoint = AsyncSim::new(net.bind(node.parse()?)?);
-//!     tokio::spawn(Server::builder(Text).with_transport(endpoint)?.serve(once));
+//!     tokio::spawn(aio::Server::builder(Text).with_transport(endpoint)?.serve(once));
 //! }
 //!
 //! // One client, whose request reaches both nodes.
