@@ -46,6 +46,11 @@ fn client() {
 }
 
 #[test]
+fn signed() {
+    run("signed", targets::signed);
+}
+
+#[test]
 fn proxy() {
     run("proxy", targets::proxy);
 }
