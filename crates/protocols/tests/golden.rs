@@ -390,6 +390,101 @@ fn a_zone_that_could_not_be_served_right_is_refused() {
     }
 }
 
+/// The same zone, written in the ways that people write it.
+#[test]
+fn a_zone_file_may_be_written_as_people_write_it() {
+    let expected: Vec<Vec<u8>> = {
+        let text = "$ORIGIN example.org.\n$TTL 3600\n\
+            example.org. 3600 IN SOA ns.example.org. root.example.org. 1 7200 3600 604800 300\n\
+            example.org. 3600 IN NS ns.example.org.\n\
+            example.org. 3600 IN MX 10 mail.example.org.\n\
+            ns.example.org. 3600 IN A 192.0.2.53\n\
+            mail.example.org. 300 IN A 192.0.2.25\n\
+            txt.example.org. 3600 IN TXT \"v=spf1; a ( b\" \"second\"\n";
+        answers_of(text)
+    };
+    let header = "$ORIGIN example.org. ; the zone\n$TTL 1h\n";
+    let soa = "@ IN SOA ns root ( 1 ; serial\n 2h ; refresh\n\t1H\n 1w\n 5m ; negative\n )\n";
+    let rest = "\tNS ns\n\tMX 10 mail\nns A 192.0.2.53\nmail 5m IN A 192.0.2.25\n\
+                txt TXT \"v=spf1; a ( b\" \"second\"\n";
+    let variants = [
+        format!("{header}{soa}{rest}"),
+        // Class and TTL the other way round, in lower case, as numbers; every line with its owner.
+        format!("{header}{soa}{rest}").replace("5m IN A", "in 300 a"),
+        format!("{header}{soa}{rest}").replace("5m IN A", "CLASS1 5M A"),
+        format!("{header}{soa}{rest}")
+            .replace("\tNS", "@ NS")
+            .replace("\tMX", "@ 1h MX"),
+        // All in one line; parentheses without spaces; blank lines and comments between.
+        format!("{header}@ SOA ns root(1 2h 1h 1w 5m)\n; NS\n\n   \n{rest}"),
+        // Several origins, one of them relative; names beside the origin.
+        format!(
+            "$TTL 1h\n$ORIGIN org.\nexample SOA ns.example root.example 1 2h 1h 1w 5m\n\
+             $ORIGIN example\n@ NS ns\n MX 10 mail.example.org.\nns A 192.0.2.53\n\
+             $ORIGIN mail.example.org.\n@ 300 A 192.0.2.25\n$ORIGIN example.org.\n\
+             txt TXT ( \"v=spf1; a ( b\"\n  second )\n"
+        ),
+        // Without $TTL: the last one that was stated (RFC 1035 §5.1).
+        format!(
+            "$ORIGIN example.org.\n{}{rest}",
+            soa.replace("@ IN", "@ 1h IN")
+        )
+        .replace("txt TXT", "txt 1h TXT"),
+        // As some editors leave it.
+        format!("\u{feff}{header}{soa}{rest}").replace('\n', "\r\n"),
+        format!("{header}{soa}{rest}").trim_end().to_owned(),
+        // Escapes (RFC 1035 §5.1).
+        format!("{header}{soa}{rest}")
+            .replace("second", "s\\101cond")
+            .replace("\nns A", "\n\\110s A"),
+        // RFC 3597 §5: data without a meaning.
+        format!("{header}{soa}{rest}").replace("ns A 192.0.2.53", "ns TYPE1 \\# 4 C0000235"),
+    ];
+    for text in variants {
+        assert_eq!(answers_of(&text), expected, "{text}");
+    }
+}
+
+/// What a zone says of the names in the test above.
+fn answers_of(text: &str) -> Vec<Vec<u8>> {
+    let zone = Zone::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let mut core = ServerCore::new(Dns, zone);
+    [
+        ("example.org", Rtype::SOA),
+        ("example.org", Rtype::NS),
+        ("example.org", Rtype::MX),
+        ("ns.example.org", Rtype::A),
+        ("mail.example.org", Rtype::A),
+        ("txt.example.org", Rtype::TXT),
+        ("nothing.example.org", Rtype::A),
+    ]
+    .map(|(name, rtype)| answer(&mut core, &query(name, rtype, None)))
+    .to_vec()
+}
+
+#[test]
+fn a_mistake_in_a_zone_file_is_named_with_its_line() {
+    let start = "$ORIGIN example.org.\n$TTL 60\n@ SOA ns hm (1\n 2 3 4 5)\n@ NS ns\n";
+    for (line, problem) in [
+        ("a A 192.0.2.256", "6:"),
+        ("a NOSUCHTYPE x", "6:"),
+        ("a MX mail", "6:"),
+        ("a A 192.0.2.1 192.0.2.2", "6:"),
+        ("a TXT \"b", "line 6: a quote is not closed"),
+        ("a TXT ( b", "line 6: a parenthesis is not closed"),
+        ("$INCLUDE other.zone", "line 6: $INCLUDE is not supported"),
+        (
+            "$GENERATE 1-3 a$ A 192.0.2.$",
+            "line 6: $GENERATE is not supported",
+        ),
+        ("$UNKNOWN 1", "6:"),
+    ] {
+        let error = Zone::parse(format!("{start}{line}\n").as_bytes()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(problem), "{line}: {error}");
+    }
+}
+
 /// The example's handler, and how often it was asked.
 fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, Arc<AtomicU32>) {
     let robot = zurich();

@@ -1,6 +1,6 @@
 """Starts a program as a service manager does: activate.py SOCKET... -- PROGRAM ARGUMENT...
 
-A socket is udp:HOST, tcp:HOST, or unix: for a nameless one. They become descriptors 3, 4 and so on.
+A socket is udp:HOST, tcp:HOST, unix: for a nameless one, unbound:, or connected:HOST. They become descriptors 3, 4 and so on.
 """
 import os
 import socket
@@ -14,10 +14,14 @@ def opened(what):
     kind, _, host = what.partition(":")
     if kind == "unix":
         return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if kind == "unbound":
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     type = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     made = socket.socket(family, type)
     made.bind((host, 0))
+    if kind == "connected":
+        made.connect((host, 9))
     made.setblocking(False)  # As systemd leaves them.
     return made
 

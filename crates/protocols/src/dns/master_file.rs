@@ -5,21 +5,23 @@
 //! entry is split into its words, and written again in one line with the TTL in seconds and the class. An
 //! entry keeps the number of its last line, so that errors name the right one.
 
-/// The same entries, with times in seconds and a class in each record.
-pub(super) fn normalized(text: &str) -> String {
+/// The same entries, with times in seconds and a class in each record. An error names the line.
+pub(super) fn normalized(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len() + text.len() / 4);
     let mut rest = text;
+    let mut line = 1;
     while !rest.is_empty() {
-        let entry = Entry::read(&mut rest);
+        let entry = Entry::read(&mut rest).map_err(|problem| format!("line {line}: {problem}"))?;
         entry.write(&mut out);
         for _ in 0..entry.line_ends {
             out.push('\n');
         }
+        line += entry.line_ends;
     }
     if !out.ends_with('\n') {
         out.push('\n');
     }
-    out
+    Ok(out)
 }
 
 /// What stands between two line ends outside parentheses.
@@ -32,7 +34,9 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn read(rest: &mut &'a str) -> Self {
+    /// What is open at the end of the file is an error at the first line of its entry: it would swallow
+    /// all that follows.
+    fn read(rest: &mut &'a str) -> Result<Self, String> {
         let mut entry = Self {
             is_indented: rest.starts_with([' ', '\t']),
             words: Vec::new(),
@@ -48,7 +52,8 @@ impl<'a> Entry<'a> {
                 match c {
                     '\\' => drop(chars.next()),
                     '"' => is_quoted = false,
-                    '\n' => entry.line_ends += 1,
+                    // RFC 1035 §5.1 allows it, but nothing writes it: a quote was forgotten.
+                    '\n' => return Err("a quote is not closed".to_owned()),
                     _ => {}
                 }
                 continue;
@@ -62,11 +67,15 @@ impl<'a> Entry<'a> {
                     entry.line_ends += 1;
                     if depth == 0 {
                         *rest = &text[at + 1..];
-                        return entry;
+                        return entry.checked();
                     }
                 }
                 '(' => depth += 1,
-                ')' => depth = depth.saturating_sub(1),
+                ')' => {
+                    depth = depth
+                        .checked_sub(1)
+                        .ok_or("a parenthesis is closed that is not open")?;
+                }
                 ';' => {
                     // A comment, up to the line's end.
                     let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
@@ -85,9 +94,31 @@ impl<'a> Entry<'a> {
                 }
             }
         }
+        if is_quoted {
+            return Err("a quote is not closed".to_owned());
+        }
+        if depth > 0 {
+            return Err("a parenthesis is not closed".to_owned());
+        }
         entry.words.extend(word.map(|begin| &text[begin..]));
         *rest = "";
-        entry
+        entry.checked()
+    }
+
+    /// Directives that would read or make more entries are refused.
+    fn checked(self) -> Result<Self, String> {
+        match self.words.first() {
+            Some(word)
+                if ["$INCLUDE", "$GENERATE"]
+                    .iter()
+                    .any(|one| one.eq_ignore_ascii_case(word)) =>
+            {
+                Err(format!(
+                    "{word} is not supported: put the records into this file"
+                ))
+            }
+            _ => Ok(self),
+        }
     }
 
     fn write(&self, out: &mut String) {
@@ -120,10 +151,7 @@ impl<'a> Entry<'a> {
         for word in words.by_ref() {
             if let Some(time) = seconds(word) {
                 ttl = Some(time);
-            } else if ["IN", "CH", "HS", "CS"]
-                .iter()
-                .any(|one| one.eq_ignore_ascii_case(word))
-            {
+            } else if is_class(word) {
                 class = word;
             } else {
                 rtype = Some(word);
@@ -144,6 +172,16 @@ impl<'a> Entry<'a> {
                 .unwrap_or_else(|| word.to_owned()));
         }
     }
+}
+
+/// `IN`, and `CLASS1` as RFC 3597 §5 writes it.
+fn is_class(word: &str) -> bool {
+    let is = |one: &str| one.eq_ignore_ascii_case(word);
+    let number = word
+        .get(..5)
+        .filter(|name| name.eq_ignore_ascii_case("CLASS"));
+    ["IN", "CH", "HS", "CS"].into_iter().any(is)
+        || number.is_some_and(|_| word[5..].bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The seconds of `3600`, `1h` or `1w2d3h4m5s`.
@@ -213,6 +251,37 @@ mod tests {
             www 86400 IN A 192.0.2.1\n\
             www 300 IN AAAA ::1\n\n\
             txt IN TXT \"a ; (b\" c\\;d\n";
-        assert_eq!(normalized(text), expected);
+        assert_eq!(normalized(text).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_is_named_with_its_line() {
+        for (text, problem) in [
+            (
+                "a A 1.2.3.4\n@ SOA (ns root\n1 2 3",
+                "line 2: a parenthesis is not closed",
+            ),
+            (
+                "a A 1.2.3.4 )\n",
+                "line 1: a parenthesis is closed that is not open",
+            ),
+            (
+                "\n\na TXT \"b\nc TXT \"d\"\n",
+                "line 3: a quote is not closed",
+            ),
+            ("a TXT \"b\\\"", "line 1: a quote is not closed"),
+            (
+                "\n$include other.zone\n",
+                "line 2: $include is not supported: put the records into this file",
+            ),
+            (
+                "$GENERATE 1-9 host$ A 192.0.2.$",
+                "line 1: $GENERATE is not supported: put the records into this file",
+            ),
+        ] {
+            assert_eq!(normalized(text).unwrap_err(), problem);
+        }
+        // A parenthesis in a comment or a quote is none.
+        assert!(normalized("a TXT \"(\" ; (\n").is_ok());
     }
 }

@@ -185,12 +185,12 @@ impl Source {
         let mut names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>> = BTreeMap::new();
         let mut soa: Option<ZoneRecord> = None;
         let text = str::from_utf8(master_file)?;
-        let text = normalized(text.strip_prefix('\u{feff}').unwrap_or(text));
+        let text = normalized(text.strip_prefix('\u{feff}').unwrap_or(text))?;
         let mut master_file = Zonefile::from(text.as_bytes());
         master_file.set_default_class(Class::IN);
         for entry in master_file {
             let Entry::Record(record) = entry? else {
-                return Err("other files cannot be included".into());
+                return Err("$INCLUDE is not supported".into());
             };
             let record: ZoneRecord = record.try_flatten_into()?;
             if record.class() != Class::IN {
