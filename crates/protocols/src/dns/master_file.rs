@@ -2,26 +2,25 @@
 //!
 //! BIND and others read times with units (`1h`, `2W3d`) and records without a class, in any order of TTL
 //! and class (RFC 1035 §5.1 and RFC 2308 §4 have neither the units nor a `$TTL` with one). Here each
-//! entry is split into its words, and written again in one line with the TTL in seconds and the class. An
-//! entry keeps the number of its last line, so that errors name the right one.
+//! entry is split into its words, and written again in one line with the TTL in seconds and the class.
 
-/// The same entries, with times in seconds and a class in each record. An error names the line.
-pub(super) fn normalized(text: &str) -> Result<String, String> {
-    let mut out = String::with_capacity(text.len() + text.len() / 4);
+/// The same entries with the numbers of their first lines, with times in seconds and a class in each record. An
+/// error names the line.
+pub(super) fn entries(text: &str) -> Result<Vec<(usize, String)>, String> {
+    let mut entries = Vec::new();
     let mut rest = text;
     let mut line = 1;
     while !rest.is_empty() {
         let entry = Entry::read(&mut rest).map_err(|problem| format!("line {line}: {problem}"))?;
-        entry.write(&mut out);
-        for _ in 0..entry.line_ends {
-            out.push('\n');
+        let mut written = String::new();
+        entry.write(&mut written);
+        if !written.is_empty() {
+            written.push('\n');
+            entries.push((line, written));
         }
         line += entry.line_ends;
     }
-    if !out.ends_with('\n') {
-        out.push('\n');
-    }
-    Ok(out)
+    Ok(entries)
 }
 
 /// What stands between two line ends outside parentheses.
@@ -213,7 +212,7 @@ fn seconds(word: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{normalized, seconds};
+    use super::{entries, seconds};
 
     #[test]
     fn times_have_units() {
@@ -244,14 +243,17 @@ mod tests {
             www 1d A 192.0.2.1\r\n\
             www IN 5m AAAA ::1\n\n\
             txt TXT \"a ; (b\" c\\;d";
-        let expected = "$ORIGIN example.org.\n\
-            $TTL 3600\n\
-            @ IN SOA ns root 1 10800 3600 604800 3600\n\n\n \
-            IN NS ns\n\
-            www 86400 IN A 192.0.2.1\n\
-            www 300 IN AAAA ::1\n\n\
-            txt IN TXT \"a ; (b\" c\\;d\n";
-        assert_eq!(normalized(text).as_deref(), Ok(expected));
+        let expected = [
+            (1, "$ORIGIN example.org.\n"),
+            (2, "$TTL 3600\n"),
+            (3, "@ IN SOA ns root 1 10800 3600 604800 3600\n"),
+            (6, " IN NS ns\n"),
+            (7, "www 86400 IN A 192.0.2.1\n"),
+            (8, "www 300 IN AAAA ::1\n"),
+            (10, "txt IN TXT \"a ; (b\" c\\;d\n"),
+        ];
+        let expected = expected.map(|(line, entry)| (line, entry.to_owned()));
+        assert_eq!(entries(text), Ok(expected.to_vec()));
     }
 
     #[test]
@@ -279,9 +281,9 @@ mod tests {
                 "line 1: $GENERATE is not supported: put the records into this file",
             ),
         ] {
-            assert_eq!(normalized(text).unwrap_err(), problem);
+            assert_eq!(entries(text).unwrap_err(), problem);
         }
         // A parenthesis in a comment or a quote is none.
-        assert!(normalized("a TXT \"(\" ; (\n").is_ok());
+        assert!(entries("a TXT \"(\" ; (\n").is_ok());
     }
 }
