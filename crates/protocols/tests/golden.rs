@@ -703,6 +703,62 @@ fn stun_answers_with_the_peer_or_with_what_it_does_not_know() {
     }
 }
 
+/// RFC 8489 §11: what has no magic cookie is of RFC 3489, whose clients know only MAPPED-ADDRESS.
+#[test]
+fn stun_answers_a_client_of_rfc_3489_as_it_expects() {
+    let mut core = ServerCore::new(Stun, Mirror);
+    let id = "0102030405060708090a0b0c0d0e0f10";
+    // Nothing; CHANGE-REQUEST without a change; USERNAME; a type that may be ignored.
+    for attributes in [
+        "",
+        "00030004 00000000",
+        "00060004 61626364",
+        "80220003 616263 00",
+    ] {
+        let attributes = hex(attributes);
+        let head = hex(&format!("0001 {:04x} {id}", attributes.len()));
+        let response = answer(&mut core, &[head, attributes].concat());
+        // 192.0.2.1:40000.
+        assert_eq!(
+            response,
+            hex(&format!("0101000c {id} 00010008 0001 9c40 c0000201"))
+        );
+        assert!(Stun.is_response(&response));
+    }
+    // A change of port; and RESPONSE-ADDRESS, which would have others answered.
+    for (attributes, listed) in [
+        ("00030004 00000002", "0003 0003"),
+        ("00020008 00010007 c0000207 00030004 00000002", "0002 0003"),
+    ] {
+        let attributes = hex(attributes);
+        let head = hex(&format!("0001 {:04x} {id}", attributes.len()));
+        let response = answer(&mut core, &[head, attributes].concat());
+        let reason = "556e6b6e6f776e20417474726962757465202020";
+        let expected = format!("01110024 {id} 00090018 00000414 {reason} 000a0004 {listed}");
+        assert_eq!(response, hex(&expected));
+    }
+    // Other kinds, and what is not whole.
+    for bad in [
+        format!("0101 0000 {id}"),
+        format!("0002 0000 {id}"),
+        format!("0001 0004 {id}"),
+        format!("0001 0000 {id} 00"),
+        format!("0001 0004 {id} 00060004"),
+        format!("0001 0003 {id} 000600"),
+        format!("0001 0007 {id} 00060003 616263"),
+    ] {
+        assert!(ask(&mut core, &hex(&bad)).is_empty(), "{bad}");
+    }
+    // IPv6.
+    let mut out = [0; 64];
+    let mut out = Writer::new(&mut out);
+    let request = hex(&format!("0001 0000 {id}"));
+    let peer = "[2001:db8::1]:7".parse().unwrap();
+    Stun.encode_response(Timestamp::system(), &request, peer, &mut out)
+        .unwrap();
+    assert_eq!(out.finish(), Ok(44));
+}
+
 static ZONE: LazyLock<Arc<Zone>> = LazyLock::new(|| Arc::new(zone()));
 const STORED: Part<'_> = Part {
     number: 0,
@@ -720,6 +776,7 @@ fn samples() -> Vec<Vec<u8>> {
         query("www.example.org", Rtype::A, Some(1232)),
         [&[0x41, 2, 0x12, 0x34, 0x55, 0xb6], &b"zurich\xffabc"[..]].concat(),
         hex("00010008 2112a442 00000000 00000000 00000007 00030004 00000000"),
+        hex("00010008 01020304 05060708 090a0b0c 0d0e0f10 00030004 00000000"),
         b"\x12\x34\0\0\0\x01\0\0set k 0 0 5\r\nvalue\r\n".to_vec(),
     ]
 }
@@ -765,6 +822,8 @@ fn check<C: Codec + Copy, H: Handler<C>>(
             codec.decode_response(&response).is_ok()
                 || response.len() == 4
                 || response[..2] == [1, 0x11]
+                // STUN's for clients that know no magic cookie.
+                || response[..2] == [1, 1] && datagram[4..8] != [0x21, 0x12, 0xa4, 0x42]
         );
         prop_assert!(ask(&mut core, &response).is_empty());
     }
