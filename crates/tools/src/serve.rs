@@ -108,9 +108,7 @@ pub(crate) struct Options {
     quiet: bool,
 }
 
-pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
-    // First of all, so that no signal finds the program half started.
-    let signals = Signals::register()?;
+pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failure> {
     let status = program::queue_status()?;
     if let Some(format) = options.log {
         log::start(format, status.clone())?;
