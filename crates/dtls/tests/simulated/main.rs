@@ -4,4 +4,5 @@ mod attacks;
 mod bad_network;
 mod certificates;
 mod exchange;
+mod pipe;
 mod support;
