@@ -306,7 +306,11 @@ impl Association {
         let run = AssertUnwindSafe(|| self.run_or_panic(now, policy, input, scratch, emit));
         panic::catch_unwind(run).unwrap_or_else(|_| {
             let text = "the DTLS implementation panicked";
-            Err(Failure::new(HandshakeFailure::Protocol, text, INTERNAL_ERROR))
+            Err(Failure::new(
+                HandshakeFailure::Protocol,
+                text,
+                INTERNAL_ERROR,
+            ))
         })
     }
 

@@ -242,7 +242,11 @@ impl<G: Gate> DtlsBuilder<G> {
             }
         }
         if self.idle_timeout.is_zero() {
-            return Err(ConfigError::out_of_range("idle_timeout", "0", "more than 0"));
+            return Err(ConfigError::out_of_range(
+                "idle_timeout",
+                "0",
+                "more than 0",
+            ));
         }
         let keys = self.keys.map(|keys| {
             let hint = self.hint;

@@ -118,9 +118,8 @@ impl PskFile {
                 .rsplit_once(':')
                 .ok_or(wrong("it has no colon: write `identity:key`"))?;
             let identity = match identity.strip_prefix('#') {
-                Some(digits) => from_hex(digits).ok_or(wrong(
-                    "its identity begins with `#` and is not hexadecimal",
-                ))?,
+                Some(digits) => from_hex(digits)
+                    .ok_or(wrong("its identity begins with `#` and is not hexadecimal"))?,
                 None => identity.as_bytes().to_vec(),
             };
             if identity.is_empty() || identity.len() > MAX_IDENTITY_BYTES {

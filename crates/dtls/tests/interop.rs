@@ -207,7 +207,14 @@ fn openssl_is_told_at_once_that_its_key_or_its_suite_is_wrong() {
             "alert number 51",
         ),
         (
-            &["-psk_identity", IDENTITY, "-psk", KEY, PSK[4], "PSK-AES128-GCM-SHA256"],
+            &[
+                "-psk_identity",
+                IDENTITY,
+                "-psk",
+                KEY,
+                PSK[4],
+                "PSK-AES128-GCM-SHA256",
+            ],
             "alert number 40",
         ),
     ] {
@@ -266,7 +273,10 @@ fn openssl_shows_a_certificate_or_is_refused() {
     let server = Serving::text(builder());
     let (certificate, key) = (pem("stranger.pem"), pem("stranger.key"));
     for (arguments, alert) in [
-        (&["-cert", &*certificate, "-key", &*key][..], "alert number 48"),
+        (
+            &["-cert", &*certificate, "-key", &*key][..],
+            "alert number 48",
+        ),
         (&[], "alert number 40"),
     ] {
         let ended = Command::new("timeout")
@@ -422,7 +432,16 @@ fn client_asks_coap_servers_many_things_at_once() {
         };
         let _server = Program::start(
             &format!("coap-server-{flavour}"),
-            &["-A", "127.0.0.1", "-p", &port.to_string(), "-k", KEY_TEXT, "-h", "hint"],
+            &[
+                "-A",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-k",
+                KEY_TEXT,
+                "-h",
+                "hint",
+            ],
         );
         let connector = ClientConfig::psk(IDENTITY, KEY_TEXT)
             .retransmit_after(Duration::from_millis(200))
@@ -445,7 +464,11 @@ fn client_asks_coap_servers_many_things_at_once() {
         }
         while let Some((ticket, response)) = client.collect(Wait::Forever) {
             let code = expected.remove(&ticket).unwrap();
-            assert_eq!(response.unwrap().header.code, MessageClass::Response(code), "{flavour}");
+            assert_eq!(
+                response.unwrap().header.code,
+                MessageClass::Response(code),
+                "{flavour}"
+            );
         }
         assert!(expected.is_empty());
     }

@@ -87,7 +87,10 @@ fn a_hundred_thousand_spoofed_hellos_leave_no_trace_and_an_honest_peer_is_served
         }
     }
     let stats = server.stats();
-    assert_eq!((stats.begun, stats.half_open, stats.associations), (1, 0, 1));
+    assert_eq!(
+        (stats.begun, stats.half_open, stats.associations),
+        (1, 0, 1)
+    );
     assert!(stats.verify_request_bytes < stats.hello_bytes);
     println!(
         "{} bytes in, {} bytes out",
@@ -102,7 +105,10 @@ fn handshakes_that_are_not_finished_displace_each_other_and_then_expire() {
         begin(&server, number);
     }
     let stats = server.stats();
-    assert_eq!((stats.begun, stats.displaced_handshakes, stats.half_open), (25, 15, 10));
+    assert_eq!(
+        (stats.begun, stats.displaced_handshakes, stats.half_open),
+        (25, 15, 10)
+    );
     // One more finishes, in the place of another.
     let (mut client, _) = server.client(PEER, config());
     client.request("hello").unwrap();
@@ -237,12 +243,18 @@ fn a_peer_that_starts_again_keeps_its_association_until_the_new_one_is_verified(
     let mut first = hello();
     set_random(&mut first, 77);
     let request = server.lock().receive(addr, &first);
-    let flight = server.lock().receive(addr, &with_cookie(&first, &request[0].1));
+    let flight = server
+        .lock()
+        .receive(addr, &with_cookie(&first, &request[0].1));
     assert!(!flight.is_empty());
     assert_eq!(server.stats().half_open, 1);
     let payloads = server.lock().payloads.len();
     server.lock().receive(addr, &late);
-    assert_eq!(server.lock().payloads.len(), payloads + 1, "the old one is alive");
+    assert_eq!(
+        server.lock().payloads.len(),
+        payloads + 1,
+        "the old one is alive"
+    );
     assert_eq!(server.lock().engine.identity(addr), Some(&IDENTITY.into()));
 
     // The peer itself starts again, and finishes.
@@ -262,7 +274,9 @@ fn no_address_that_is_not_verified_is_sent_more_than_it_sent() {
     datagrams.push(hello());
     let mut random = 1_u64;
     let mut draw = |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (random >> 33) as usize % below
     };
     let (mut sent, mut received) = (0, 0);
@@ -292,7 +306,10 @@ fn hellos_from_reflectors_impossible_sources_and_over_the_limit_are_not_answered
     use rejoinder::gate::RateLimit;
     use rejoinder::transport::{Datagram, Delivery, Meta};
 
-    let limit = RateLimit::builder().responses_per_second(5).build().unwrap();
+    let limit = RateLimit::builder()
+        .responses_per_second(5)
+        .build()
+        .unwrap();
     let mut engine = builder(11).gate(limit).engine().unwrap();
     engine.set_own_addr("198.51.100.1:5684".parse().unwrap());
     let (hello, mut outbox) = (hello(), engine.outbox());
@@ -332,7 +349,10 @@ fn a_hello_without_a_suite_in_common_is_answered_with_an_alert_behind_the_cookie
     let server = Server::new(builder(12).engine().unwrap());
     let mut first = hello();
     // The one suite that is offered becomes another: TLS_PSK_WITH_AES_128_GCM_SHA256.
-    let at = first.windows(2).position(|two| two == [0xc0, 0xa8]).unwrap();
+    let at = first
+        .windows(2)
+        .position(|two| two == [0xc0, 0xa8])
+        .unwrap();
     first[at..at + 2].copy_from_slice(&[0x00, 0xa8]);
     let request = server.lock().receive(peer(1), &first);
     let second = with_cookie(&first, &request[0].1);
@@ -365,7 +385,9 @@ fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
     let addr: SocketAddr = PEER.parse().unwrap();
     let mut random = 99_u64;
     let mut draw = |below: usize| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (random >> 33) as usize % below
     };
     let server = Server::new(builder(15).engine().unwrap());
@@ -374,7 +396,9 @@ fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
         let mut first = hello_from(&recorded);
         set_random(&mut first, number);
         let request = server.lock().receive(addr, &first);
-        server.lock().receive(addr, &with_cookie(&first, &request[0].1));
+        server
+            .lock()
+            .receive(addr, &with_cookie(&first, &request[0].1));
         for _ in 0..draw(6) {
             let mut datagram = Vec::new();
             for _ in 0..=draw(3) {
@@ -386,7 +410,9 @@ fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
             }
             server.lock().receive(addr, &datagram);
         }
-        server.lock().advance(Duration::from_millis(draw(2_000) as u64));
+        server
+            .lock()
+            .advance(Duration::from_millis(draw(2_000) as u64));
     }
     let stats = server.stats();
     assert_eq!(stats.established, 0);

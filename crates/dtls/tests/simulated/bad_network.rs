@@ -67,7 +67,10 @@ fn run_all(seeds: std::ops::Range<u64>) {
         sum.answered += outcome.answered;
         sum.failed += outcome.failed;
     }
-    println!("{count} seeds: {} answered, {} failed", sum.answered, sum.failed);
+    println!(
+        "{count} seeds: {} answered, {} failed",
+        sum.answered, sum.failed
+    );
     assert_eq!(sum.answered + sum.failed, count * 12);
     // Most networks are bad, none so bad that most requests fail.
     assert!(sum.answered > 10 * sum.failed, "{sum:?}");

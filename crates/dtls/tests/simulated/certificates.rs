@@ -72,7 +72,10 @@ fn a_server_shows_its_certificate_and_nothing_is_readable() {
             assert!(!contains(&one.bytes, b"secret") && !contains(&one.bytes, b"SECRET"));
         }
         let peer = tap.passed()[0].client;
-        assert_eq!(server.with(|node| node.engine().identity(peer).cloned()), None);
+        assert_eq!(
+            server.with(|node| node.engine().identity(peer).cloned()),
+            None
+        );
         assert_eq!(server.stats().established, 1);
     }
 }
@@ -96,7 +99,10 @@ fn a_client_shows_its_certificate_and_is_known_by_its_fingerprint() {
 fn a_long_certificate_is_sent_in_fragments_and_put_together() {
     let net = net();
     let builder = builder("server").client_authorities(authorities("ca.pem"));
-    shout(&net, builder.handshake_datagram_bytes(256).engine().unwrap());
+    shout(
+        &net,
+        builder.handshake_datagram_bytes(256).engine().unwrap(),
+    );
     let tap = Tap::new(net);
     let config = trusting("server.example")
         .certificate(own("client"))
@@ -151,7 +157,10 @@ fn a_client_without_a_certificate_or_with_a_strangers_is_refused() {
         let server = shout(&net, builder.engine().unwrap());
         let text = refusal(&net, config);
         assert!(text.contains("fatal alert"), "{text}");
-        assert_eq!((server.stats().failed(kind), server.stats().established), (1, 0));
+        assert_eq!(
+            (server.stats().failed(kind), server.stats().established),
+            (1, 0)
+        );
         assert!(server.stats().conserves());
     }
     let net = net();
@@ -178,13 +187,31 @@ fn one_server_has_keys_and_a_certificate_and_the_client_chooses() {
 fn what_is_no_key_or_no_certificate_is_refused() {
     let (certificate, key) = (file("server.pem"), file("server.key"));
     let no_pem = CertifiedKey::from_pem(&key, &key).unwrap_err();
-    assert!(matches!(no_pem, CertificateError::Pem { what: "certificate", .. }));
+    assert!(matches!(
+        no_pem,
+        CertificateError::Pem {
+            what: "certificate",
+            ..
+        }
+    ));
     let no_pem = CertifiedKey::from_pem(&certificate, &certificate).unwrap_err();
-    assert!(matches!(no_pem, CertificateError::Pem { what: "private key", .. }));
+    assert!(matches!(
+        no_pem,
+        CertificateError::Pem {
+            what: "private key",
+            ..
+        }
+    ));
     let empty = Authorities::from_pem(b"nothing in PEM").unwrap_err();
     assert!(matches!(empty, CertificateError::Pem { .. }));
     let error = ClientConfig::certificates(authorities("ca.pem"), "no name").unwrap_err();
-    assert_eq!(error.to_string(), "`no name` is neither a DNS name nor an IP address");
+    assert_eq!(
+        error.to_string(),
+        "`no name` is neither a DNS name nor an IP address"
+    );
     let shown = format!("{:?} {:?}", own("server"), builder("server"));
-    assert!(!shown.contains("PRIVATE") && shown.contains("sha256:"), "{shown}");
+    assert!(
+        !shown.contains("PRIVATE") && shown.contains("sha256:"),
+        "{shown}"
+    );
 }

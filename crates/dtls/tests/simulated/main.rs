@@ -4,5 +4,7 @@ mod attacks;
 mod bad_network;
 mod certificates;
 mod exchange;
+#[cfg(feature = "tokio")]
+mod on_tokio;
 mod pipe;
 mod support;
