@@ -1,5 +1,7 @@
 //! Against other people's DTLS: OpenSSL's `s_client` and `s_server`, and libcoap's client and server, each
-//! with OpenSSL and with GnuTLS. Debian packages `openssl` and `libcoap3-bin`.
+//! with OpenSSL and with `GnuTLS`. Debian packages `openssl` and `libcoap3-bin`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -66,8 +68,8 @@ impl Serving {
         let server = Server::builder(codec).with_transport(transport).unwrap();
         let handle = server.handle();
         let names = Arc::default();
-        let named = Named(handler, Arc::clone(&names));
-        let thread = Some(thread::spawn(move || server.serve(named)));
+        let handler = Named(handler, Arc::clone(&names));
+        let thread = Some(thread::spawn(move || server.serve(handler)));
         Self {
             addr,
             handle,
@@ -295,7 +297,7 @@ fn openssl_shows_a_certificate_or_is_refused() {
 /// An `s_server` that answers with what it has received, in capitals.
 struct Shouting {
     addr: SocketAddr,
-    _program: Child,
+    program: Child,
 }
 
 impl Shouting {
@@ -323,15 +325,15 @@ impl Shouting {
         });
         Self {
             addr: format!("127.0.0.1:{port}").parse().unwrap(),
-            _program: child,
+            program: child,
         }
     }
 }
 
 impl Drop for Shouting {
     fn drop(&mut self) {
-        let _ = self._program.kill();
-        let _ = self._program.wait();
+        let _ = self.program.kill();
+        let _ = self.program.wait();
     }
 }
 

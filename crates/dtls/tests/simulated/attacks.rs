@@ -12,19 +12,18 @@ const PEER: &str = "192.0.2.1:7000";
 
 /// A hello as a client sends it first, from one that has no server.
 fn hello() -> Vec<u8> {
-    let server = Server::new(builder(1).engine().unwrap());
+    let server = Server::start(builder(1).engine().unwrap());
     let (mut client, pipe) = server.client(PEER, config());
     pipe.state().is_cut = true;
     assert!(client.request("hello").is_err());
-    let hello = pipe.state().sent[0].clone();
-    hello
+    pipe.state().sent[0].clone()
 }
 
 /// The same hello with a cookie, as its second message.
 fn with_cookie(hello: &[u8], request: &[u8]) -> Vec<u8> {
-    let cookie = &request[request.len() - 32..];
     // Header of the record, of the message; version, random, an empty session id; then the cookie.
     const AT: usize = 13 + 12 + 2 + 32 + 1;
+    let cookie = &request[request.len() - 32..];
     assert_eq!(hello[AT], 0, "no cookie yet");
     let mut second = hello[..AT].to_vec();
     second.push(32);
@@ -71,7 +70,7 @@ fn lost_record(client: &mut PipeClient, pipe: &Pipe) -> Vec<u8> {
 
 #[test]
 fn a_hundred_thousand_spoofed_hellos_leave_no_trace_and_an_honest_peer_is_served() {
-    let server = Server::new(builder(2).engine().unwrap());
+    let server = Server::start(builder(2).engine().unwrap());
     let (mut client, _) = server.client(PEER, config());
     let mut hello = hello();
     for number in 0..100_000 {
@@ -100,7 +99,7 @@ fn a_hundred_thousand_spoofed_hellos_leave_no_trace_and_an_honest_peer_is_served
 
 #[test]
 fn handshakes_that_are_not_finished_displace_each_other_and_then_expire() {
-    let server = Server::new(builder(3).max_handshakes(10).engine().unwrap());
+    let server = Server::start(builder(3).max_handshakes(10).engine().unwrap());
     for number in 0..25 {
         begin(&server, number);
     }
@@ -120,7 +119,7 @@ fn handshakes_that_are_not_finished_displace_each_other_and_then_expire() {
 
 #[test]
 fn what_is_not_answered_is_repeated_to_a_peer_that_has_shown_its_address() {
-    let server = Server::new(builder(4).engine().unwrap());
+    let server = Server::start(builder(4).engine().unwrap());
     begin(&server, 1);
     let mut repeated = 0;
     for _ in 0..12 {
@@ -135,7 +134,7 @@ fn what_is_not_answered_is_repeated_to_a_peer_that_has_shown_its_address() {
 
 #[test]
 fn the_association_used_least_recently_makes_room_and_an_idle_one_is_closed() {
-    let server = Server::new(builder(5).max_associations(3).engine().unwrap());
+    let server = Server::start(builder(5).max_associations(3).engine().unwrap());
     let mut clients: Vec<_> = (0..3)
         .map(|number| server.client(&format!("192.0.2.1:{}", 7_000 + number), config()))
         .collect();
@@ -159,7 +158,7 @@ fn the_association_used_least_recently_makes_room_and_an_idle_one_is_closed() {
 
 #[test]
 fn replayed_records_are_dropped_and_change_nothing() {
-    let server = Server::new(builder(6).engine().unwrap());
+    let server = Server::start(builder(6).engine().unwrap());
     let (mut client, pipe) = server.client(PEER, config());
     for question in ["one", "two", "three"] {
         client.request(question).unwrap();
@@ -182,7 +181,7 @@ fn replayed_records_are_dropped_and_change_nothing() {
 
 #[test]
 fn a_record_that_was_changed_anywhere_is_dropped_and_the_association_lives_on() {
-    let server = Server::new(builder(7).engine().unwrap());
+    let server = Server::start(builder(7).engine().unwrap());
     let (mut client, pipe) = server.client(PEER, config());
     client.request("one").unwrap();
     let record = lost_record(&mut client, &pipe);
@@ -206,7 +205,7 @@ fn a_record_that_was_changed_anywhere_is_dropped_and_the_association_lives_on() 
 
 #[test]
 fn alerts_and_data_in_the_clear_do_not_touch_an_association() {
-    let server = Server::new(builder(8).engine().unwrap());
+    let server = Server::start(builder(8).engine().unwrap());
     let (mut client, _) = server.client(PEER, config());
     client.request("one").unwrap();
     let payloads = server.lock().payloads.len();
@@ -232,7 +231,7 @@ fn alerts_and_data_in_the_clear_do_not_touch_an_association() {
 
 #[test]
 fn a_peer_that_starts_again_keeps_its_association_until_the_new_one_is_verified() {
-    let server = Server::new(builder(9).engine().unwrap());
+    let server = Server::start(builder(9).engine().unwrap());
     let addr: SocketAddr = PEER.parse().unwrap();
     let (mut client, pipe) = server.client(PEER, config());
     client.request("one").unwrap();
@@ -267,7 +266,7 @@ fn a_peer_that_starts_again_keeps_its_association_until_the_new_one_is_verified(
 
 #[test]
 fn no_address_that_is_not_verified_is_sent_more_than_it_sent() {
-    let server = Server::new(builder(10).engine().unwrap());
+    let server = Server::start(builder(10).engine().unwrap());
     let (mut client, pipe) = server.client(PEER, config());
     client.request("one").unwrap();
     let mut datagrams = pipe.state().sent.clone();
@@ -286,7 +285,7 @@ fn no_address_that_is_not_verified_is_sent_more_than_it_sent() {
         let mut datagram = datagrams[draw(datagrams.len())].clone();
         for _ in 0..draw(4) {
             let at = draw(datagram.len());
-            datagram[at] = draw(256) as u8;
+            datagram[at] = draw(256).to_le_bytes()[0];
         }
         datagram.truncate(datagram.len() - draw(8).saturating_sub(5));
         let replies = server.lock().receive(from, &datagram);
@@ -346,7 +345,7 @@ fn hellos_from_reflectors_impossible_sources_and_over_the_limit_are_not_answered
 
 #[test]
 fn a_hello_without_a_suite_in_common_is_answered_with_an_alert_behind_the_cookie() {
-    let server = Server::new(builder(12).engine().unwrap());
+    let server = Server::start(builder(12).engine().unwrap());
     let mut first = hello();
     // The one suite that is offered becomes another: TLS_PSK_WITH_AES_128_GCM_SHA256.
     let at = first
@@ -366,7 +365,7 @@ fn a_hello_without_a_suite_in_common_is_answered_with_an_alert_behind_the_cookie
 
 #[test]
 fn a_hello_in_fragments_is_dropped_and_counted() {
-    let server = Server::new(builder(13).engine().unwrap());
+    let server = Server::start(builder(13).engine().unwrap());
     let mut fragment = hello();
     fragment[13 + 11] -= 10;
     assert!(server.lock().receive(peer(1), &fragment).is_empty());
@@ -376,11 +375,10 @@ fn a_hello_in_fragments_is_dropped_and_counted() {
 #[test]
 fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
     let recorded: Vec<Vec<u8>> = {
-        let server = Server::new(builder(14).engine().unwrap());
+        let server = Server::start(builder(14).engine().unwrap());
         let (mut client, pipe) = server.client(PEER, config());
         client.request("one").unwrap();
-        let sent = pipe.state().sent.clone();
-        sent
+        pipe.state().sent.clone()
     };
     let addr: SocketAddr = PEER.parse().unwrap();
     let mut random = 99_u64;
@@ -390,7 +388,7 @@ fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
             .wrapping_add(1);
         (random >> 33) as usize % below
     };
-    let server = Server::new(builder(15).engine().unwrap());
+    let server = Server::start(builder(15).engine().unwrap());
     for number in 0..3_000 {
         // A handshake is under way, and anything may come.
         let mut first = hello_from(&recorded);
@@ -406,7 +404,7 @@ fn datagrams_of_every_kind_at_every_stage_panic_nowhere() {
             }
             for _ in 0..draw(5) {
                 let at = draw(datagram.len());
-                datagram[at] = draw(256) as u8;
+                datagram[at] = draw(256).to_le_bytes()[0];
             }
             server.lock().receive(addr, &datagram);
         }

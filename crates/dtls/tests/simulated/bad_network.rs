@@ -17,7 +17,8 @@ struct Outcome {
 fn run(seed: u64) -> Outcome {
     SimNet::seeded(seed).run(|net| {
         // Each seed has a network of its own kind.
-        let part = |shift: u32, max: f64| max * f64::from((seed >> shift) as u8 & 7) / 7.0;
+        let part =
+            |shift: u32, max: f64| max * f64::from((seed >> shift).to_le_bytes()[0] & 7) / 7.0;
         let link = Link::new()
             .latency(Duration::from_millis(5 + seed % 40))
             .jitter(Duration::from_millis(seed % 23))

@@ -22,7 +22,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(engine: Engine) -> Shared {
+    pub(crate) fn start(engine: Engine) -> Shared {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let outbox = engine.outbox();
         Shared(Arc::new(Mutex::new(Self {
