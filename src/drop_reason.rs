@@ -60,9 +60,9 @@ pub enum DropReason {
     Cancelled,
     /// As many requests were deferred as may be.
     Overloaded,
-    /// The handler gave up because a reply could not be queued.
+    /// The handler gave up because a response could not be queued.
     ReplyFailed,
-    /// An [`AmplificationLimit`](crate::gate::AmplificationLimit) is among the gates, and the replies
+    /// An [`AmplificationLimit`](crate::gate::AmplificationLimit) is among the gates, and the responses
     /// would have passed it.
     Amplification,
 }

@@ -9,7 +9,7 @@ use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
-/// Lets a datagram in, or drops it before anything is parsed; and lets the replies out, or not.
+/// Lets a datagram in, or drops it before anything is parsed; and lets the responses out, or not.
 ///
 /// # Who calls what
 ///
@@ -41,7 +41,7 @@ use crate::transport::{Datagram, Meta};
 /// ```
 ///
 /// A pair of gates is a gate: the first is asked first, and what it drops the second never sees.
-/// Replies pass them in the same order, so one that forbids (as [`AmplificationLimit`] does) stands
+/// Responses pass them in the same order, so one that forbids (as [`AmplificationLimit`] does) stands
 /// before one that counts (as [`RateLimit`] does). `()` lets everything pass; so does `None`.
 ///
 /// # Several workers
@@ -116,7 +116,7 @@ pub trait Gate {
         Ok(())
     }
 
-    /// Whether the replies to a datagram may leave: all of them, or none. The default says yes.
+    /// Whether the responses to a datagram may leave: all of them, or none. The default says yes.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -136,9 +136,9 @@ pub trait Gate {
     ///         &mut self,
     ///         _: Timestamp,
     ///         _: &Datagram<'_>,
-    ///         replies: ResponseSize,
+    ///         responses: ResponseSize,
     ///     ) -> Result<(), DropReason> {
-    ///         let left = self.0.checked_sub(replies.bytes);
+    ///         let left = self.0.checked_sub(responses.bytes);
     ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
     ///         Ok(())
     ///     }
@@ -149,9 +149,9 @@ pub trait Gate {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        let _ = (now, datagram, replies);
+        let _ = (now, datagram, responses);
         Ok(())
     }
 }
@@ -162,10 +162,10 @@ pub trait Gate {
 /// use rejoinder::gate::ResponseSize;
 /// use rejoinder::transport::Meta;
 ///
-/// let replies = ResponseSize::new(2, 100);
+/// let responses = ResponseSize::new(2, 100);
 /// let (v4, v6) = ("192.0.2.1:7777".parse()?, "[2001:db8::1]:7777".parse()?);
-/// assert_eq!(replies.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
-/// assert_eq!(replies.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
+/// assert_eq!(responses.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
+/// assert_eq!(responses.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,10 +234,10 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        self.0.allow_responses(now, datagram, replies)?;
-        self.1.allow_responses(now, datagram, replies)
+        self.0.allow_responses(now, datagram, responses)?;
+        self.1.allow_responses(now, datagram, responses)
     }
 }
 
@@ -263,10 +263,11 @@ impl<G: Gate> Gate for Option<G> {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        self.as_mut()
-            .map_or(Ok(()), |gate| gate.allow_responses(now, datagram, replies))
+        self.as_mut().map_or(Ok(()), |gate| {
+            gate.allow_responses(now, datagram, responses)
+        })
     }
 }
 

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::codec::TooLong;
@@ -58,8 +59,8 @@ pub enum RequestError {
     },
     /// The response has several datagrams, and not all of them came.
     #[error(
-        "only {received} of the {total} datagrams of a response came from {peer} in {}",
-        Rounded(*after)
+        "only {received} of the {total} datagrams of a response came from {peer} in {}: missing {}",
+        Rounded(*after), Runs(missing)
     )]
     Incomplete {
         /// The address that was asked.
@@ -70,6 +71,11 @@ pub enum RequestError {
         received: usize,
         /// How many the response has.
         total: usize,
+        /// The numbers of those that did not come, from 0, as [`ResponseKind::Part`] counts them. Each
+        /// range is a run of numbers, in ascending order.
+        ///
+        /// [`ResponseKind::Part`]: crate::codec::ResponseKind::Part
+        missing: Vec<RangeInclusive<usize>>,
     },
     /// The peer refused the request, in a way that the protocol has for that: see
     /// [`ResponseKind::Refused`](crate::codec::ResponseKind::Refused).
@@ -140,6 +146,35 @@ pub enum RequestError {
     Transport(#[source] io::Error),
 }
 
+impl RequestError {
+    /// The peer that it is about, unless it is about the client itself.
+    ///
+    /// ```
+    /// use rejoinder::RequestError;
+    ///
+    /// let peer = "192.0.2.1:9999".parse()?;
+    /// assert_eq!(RequestError::NobodyListening { peer }.peer(), Some(peer));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::TimedOut { peer, .. }
+            | Self::Malformed { peer, .. }
+            | Self::Incomplete { peer, .. }
+            | Self::Refused { peer, .. }
+            | Self::NobodyListening { peer }
+            | Self::Unreachable { peer, .. }
+            | Self::NotSent { peer, .. }
+            | Self::Connect { peer, .. } => Some(*peer),
+            Self::Encode(_)
+            | Self::TooLong(_)
+            | Self::WindowFull { .. }
+            | Self::Entropy(_)
+            | Self::Transport(_) => None,
+        }
+    }
+}
+
 /// A duration in milliseconds: the nanoseconds of a timeout are noise.
 struct Rounded(Duration);
 
@@ -149,6 +184,49 @@ impl fmt::Display for Rounded {
         match u64::try_from(millis) {
             Ok(millis) if millis > 0 => write!(f, "{:?}", Duration::from_millis(millis)),
             _ => write!(f, "{:?}", self.0),
+        }
+    }
+}
+
+/// Numbers as `0, 3-5`; after the first few runs only how many numbers there are more.
+struct Runs<'a>(&'a [RangeInclusive<usize>]);
+
+impl fmt::Display for Runs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, rest) = self.0.split_at(self.0.len().min(SHOWN_RUNS));
+        for (index, run) in shown.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", run.start())?;
+            if run.start() != run.end() {
+                write!(f, "-{}", run.end())?;
+            }
+        }
+        match rest.iter().map(|run| run.end() - run.start() + 1).sum() {
+            0_usize => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A message stays one line of a terminal.
+const SHOWN_RUNS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::Runs;
+
+    #[test]
+    fn runs_of_numbers_are_short_however_many_there_are() {
+        for (runs, expected) in [
+            (vec![0..=0], "0"),
+            (vec![0..=1, 4..=4], "0-1, 4"),
+            (vec![1..=1, 3..=3, 5..=5, 7..=9], "1, 3, 5, 7-9"),
+            (
+                vec![1..=1, 3..=3, 5..=5, 7..=7, 9..=9, 11..=12],
+                "1, 3, 5, 7 and 3 more",
+            ),
+        ] {
+            assert_eq!(Runs(&runs).to_string(), expected);
         }
     }
 }

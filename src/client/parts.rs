@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// The datagrams of a response that has several, as far as they came. Their payloads lie in the buffer
 /// of the response, in the order in which they came.
@@ -31,6 +31,19 @@ impl Parts {
     /// How many parts came, and how many there are. `None` before the first.
     pub(super) fn progress(&self) -> Option<(usize, usize)> {
         (self.received > 0).then_some((self.received, self.places.len()))
+    }
+
+    /// The numbers of those that did not come, run by run.
+    pub(super) fn missing(&self) -> Vec<RangeInclusive<usize>> {
+        let mut missing: Vec<RangeInclusive<usize>> = Vec::new();
+        let numbers = self.places.iter().enumerate();
+        for (number, _) in numbers.filter(|(_, place)| place.is_none()) {
+            match missing.last_mut() {
+                Some(run) if run.end() + 1 == number => *run = *run.start()..=number,
+                _ => missing.push(number..=number),
+            }
+        }
+        missing
     }
 
     /// Adds the part with number `index` of `total` to `buffer`. The first part decides how many there
@@ -93,6 +106,7 @@ mod tests {
             let mut assembled = Parts::default();
             let mut buffer = Vec::new();
             let mut missing: std::collections::BTreeSet<_> = (0..total).collect();
+            let runs = |parts: &Parts| parts.missing().into_iter().flatten().collect::<Vec<_>>();
             let order = order.into_iter().map(|index| index.index(total));
             for index in order.chain((0..total).rev()) {
                 let is_new = missing.remove(&index);
@@ -103,6 +117,8 @@ mod tests {
                 };
                 let added = assembled.add(&mut buffer, (index, total), &parts[index], LIMITS);
                 prop_assert_eq!(added, expected);
+                prop_assert!(runs(&assembled).iter().eq(&missing));
+                prop_assert!(assembled.missing().is_sorted_by(|one, next| one.end() + 1 < *next.start()));
                 if expected == Assembly::Complete {
                     prop_assert_eq!(&buffer, &parts.concat());
                     prop_assert_eq!(assembled.progress(), Some((total, total)));

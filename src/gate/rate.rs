@@ -41,10 +41,10 @@ const MAX_PREFIXES: usize = 1 << 24;
 ///
 /// # What is counted
 ///
-/// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each reply
+/// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each response
 /// takes from the budget of its network whichever is the greater part, its share of the answers or
 /// its share of the bytes ([on the wire](ResponseSize::wire_bytes)), so both limits hold. A request is
-/// dropped, unread, while its network has spent the budget. The replies to the request before may
+/// dropped, unread, while its network has spent the budget. The responses to the request before may
 /// pass it by their own size; the time to earn that back comes on top.
 ///
 /// A dropped request gets no response. DNS can send a truncated answer, which makes an honest
@@ -146,11 +146,11 @@ impl Gate for RateLimit {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
         let shared = &*self.shared;
         if let Some(subject) = shared.subject_of(datagram) {
-            let cost = shared.rates.cost(&replies, datagram);
+            let cost = shared.rates.cost(&responses, datagram);
             shared.table.charge(subject, nanos(now.monotonic), cost);
         }
         Ok(())
@@ -407,11 +407,11 @@ struct Rates {
 
 impl Rates {
     /// The time, in nanoseconds, that it takes to earn the responses.
-    fn cost(&self, replies: &ResponseSize, datagram: &Datagram<'_>) -> u64 {
-        let bytes = replies.wire_bytes(&datagram.meta) as u64;
+    fn cost(&self, responses: &ResponseSize, datagram: &Datagram<'_>) -> u64 {
+        let bytes = responses.wire_bytes(&datagram.meta) as u64;
         let nanos = |amount: u64, per_second| amount.saturating_mul(NANOS).div_ceil(per_second);
-        let answers = nanos(replies.datagrams as u64, self.responses_per_second);
-        answers.max(nanos(bytes, self.bytes_per_second))
+        let count = nanos(responses.datagrams as u64, self.responses_per_second);
+        count.max(nanos(bytes, self.bytes_per_second))
     }
 }
 

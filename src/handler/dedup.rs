@@ -1,15 +1,17 @@
-use std::collections::{HashMap, HashSet};
+mod memory;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
+use self::memory::Begun;
+use self::memory::{Begin, Exchange, Memory, lock};
 #[cfg(feature = "tokio")]
 use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
 use crate::codec::{Codec, RequestKey};
-use crate::identity::Identity;
 
 /// A handler that answers a request once, however often it arrives.
 ///
@@ -88,7 +90,7 @@ pub struct Dedup<H, F, K> {
     key: F,
     lifetime: Duration,
     is_silent: fn(&K) -> bool,
-    /// Shared with replies that are on their way.
+    /// Shared with responses that are on their way.
     memory: Arc<Mutex<Memory<K>>>,
 }
 
@@ -113,14 +115,7 @@ impl<H, F, K> Dedup<H, F, K> {
             key,
             lifetime: Duration::from_secs(247),
             is_silent: |_| false,
-            memory: Arc::new(Mutex::new(Memory {
-                capacity: 4096,
-                max_response_bytes: 1152,
-                slots: Vec::new(),
-                oldest: 0,
-                by_exchange: HashMap::new(),
-                begun: HashSet::new(),
-            })),
+            memory: Arc::new(Mutex::new(Memory::new())),
         }
     }
 
@@ -187,22 +182,7 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
             key,
         };
         let now = context.now.monotonic;
-        let mut memory = self.memory();
-        if let Some(slot) = memory.recall(&exchange)
-            && now.saturating_sub(slot.received) < self.lifetime
-        {
-            return Begin::Answered(exchange);
-        }
-        if !memory.begun.insert(exchange.clone()) {
-            return Begin::AtWork;
-        }
-        drop(memory);
-        Begin::First(Begun {
-            memory: Arc::clone(&self.memory),
-            is_kept: !(self.is_silent)(&exchange.key),
-            exchange,
-            now,
-        })
+        Memory::begin(&self.memory, exchange, now, self.lifetime, self.is_silent)
     }
 }
 
@@ -222,8 +202,7 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        let hash = RequestHash::of(reply.codec, reply.request());
-        match self.begin(context, hash, key) {
+        match self.begin(context, reply.request_hash(), key) {
             Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
             Begin::AtWork => Ok(()),
             Begin::First(begun) => {
@@ -314,150 +293,11 @@ impl<R, K: Eq + Hash> fmt::Debug for DedupReply<R, K> {
     }
 }
 
-/// What a request is.
-enum Begin<K: Eq + Hash> {
-    First(Begun<K>),
-    AtWork,
-    Answered(Exchange<K>),
-}
-
 impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dedup")
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
-    }
-}
-
-/// What two copies of one request have in common.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Exchange<K> {
-    /// The peer, and the address that was asked. `None` if the bytes are those of one request of the
-    /// identity, wherever they come from.
-    addresses: Option<(SocketAddr, Option<IpAddr>)>,
-    identity: Option<Identity>,
-    id: Option<u64>,
-    /// A hash of the bytes that all transmissions of the request have in common.
-    bytes: u64,
-    key: K,
-}
-
-/// A ring of slots, and an index into it.
-struct Memory<K> {
-    capacity: usize,
-    max_response_bytes: usize,
-    slots: Vec<Slot<K>>,
-    /// The slot that is taken next, once there are as many as there may be.
-    oldest: usize,
-    by_exchange: HashMap<Exchange<K>, usize>,
-    /// Requests that a handler is at work on: at most one for each blocking worker, and
-    /// [`max_in_flight`](crate::ServerBuilder::max_in_flight) for each async one.
-    begun: HashSet<Exchange<K>>,
-}
-
-struct Slot<K> {
-    exchange: Exchange<K>,
-    received: Duration,
-    /// The answers one after the other, and where each ends.
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl<K: Eq + Hash + Clone> Memory<K> {
-    /// Sends the answer to a request again.
-    fn replay<C: Codec>(
-        &self,
-        exchange: &Exchange<K>,
-        reply: &mut Reply<'_, C>,
-    ) -> Result<(), ReplyError> {
-        // It may have been forgotten meanwhile.
-        let Some(slot) = self.recall(exchange) else {
-            return Ok(());
-        };
-        slot.answers()
-            .try_for_each(|answer| reply.send_encoded(answer))
-    }
-
-    fn recall(&self, exchange: &Exchange<K>) -> Option<&Slot<K>> {
-        Some(&self.slots[*self.by_exchange.get(exchange)?])
-    }
-
-    fn remember<'a>(
-        &mut self,
-        exchange: &Exchange<K>,
-        received: Duration,
-        answers: impl Iterator<Item = &'a [u8]>,
-    ) {
-        if self.capacity == 0 {
-            return;
-        }
-        let index = if self.slots.len() < self.capacity {
-            self.slots.push(Slot {
-                exchange: exchange.clone(),
-                received,
-                bytes: Vec::new(),
-                ends: Vec::new(),
-            });
-            self.slots.len() - 1
-        } else {
-            let index = self.oldest;
-            self.oldest = (index + 1) % self.capacity;
-            let slot = &mut self.slots[index];
-            // The same exchange may have come back after its lifetime, and have a newer slot.
-            if self.by_exchange.get(&slot.exchange) == Some(&index) {
-                self.by_exchange.remove(&slot.exchange);
-            }
-            slot.exchange = exchange.clone();
-            slot.received = received;
-            slot.bytes.clear();
-            slot.ends.clear();
-            index
-        };
-        self.by_exchange.insert(exchange.clone(), index);
-
-        let slot = &mut self.slots[index];
-        for answer in answers {
-            if slot.bytes.len() + answer.len() > self.max_response_bytes {
-                slot.bytes.clear();
-                slot.ends.clear();
-                break;
-            }
-            // Never more than `max_response_bytes`.
-            slot.bytes.reserve_exact(answer.len());
-            slot.bytes.extend_from_slice(answer);
-            slot.ends.push(slot.bytes.len());
-        }
-    }
-}
-
-impl<K> Slot<K> {
-    fn answers(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, &end)| &self.bytes[start..end])
-    }
-}
-
-/// A request at work. Dropping it, when the handler panics or is given up, leaves nothing of it.
-struct Begun<K: Eq + Hash> {
-    memory: Arc<Mutex<Memory<K>>>,
-    exchange: Exchange<K>,
-    is_kept: bool,
-    /// When it was received.
-    now: Duration,
-}
-
-impl<K: Eq + Hash + Clone> Begun<K> {
-    fn remember<'a>(self, answers: impl Iterator<Item = &'a [u8]>) {
-        let kept = if self.is_kept { usize::MAX } else { 0 };
-        lock(&self.memory).remember(&self.exchange, self.now, answers.take(kept));
-    }
-}
-
-impl<K: Eq + Hash> Drop for Begun<K> {
-    fn drop(&mut self) {
-        lock(&self.memory).begun.remove(&self.exchange);
     }
 }
 
@@ -475,30 +315,5 @@ impl RequestHash {
         let RequestKey { bytes, is_unique } = codec.request_key(request);
         let hash = KEY.get_or_init(RandomState::new).hash_one(bytes);
         Self { hash, is_unique }
-    }
-}
-
-fn lock<K>(memory: &Mutex<Memory<K>>) -> MutexGuard<'_, Memory<K>> {
-    // Only `K`'s own code can panic while it is held, and then at worst an answer is lost.
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Exchange, Slot};
-
-    /// What a full memory of the default size takes for each request, without the answers.
-    fn bytes_each<K>() -> usize {
-        // A hash table is at most 7/8 full, has a power of two of places, and a byte more for each.
-        let index = 2 * (size_of::<(Exchange<K>, usize)>() + 1);
-        // A vector with one `usize` in it has room for four.
-        size_of::<Slot<K>>() + index + 4 * size_of::<usize>()
-    }
-
-    #[test]
-    #[cfg(target_pointer_width = "64")]
-    fn memory_is_what_the_documentation_says() {
-        assert!((380..=420).contains(&bytes_each::<u32>()));
-        assert_eq!(bytes_each::<[u64; 9]>() - bytes_each::<u64>(), 3 * 64);
     }
 }

@@ -116,14 +116,18 @@ pub(crate) fn egress(
     interface: u32,
     delivery: Delivery,
 ) -> Egress {
-    let is_link_local = match peer.ip() {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    let stays = is_link_local || delivery != Delivery::Unicast;
+    // Most sockets do not know the interface: those need no look at the addresses.
+    let stays = interface != 0 && (delivery != Delivery::Unicast || is_link_local(peer.ip()));
     Egress {
         ip: local,
         interface: if stays { interface } else { 0 },
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 
@@ -302,6 +306,7 @@ impl<'a> Datagram<'a> {
     /// assert_eq!(datagram.bytes, b"hello");
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
+    #[inline]
     pub const fn new(bytes: &'a [u8], meta: Meta) -> Self {
         Self {
             bytes,
@@ -325,6 +330,7 @@ impl<'a> Datagram<'a> {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     #[must_use]
+    #[inline]
     pub const fn identified(mut self, identity: Option<&'a Identity>) -> Self {
         self.identity = identity;
         self

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rejoinder::aio::{self, AsyncSim};
+use rejoinder::aio::{AsyncSim, Client, Server, Tokio};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::{Link, SimNet};
-use rejoinder::{Client, Codec, RequestError, Retry, Server};
+use rejoinder::{ClientBuilder, Codec, RequestError, Retry};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -27,7 +27,7 @@ where
         + 'static,
 {
     let endpoint = AsyncSim::new(net.bind(SERVER.parse().unwrap()).unwrap());
-    let server = Server::builder(codec).with_async_transport(endpoint);
+    let server = Server::builder(codec).with_transport(endpoint);
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
     let handler = async move |text: &str| {
@@ -43,9 +43,9 @@ where
 
 fn client<C: Codec + Clone + Send + Sync + 'static>(
     net: &SimNet,
-    builder: rejoinder::ClientBuilder<C>,
-) -> aio::Client<SimNet, C> {
-    let connected = builder.with_async_connector(net.clone(), SERVER.parse().unwrap());
+    builder: ClientBuilder<C, Tokio>,
+) -> Client<SimNet, C> {
+    let connected = builder.with_connector(net.clone(), SERVER.parse().unwrap());
     connected.unwrap()
 }
 

@@ -212,6 +212,19 @@ fn an_identity_without_a_datagram_is_a_mistake() {
     Inbox::new(2, 16).identify(&Identity::from("Ada"));
 }
 
+struct Answering<F>(F);
+
+impl<F: Fn(&str) -> Option<String>> Handler<Named> for Answering<F> {
+    fn handle(
+        &self,
+        request: &str,
+        _: &Context,
+        reply: &mut Reply<'_, Named>,
+    ) -> Result<(), ReplyError> {
+        (self.0)(request).map_or(Ok(()), |answer| reply.send(&answer))
+    }
+}
+
 #[test]
 fn invariant_1_what_is_not_authentic_is_dropped_before_it_is_decoded_and_never_answered() {
     let decoded = Mutex::new(0);
@@ -228,17 +241,6 @@ fn invariant_1_what_is_not_authentic_is_dropped_before_it_is_decoded_and_never_a
     assert_eq!(core.stats().dropped(DropReason::Unauthenticated), 0);
     assert_eq!(core.stats().dropped(DropReason::Malformed), 1);
 
-    struct Answering<F>(F);
-    impl<F: Fn(&str) -> Option<String>> Handler<Named> for Answering<F> {
-        fn handle(
-            &self,
-            request: &str,
-            _: &Context,
-            reply: &mut Reply<'_, Named>,
-        ) -> Result<(), ReplyError> {
-            (self.0)(request).map_or(Ok(()), |answer| reply.send(&answer))
-        }
-    }
     let mut core = ServerCore::new(named(), Answering(handler));
     let replies = drive(
         &mut core,
@@ -380,14 +382,14 @@ fn a_deferred_request_keeps_its_identity() {
     inbox.push_identified(b"stranger:x", Meta::new(peer(7)), &"tunnel".into());
     inbox.push(b"Eve:x", Meta::new(peer(7)));
     let mut all = Vec::new();
+    let mut outbox = Outbox::new(64, 512);
     let mut keep = Vec::new();
-    while let Some(deferred) = core.defer_next(now(), now(), &mut inbox, &mut keep) {
+    while let Some(deferred) = core.defer_next(now(), now(), &mut inbox, &mut outbox, &mut keep) {
         all.push((deferred, keep.clone()));
     }
     // Once the inbox is filled again, nothing of it is left there.
     assert!(inbox.has_space());
     asked.take();
-    let mut outbox = Outbox::new(64, 512);
     for (deferred, request) in all {
         let identity = deferred.context().identity().cloned();
         core.answer_deferred(now(), deferred, &request, &mut outbox, |reply| {

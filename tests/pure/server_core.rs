@@ -472,7 +472,8 @@ fn invariant_5_what_cannot_be_understood_is_met_with_silence() {
 }
 
 /// A request is `?` and more; what begins with a digit is rejected with as many `!` as it says.
-struct Picky;
+#[derive(Clone, Copy)]
+pub(crate) struct Picky;
 
 impl Codec for Picky {
     type Request<'a> = ();

@@ -14,7 +14,7 @@ use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Ctime, Tagged, Text};
 use rejoinder::udp::UdpOptions;
-use rejoinder::{Codec as _, Server, ServerBuilder, Stats, Timestamp, Writer};
+use rejoinder::{Codec as _, Server, ServerBuilder, Stats, Timestamp, Writer, aio};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::udp::UdpFramed;
 
@@ -104,20 +104,20 @@ impl Peer {
             Self::OursWorkers => ours(server.workers(2)),
             Self::OursPolling => ours(server.busy_poll(true)),
             Self::AioSync => runtime()?.block_on(async {
-                let server = server.bind_async("127.0.0.1:0").await?;
+                let server = aio::Server::builder(Ctime::local()).bind("127.0.0.1:0").await?;
                 announce(server.local_addr()?.port())?;
                 ended(server.serve_sync(zurich()).await?)
             }),
             Self::AioAsync => runtime()?.block_on(async {
-                let server = server.bind_async("127.0.0.1:0").await?;
+                let server = aio::Server::builder(Ctime::local()).bind("127.0.0.1:0").await?;
                 announce(server.local_addr()?.port())?;
                 let robot = zurich();
                 let answer = async |text: &str| Some(robot.answer(text).to_string());
                 ended(server.serve(answer).await?)
             }),
             Self::WaitSlots => runtime()?.block_on(async {
-                let server = Server::builder(Tagged(Text)).max_in_flight(16_384);
-                let server = server.bind_async("127.0.0.1:0").await?;
+                let server = aio::Server::builder(Tagged(Text)).max_in_flight(16_384);
+                let server = server.bind("127.0.0.1:0").await?;
                 announce(server.local_addr()?.port())?;
                 let wait = async |_: &str| {
                     tokio::time::sleep(WAIT).await;

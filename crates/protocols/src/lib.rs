@@ -3,5 +3,6 @@
 pub mod coap;
 pub mod dns;
 pub mod inetd;
+pub mod memcached;
 pub mod sntp;
 pub mod stun;

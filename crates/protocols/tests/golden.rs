@@ -25,6 +25,7 @@ use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Edns, Query};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_protocols::inetd::services::Service;
+use rejoinder_protocols::memcached::codec::{Memcached, Part, Request};
 use rejoinder_protocols::sntp::codec::{Answer, Clock, LOCAL_CLOCK, Sntp, SntpError};
 use rejoinder_protocols::stun::Mirror;
 use rejoinder_protocols::stun::codec::Stun;
@@ -607,6 +608,11 @@ fn stun_answers_with_the_peer_or_with_what_it_does_not_know() {
 }
 
 static ZONE: LazyLock<Arc<Zone>> = LazyLock::new(|| Arc::new(zone()));
+const STORED: Part<'_> = Part {
+    number: 0,
+    total: 1,
+    payload: b"STORED\r\n",
+};
 static ROBOT: LazyLock<Robot> = LazyLock::new(zurich);
 
 /// Requests that decode, one of each protocol.
@@ -618,6 +624,7 @@ fn samples() -> Vec<Vec<u8>> {
         query("www.example.org", Rtype::A, Some(1232)),
         [&[0x41, 2, 0x12, 0x34, 0x55, 0xb6], &b"zurich\xffabc"[..]].concat(),
         hex("00010008 2112a442 00000000 00000000 00000007 00030004 00000000"),
+        b"\x12\x34\0\0\0\x01\0\0set k 0 0 5\r\nvalue\r\n".to_vec(),
     ]
 }
 
@@ -645,6 +652,7 @@ proptest! {
         check(Dns, Arc::clone(&ZONE), &datagram)?;
         check(Coap, Arc::new(|request: Packet| rejoinder_protocols::coap::zurich::answer(&ROBOT, &request)), &datagram)?;
         check(Stun, Arc::new(Mirror), &datagram)?;
+        check(Memcached, Arc::new(|_: Request<'_>| STORED), &datagram)?;
     }
 }
 

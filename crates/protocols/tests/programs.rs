@@ -9,7 +9,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -23,12 +24,13 @@ use domain::base::{Header, Name};
 use domain::rdata::A;
 use rejoinder::codec::Raw;
 use rejoinder::sans_io::ServerCore;
-use rejoinder::udp::UdpConnector;
-use rejoinder::{Client, Timestamp, Wait};
+use rejoinder::udp::{UdpConnector, UdpOptions};
+use rejoinder::{Client, RequestError, Timestamp, Wait};
 
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Query};
 use rejoinder_protocols::inetd::services::Service;
+use rejoinder_protocols::memcached::codec::{Memcached, Request, Response};
 use rejoinder_test_support::process::{
     Ended, PATIENCE, Program, example, python, start_server, words,
 };
@@ -781,6 +783,130 @@ fn stunclient_learns_its_address() {
     server.signal("INT");
     let ended = server.finish();
     assert!(ended.stderr.contains("silent 0, dropped 0"), "{ended:?}");
+}
+
+/// memcached on a free port, with UDP and a value of 1 MB.
+struct Cache {
+    program: Program,
+    addr: SocketAddr,
+    value: Vec<u8>,
+}
+
+impl Cache {
+    fn start() -> Self {
+        let value: Vec<u8> = (0..=u8::MAX).cycle().take(1 << 20).collect();
+        let port = free_port();
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let port = port.to_string();
+        let mut command = Command::new("memcached");
+        command.args(["-l", "127.0.0.1", "-p", &port, "-U", &port]);
+        // It serves no values of more than 1 MiB, header included, unless it is allowed; and does not run as root.
+        command.args(["-I", "2m", "-u", "nobody"]);
+        let program = Program::start(&mut command);
+        let begun = Instant::now();
+        let mut tcp = loop {
+            match TcpStream::connect(addr) {
+                Ok(tcp) => break tcp,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        // No request by UDP has so many bytes.
+        write!(tcp, "set big 7 0 {}\r\n", value.len()).unwrap();
+        tcp.write_all(&value).unwrap();
+        tcp.write_all(b"\r\n").unwrap();
+        let mut stored = [0; 8];
+        tcp.read_exact(&mut stored).unwrap();
+        assert_eq!(&stored, b"STORED\r\n");
+        Self {
+            program,
+            addr,
+            value,
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs memcached"]
+fn client_reads_a_megabyte_from_memcached() {
+    let cache = Cache::start();
+    let big = Request::Get { key: b"big" };
+    let expected = Response::Value {
+        key: b"big",
+        flags: 7,
+        data: &cache.value,
+    };
+    let mut client = Client::connect(cache.addr, Memcached).unwrap();
+    for _ in 0..20 {
+        let response = client.request(big).unwrap();
+        assert!(response == expected, "another value");
+    }
+
+    // 754 datagrams; the kernel drops most of them where there is no room.
+    let builder = Client::builder(Memcached)
+        .timeout(Duration::from_secs(2))
+        .udp_options(UdpOptions::new().receive_buffer_bytes(4_096));
+    match builder.connect(cache.addr).unwrap().request(big) {
+        Ok(response) => assert!(response == expected, "another value"),
+        Err(RequestError::Incomplete {
+            received,
+            total,
+            missing,
+            ..
+        }) => {
+            assert_eq!(total, 754);
+            assert_eq!(received + missing.into_iter().flatten().count(), total);
+        }
+        Err(error) => panic!("{error}"),
+    }
+
+    // Not so many as it has.
+    let builder = Client::builder(Memcached)
+        .timeout(Duration::from_millis(500))
+        .max_response(700, 2 << 20);
+    let mut client = builder.connect(cache.addr).unwrap();
+    let error = client.request(big);
+    assert!(
+        matches!(error, Err(RequestError::Malformed { .. })),
+        "{error:?}"
+    );
+    cache.program.signal("TERM");
+}
+
+#[test]
+#[ignore = "needs memcached"]
+fn memcached_stores_what_the_client_sends_and_says_what_it_refuses() {
+    let cache = Cache::start();
+    let mut client = Client::connect(cache.addr, Memcached).unwrap();
+    let key = b"greeting";
+    assert_eq!(
+        client.request(Request::Get { key }).unwrap(),
+        Response::NotFound
+    );
+    let data = "你好\r\nEND\r\n".as_bytes();
+    for (flags, expires, data) in [(0, 0, data), (u32::MAX, 3_600, &cache.value[..1_200])] {
+        let set = Request::Set {
+            key,
+            flags,
+            expires,
+            data,
+        };
+        assert_eq!(client.request(set).unwrap(), Response::Stored);
+        let value = Response::Value { key, flags, data };
+        assert_eq!(client.request(Request::Get { key }).unwrap(), value);
+    }
+    // The program for people.
+    let addr = cache.addr.to_string();
+    let ask = |arguments: &[&str]| {
+        let mut command = example("ask_memcached");
+        Program::start(command.arg(&addr).args(arguments)).finish()
+    };
+    assert_eq!(ask(&["set", "name", "Zürich"]).stdout, "stored\n");
+    assert_eq!(ask(&["get", "name"]).stdout, "Zürich");
+    let none = ask(&["get", "none"]);
+    assert_eq!((none.code(), none.stdout.as_str()), (Some(1), ""));
+    assert!(none.stderr.contains("the key has no value"), "{none:?}");
+    cache.program.signal("TERM");
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl<C: Codec> ClientCore<C> {
                 after,
                 received,
                 total,
+                missing: slot.parts.missing(),
             };
         }
         let request = slot.ticket.number();

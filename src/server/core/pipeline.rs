@@ -34,8 +34,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                     &unwrapped
                 }
                 Err(reason) => {
-                    let from = Origin::of(datagram);
-                    return self.refuse(now, &from, reason.into());
+                    return self.refuse(now, &Origin::of(datagram), reason.into());
                 }
             },
         };
@@ -43,8 +42,14 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let fate = self.fenced(now, Origin::of(datagram), |core, from| {
             core.check(now, datagram, is_stale)?;
             from.identity = core.authenticate(now, datagram)?;
-            let identified = datagram.identified(from.identity.as_ref());
-            let datagram = &identified;
+            let identified;
+            let datagram = match &from.identity {
+                None => datagram,
+                identity => {
+                    identified = datagram.identified(identity.as_ref());
+                    &identified
+                }
+            };
             let request = match core.codec.decode_request(datagram.bytes) {
                 Ok(request) => request,
                 Err(error) => return core.reject(now, datagram, error, outbox),
@@ -69,7 +74,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
 
     /// Queues the codec's response to a datagram that does not decode, if it has one.
     #[cold]
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
