@@ -70,7 +70,7 @@
 //!
 //! # When not to use it
 //!
-//! Use something else if you need encryption (QUIC, DTLS), messages above 65,507 bytes, or a complete DNS
+//! Use something else if you need QUIC, messages above 65,507 bytes, or a complete DNS
 //! or `CoAP` stack.
 //!
 //! # Features

@@ -2,6 +2,8 @@
 //!
 //! Standard output is the transcript of the original program, standard error is everything else.
 
+#[cfg(feature = "dtls")]
+mod dtls;
 mod log;
 mod metrics;
 pub(crate) mod network;
@@ -95,6 +97,13 @@ pub(crate) struct Options {
     behind: Behind,
     #[command(flatten)]
     fleet: Fleet,
+    /// Serve over DTLS the clients whose keys are in a file
+    ///
+    /// Its lines are `identity:hexkey`, as psktool writes them. None but its owner may read it. Clients need
+    /// `rejoinder ask --psk-file`: their requests carry ids.
+    #[cfg(feature = "dtls")]
+    #[arg(long, value_name = "FILE", conflicts_with = "proxied")]
+    psk_file: Option<PathBuf>,
     /// Every so often, one line of rates on standard error; 0.1 to 86400
     #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_negative_numbers = true)]
     stats: Option<Duration>,
@@ -133,10 +142,27 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
     let limit = limit.answers(&addresses, DEFAULT_LIMIT);
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
     let codec = Ctime::local().answer_malformed(options.answer_malformed);
-    let server = Server::builder(codec)
-        .max_request_bytes(options.max_request)
-        .gate(gate.transpose()?);
-    let server = options.behind.apply(server)?.with_transports(transports)?;
+    let gate = gate.transpose()?;
+    #[cfg(feature = "dtls")]
+    let secured = match &options.psk_file {
+        Some(path) => Some(dtls::keys(path)?),
+        None => None,
+    };
+    #[cfg(not(feature = "dtls"))]
+    let secured = None;
+    let start = match secured {
+        #[cfg(feature = "dtls")]
+        Some(keys) => dtls::start(keys, codec, options.max_request, gate, transports)?,
+        #[cfg(not(feature = "dtls"))]
+        Some(never) => never,
+        None => {
+            let server = Server::builder(codec)
+                .max_request_bytes(options.max_request)
+                .gate(gate);
+            let server = options.behind.apply(server)?.with_transports(transports)?;
+            Box::new(|addresses, robot| Service::new(server, addresses, robot)) as Start
+        }
+    };
     let metrics = match &options.metrics {
         Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
         None => None,
@@ -175,7 +201,7 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
         Some(start_output(Stream::Stdout)?)
     };
     let robot = Transcribed::new(robot, transcript.clone());
-    let service = Service::new(server, addresses, robot.clone());
+    let service = start(addresses, robot.clone());
     let counters = rules::Counters::new(count);
     let watched = options.rules.filter(|_| options.watch);
     let reload = match rules {
@@ -208,6 +234,9 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
         },
     )
 }
+
+/// Makes a service of a server that is ready, once its handler is.
+type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
 
 /// Which clients there are, and how much each gets.
 fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAddr]) {

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use rejoinder::gate::{Gate, RateLimit};
 use rejoinder::udp::{UdpOptions, UdpTransport};
-use rejoinder::{Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats};
+use rejoinder::{
+    Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats, Transport,
+};
 
 use self::fleet::InService;
 pub(crate) use self::fleet::Member;
@@ -86,12 +88,13 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    pub(crate) fn new<C, G, H>(
-        server: Server<UdpTransport, C, G>,
+    pub(crate) fn new<T, C, G, H>(
+        server: Server<T, C, G>,
         addresses: Vec<SocketAddr>,
         handler: H,
     ) -> Self
     where
+        T: Transport + Send + 'static,
         C: Codec + Send + 'static,
         G: Gate + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
