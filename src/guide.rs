@@ -10,8 +10,16 @@
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
 #![cfg_attr(
+    feature = "tokio",
+    doc = "7. [`on_tokio`]: handlers that wait, and clients of async programs."
+)]
+#![cfg_attr(
+    feature = "tokio",
+    doc = "8. [`shared_state`]: one service on several machines."
+)]
+#![cfg_attr(
     feature = "rules",
-    doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "9. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 #![cfg_attr(
     feature = "tokio",
