@@ -38,6 +38,10 @@ pub struct RawResponse<'a, C> {
 
 impl<'a, C: Codec> RawResponse<'a, C> {
     /// The peer that sent it.
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "the slot's `peer` is the one that was asked last"
+    )]
     pub fn peer(&self) -> SocketAddr {
         self.slot.responder
     }
