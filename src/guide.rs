@@ -9,9 +9,10 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+//! 7. [`security`]: what an attacker can do, and keys against it.
 #![cfg_attr(
     feature = "rules",
-    doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "8. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
@@ -64,6 +65,8 @@ pub mod handler {}
 #[cfg(feature = "tokio")]
 #[doc = include_str!("guide/shared_state.md")]
 pub mod shared_state {}
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
 #[doc = include_str!("guide/stability.md")]
 pub mod stability {}
 #[doc = include_str!("guide/transport.md")]

@@ -899,8 +899,8 @@ mod aio {
         let codec = Signed::builder(Text).key(key).build(net.now()).unwrap();
         let server: SocketAddr = "10.0.0.1:9999".parse().unwrap();
         let endpoint = AsyncSim::new(net.bind(server).unwrap());
-        let builder = Server::builder(codec.clone());
-        let serving = builder.with_async_transport(endpoint).unwrap();
+        let builder = aio::Server::builder(codec.clone());
+        let serving = builder.with_transport(endpoint).unwrap();
         let handle = serving.handle();
 
         let stranger = "10.0.0.9:4000".parse().unwrap();
@@ -910,8 +910,8 @@ mod aio {
         }
         let asking = async {
             let connector = net.from_host("10.0.0.2".parse().unwrap());
-            let client = Client::builder(codec.clone());
-            let client = client.with_async_connector(connector, server).unwrap();
+            let client = aio::Client::builder(codec.clone());
+            let client = client.with_connector(connector, server).unwrap();
             assert_eq!(client.request("hello").await.unwrap().get(), "hello sensor");
             handle.shutdown();
         };

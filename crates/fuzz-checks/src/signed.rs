@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rejoinder::codec::{Signed, SignedError, SigningKey, Tagged, Text};
+use rejoinder::codec::{Signed, SignedBuilder, SignedError, SigningKey, Tagged, Text};
 use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
@@ -21,7 +21,7 @@ pub fn signed(data: &[u8]) {
         let keys = ids.iter().map(|&id| key(id));
         let builder = Signed::builder(Tagged(Text)).window(window);
         let builder = builder.replay_capacity(capacity).salt([salt; 8]);
-        let codec = keys.fold(builder, |builder, key| builder.key(key));
+        let codec = keys.fold(builder, SignedBuilder::key);
         codec.build(at(start)).expect("the settings are in range")
     };
     let server = codec(&[1, 2], 0);

@@ -110,7 +110,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// `service` is mixed into each key. A key that was there `before`, with the same secret, keeps the
-    /// table of what was accepted; a new one has a table with `capacity` places and this floor.
+    /// table of what was accepted. A new one has a table with `capacity` places and this floor.
     pub(super) fn new(
         keys: &[SigningKey],
         service: &[u8],
