@@ -1,6 +1,7 @@
 //! Codecs: what the bytes of a datagram mean, in both directions.
 
 mod buf;
+mod correlation;
 #[cfg(feature = "ctime")]
 mod ctime;
 mod raw;
@@ -8,9 +9,9 @@ mod raw;
 mod signed;
 mod tagged;
 mod text;
+mod writer;
 
-use std::fmt;
-
+pub use self::correlation::{Correlation, RequestKey, ResponseKind};
 #[cfg(feature = "ctime")]
 pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
@@ -18,6 +19,7 @@ pub use self::raw::Raw;
 pub use self::signed::{Signed, SignedBuilder, SignedError, SigningKey};
 pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
+pub use self::writer::{TooLong, Writer};
 use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 
@@ -342,216 +344,4 @@ pub trait Codec {
         let _ = (request, datagram);
         ResponseKind::Whole
     }
-}
-
-/// What all transmissions of one request have in common, see [`Codec::request_key`].
-///
-/// ```
-/// use rejoinder::codec::RequestKey;
-///
-/// let key = RequestKey {
-///     bytes: b"how many?",
-///     is_unique: false,
-/// };
-/// assert_eq!(key.bytes.len(), 9);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestKey<'a> {
-    /// A part of the request's datagram, or all of it.
-    pub bytes: &'a [u8],
-    /// Whether no other request of the same [identity](crate::Context::identity) has these bytes, whatever
-    /// its address: they hold a nonce, and they were authenticated. A transmission from another address is
-    /// then a copy, too.
-    pub is_unique: bool,
-}
-
-/// What a datagram from the peer means for the exchange that it belongs to.
-///
-/// ```
-/// use rejoinder::codec::ResponseKind;
-///
-/// /// By the type of a CoAP message (RFC 7252 §3), and whether it is empty.
-/// fn kind(message: &[u8]) -> ResponseKind<'_> {
-///     match message {
-///         [first, 0, ..] if first >> 4 & 0b11 == 2 => ResponseKind::Acknowledged,
-///         [first, 0, ..] if first >> 4 & 0b11 == 3 => ResponseKind::Refused,
-///         _ => ResponseKind::Whole,
-///     }
-/// }
-/// assert_eq!(kind(&[0x60, 0, 1, 2]), ResponseKind::Acknowledged);
-/// assert_eq!(kind(&[0x70, 0, 1, 2]), ResponseKind::Refused);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ResponseKind<'a> {
-    /// It is the response, if it [decodes](Codec::decode_response). Otherwise it is ignored.
-    Whole,
-    /// The peer has the request and will respond later: it is not sent again (as after an empty
-    /// acknowledgement, RFC 7252 §4.2). The deadline stays.
-    Acknowledged,
-    /// The peer will not respond: the exchange ends at once with
-    /// [`RequestError::Refused`](crate::RequestError::Refused), whose source is the error of
-    /// [decoding](Codec::decode_response) the datagram.
-    Refused,
-    /// It is one of several datagrams that make up the response. When all of them came, in whatever
-    /// order, their payloads, put together, are [decoded](Codec::decode_response). The client bounds
-    /// their [number and size](crate::ClientBuilder::max_response).
-    ///
-    /// A retransmission may make the peer send all of them again. The datagrams of two such
-    /// responses are distinguishable only if their number differs.
-    Part {
-        /// The number of this one, from 0.
-        index: u32,
-        /// How many there are.
-        total: u32,
-        /// What it contributes: the datagram without its header.
-        payload: &'a [u8],
-    },
-}
-
-/// How a protocol's responses are matched to its requests.
-///
-/// ```
-/// use rejoinder::codec::Ctime;
-/// use rejoinder::{Codec, Correlation};
-///
-/// // A frame of the ctime protocol has a time and a text, and no room for an id.
-/// assert_eq!(Ctime::local().correlation(), Correlation::Socket);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Correlation {
-    /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
-    /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
-    Socket,
-    /// Each request carries an id which the response repeats. Many can be in flight on one socket,
-    /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
-    /// responses to one request keep theirs.
-    Id {
-        /// How many bits the id has, 1 to 64.
-        bits: u32,
-    },
-}
-
-/// Where a codec writes: the space of one datagram, directly in the outgoing batch.
-///
-/// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
-/// codec needs no checks of its own; the caller that passed the writer in reports [`TooLong`].
-///
-/// ```
-/// use rejoinder::codec::TooLong;
-/// use rejoinder::Writer;
-///
-/// let mut space = [0; 5];
-/// let mut out = Writer::new(&mut space);
-/// out.put(b"four");
-/// assert_eq!(out.finish(), Ok(4));
-///
-/// let mut out = Writer::new(&mut space);
-/// out.put(b"four");
-/// out.put(b"four");
-/// assert_eq!(out.finish(), Err(TooLong { bytes: 8, limit: 5 }));
-/// ```
-///
-/// It is a [`BufMut`](bytes::BufMut), so `put_u16` and its like, and everything that encodes into a
-/// `BufMut` (`prost::Message::encode`), write into the datagram. There, too, bytes beyond the limit are
-/// counted, and a writer's own methods do not panic. What `bytes` provides around it checks for itself and
-/// panics where there is no space: `put` and `put_bytes` through `&mut impl BufMut`, and adapters such as
-/// `limit`. [`remaining_mut`](bytes::BufMut::remaining_mut) is the space that is left, which lets an
-/// encoder refuse by itself.
-///
-/// ```
-/// use bytes::BufMut;
-/// use rejoinder::codec::TooLong;
-/// use rejoinder::Writer;
-///
-/// let mut space = [0; 5];
-/// let mut out = Writer::new(&mut space);
-/// out.put_u8(7);
-/// out.put_u16(0x0102);
-/// assert_eq!(out.remaining_mut(), 2);
-/// out.put_u32_le(1);
-/// assert_eq!(out.finish(), Err(TooLong { bytes: 7, limit: 5 }));
-/// ```
-#[derive(Debug)]
-pub struct Writer<'a> {
-    space: &'a mut [u8],
-    /// Bytes put so far; more than `space` holds once the limit was passed.
-    written: usize,
-}
-
-impl<'a> Writer<'a> {
-    /// A writer into `space`, whose length is the limit in bytes.
-    pub fn new(space: &'a mut [u8]) -> Self {
-        Self { space, written: 0 }
-    }
-
-    /// Appends `bytes`.
-    #[inline]
-    pub fn put(&mut self, bytes: &[u8]) {
-        let end = self.written.saturating_add(bytes.len());
-        if let Some(space) = self.space.get_mut(self.written..end) {
-            space.copy_from_slice(bytes);
-        }
-        self.written = end;
-    }
-
-    /// What was put so far: for a checksum or a proof that covers it. `None` once the limit was passed.
-    ///
-    /// ```
-    /// use rejoinder::Writer;
-    ///
-    /// let mut space = [0; 5];
-    /// let mut out = Writer::new(&mut space);
-    /// out.put(b"four");
-    /// assert_eq!(out.written(), Some(&b"four"[..]));
-    /// out.put(b"four");
-    /// assert_eq!(out.written(), None);
-    /// ```
-    pub fn written(&self) -> Option<&[u8]> {
-        self.space.get(..self.written)
-    }
-
-    /// How many bytes were written, or by how much they are too many.
-    pub fn finish(self) -> Result<usize, TooLong> {
-        if self.written <= self.space.len() {
-            Ok(self.written)
-        } else {
-            Err(TooLong {
-                bytes: self.written,
-                limit: self.space.len(),
-            })
-        }
-    }
-}
-
-impl fmt::Write for Writer<'_> {
-    #[inline]
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// A datagram would be longer than its limit.
-///
-/// ```
-/// use rejoinder::codec::TooLong;
-///
-/// let error = TooLong {
-///     bytes: 70_000,
-///     limit: 65_507,
-/// };
-/// assert_eq!(
-///     error.to_string(),
-///     "70000 bytes do not fit into a datagram of at most 65507"
-/// );
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{bytes} bytes do not fit into a datagram of at most {limit}")]
-pub struct TooLong {
-    /// How many bytes the datagram would have.
-    pub bytes: usize,
-    /// How many it may have.
-    pub limit: usize,
 }

@@ -11,8 +11,16 @@
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
 //! 7. [`security`]: what an attacker can do, and keys against it.
 #![cfg_attr(
+    feature = "tokio",
+    doc = "8. [`on_tokio`]: handlers that wait, and clients of async programs."
+)]
+#![cfg_attr(
+    feature = "tokio",
+    doc = "9. [`shared_state`]: one service on several machines."
+)]
+#![cfg_attr(
     feature = "rules",
-    doc = "8. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "10. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]

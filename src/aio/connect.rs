@@ -89,7 +89,7 @@ impl AsyncConnect for UdpConnector {
     type Transport = AsyncUdp;
 
     fn connect(&self, peer: SocketAddr) -> io::Result<AsyncUdp> {
-        AsyncUdp::new(Connect::connect(self, peer)?)
+        AsyncUdp::waiting_for_room(Connect::connect(self, peer)?)
     }
 }
 

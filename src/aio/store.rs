@@ -9,11 +9,10 @@
 //! store.
 //!
 //! ```
-//! use rejoinder::aio::AsyncSim;
+//! use rejoinder::aio::{self, AsyncSim};
 //! use rejoinder::aio::store::{MemoryStore, SharedDedup};
 //! use rejoinder::codec::Text;
 //! use rejoinder::sim::SimNet;
-//! use rejoinder::{Client, Server};
 //! use std::sync::Arc;
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //!
@@ -30,7 +29,7 @@
 //!     };
 //!     let once = SharedDedup::new(shop, |text: &&str| Some((*text).to_owned()), store.clone());
 //!     let endpoint = AsyncSim::new(net.bind(node.parse()?)?);
-//!     tokio::spawn(Server::builder(Text).with_async_transport(endpoint)?.serve(once));
+//!     tokio::spawn(aio::Server::builder(Text).with_transport(endpoint)?.serve(once));
 //! }
 //!
 //! // One client, whose request reaches both nodes.
@@ -43,7 +42,6 @@
 //! # let mut inbox = rejoinder::transport::Inbox::new(4, 512);
 //! # rejoinder::Transport::recv(&mut client, &mut inbox, rejoinder::Wait::No)?;
 //! # assert_eq!(inbox.pop().map(|one| one.bytes), Some(&b"ticket 1"[..]));
-//! # let _ = Client::new(net, Text, "10.0.0.1:9999".parse()?);
 //! # Ok(())
 //! # }
 //! ```

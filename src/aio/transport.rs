@@ -25,7 +25,8 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// - **Both directions at once.** A pending reception and a pending send wake the task of the context
 ///   that was passed last, each on its own.
 /// - **A send goes on where it stopped.** Between two calls for one outbox no datagram is lost, and
-///   none is sent twice.
+///   none is sent twice. A server receives nothing while a send is pending, so a transport with many
+///   peers reports as failed what it has no room for, as [`AsyncUdp`](super::AsyncUdp) does.
 ///
 /// # Errors
 ///

@@ -15,7 +15,11 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
+use rejoinder::aio;
 use rejoinder::codec::{Raw, Text};
+#[cfg(feature = "tokio")]
+use rejoinder::transport::ErrorClass;
 use rejoinder::transport::{Delivery, Inbox};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{Context, Handler, Reply, ReplyError, Server, Stats, Transport, Wait};
@@ -23,6 +27,8 @@ use rejoinder_test_support::network::{self, Machine, sh};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
 const PATIENT: Duration = Duration::from_secs(20);
+#[cfg(feature = "tokio")]
+const REQUESTS: u64 = 200;
 /// How long to wait for what shall not come.
 const SOON: Duration = Duration::from_millis(300);
 
@@ -133,6 +139,54 @@ fn neighbours_that_are_absent_stall_no_one() {
         assert!(unanswered <= 5, "{unanswered} of 500");
         assert!(p99 < Duration::from_millis(20), "{p99:?}");
     });
+}
+
+#[test]
+#[cfg(feature = "tokio")]
+#[ignore = "needs network namespaces"]
+fn a_server_on_tokio_does_not_wait_for_room_in_the_send_buffer() {
+    in_own_net(
+        "a_server_on_tokio_does_not_wait_for_room_in_the_send_buffer",
+        || {
+            // A neighbour that is absent: what is sent to it waits for seconds, in the send buffer.
+            let machine = Machine::new("va", "vb");
+            sh("ip link set va address 02:00:00:00:00:01; ip addr add 10.9.0.1/24 dev va");
+            machine.sh("ip addr add 10.9.0.2/24 dev vb; sysctl -qw net.ipv4.conf.vb.arp_ignore=8");
+            machine.sh("ip neigh replace 10.9.0.1 lladdr 02:00:00:00:00:01 dev vb");
+
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let stats = runtime.unwrap().block_on(async {
+                let bound = UdpSocket::bind("10.9.0.1:9999").unwrap();
+                let other = socket2::Socket::from(bound.try_clone().unwrap());
+                let transport = UdpOptions::new().adopt(bound).unwrap();
+                other.set_send_buffer_size(16 << 10).unwrap();
+                let transport = aio::AsyncUdp::new(transport).unwrap();
+                let server = aio::Server::builder(Text).with_transport(transport);
+                let server = server.unwrap();
+                let handle = server.handle();
+                let serving = server.serve_until(async |text: &str| text.to_owned(), async {
+                    machine.run(|| {
+                        // A port for each, so that the responses leave one by one.
+                        let peers = (0..REQUESTS).map(|_| UdpSocket::bind("10.9.0.2:0").unwrap());
+                        for peer in &peers.collect::<Vec<_>>() {
+                            peer.send_to(b"?", "10.9.0.1:9999").unwrap();
+                        }
+                    });
+                    while handle.stats().received < REQUESTS {
+                        tokio::task::yield_now().await;
+                    }
+                });
+                tokio::time::timeout(PATIENT, serving).await.unwrap()
+            });
+            let stats = stats.unwrap();
+            let refused = stats.send_errors_of(ErrorClass::Resources);
+            // Had it waited, every response would have left.
+            assert!(refused > 0, "the buffer was never full: {stats}");
+            assert_eq!(stats.responses_sent + stats.responses_failed, REQUESTS);
+        },
+    );
 }
 
 #[test]

@@ -12,11 +12,11 @@ use rejoinder::aio::store::{
     DedupMonitor, Exchange, MemoryStore, MemoryStoreError, SharedDedup, SharedDedupStats,
     SharedSessions, Store, StoreError, StoredAnswer, WhenDown,
 };
-use rejoinder::aio::{AsyncHandler, AsyncSim};
+use rejoinder::aio::{self, AsyncHandler, AsyncSim};
 use rejoinder::codec::{Codec as _, Tagged, Text, Writer};
 use rejoinder::sim::{Link, SimNet, SimTransport};
 use rejoinder::transport::Inbox;
-use rejoinder::{DropReason, IntoReply, Server, ServerHandle, Transport as _, Wait};
+use rejoinder::{DropReason, IntoReply, ServerHandle, Transport as _, Wait};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -155,9 +155,7 @@ struct Node {
 impl Node {
     fn start(net: &SimNet, place: &str, handler: impl AsyncHandler<Text> + 'static) -> Self {
         let endpoint = AsyncSim::new(net.bind(addr(place)).unwrap());
-        let server = Server::builder(Text)
-            .with_async_transport(endpoint)
-            .unwrap();
+        let server = aio::Server::builder(Text).with_transport(endpoint).unwrap();
         let handle = server.handle();
         let serving = tokio::task::spawn_local(async move {
             server.serve(handler).await.unwrap();
@@ -270,7 +268,7 @@ fn a_request_of_another_peer_or_with_another_id_is_another_one() {
             let constant = |_: &&str| Some("always the same");
             let once = SharedDedup::new(work.handler(), constant, store.clone());
             let endpoint = AsyncSim::new(net.bind(addr(node)).unwrap());
-            let server = Server::builder(Tagged(Text)).with_async_transport(endpoint);
+            let server = aio::Server::builder(Tagged(Text)).with_transport(endpoint);
             tokio::task::spawn_local(server.unwrap().serve(once));
         }
         for (peer, id, node) in [

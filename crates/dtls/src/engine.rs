@@ -12,9 +12,9 @@ use rejoinder::{Identity, Timestamp};
 use crate::association::{Association, Clock, Credentials, Emitted, Input, Policy, Progress};
 use crate::cookie::Cookies;
 use crate::hello::{COOKIE_BYTES, ClientHello, NoHello, sample};
-use crate::record::{ALERT, APPLICATION_DATA, HANDSHAKE, Record};
+use crate::record::{ALERT, APPLICATION_DATA, DTLS_1_2, HANDSHAKE, Record, plain};
 use crate::settings::{CERTIFICATE_SUITES, Configs, MAX_QUEUED, PSK_SUITES, Settings};
-use crate::stats::{DtlsDrop, DtlsStats};
+use crate::stats::{DtlsDrop, DtlsStats, HandshakeFailure};
 use crate::table::Table;
 
 /// A DTLS server without its surroundings: no socket, no clock, no thread.
@@ -336,8 +336,16 @@ impl<G: Gate> Engine<G> {
         if self.gate.allow_responses(now, datagram, size).is_err() {
             return Err(DtlsDrop::Gate);
         }
+        if !self.has_suite_of(hello) {
+            // The implementation takes a hello with suites that it does not know for malformed.
+            self.stats.begun += 1;
+            self.stats.failed[HandshakeFailure::NoCommonParameters as usize] += 1;
+            let alert = plain(ALERT, DTLS_1_2, hello.record_sequence, &NO_COMMON_SUITE);
+            let packet = Emitted::Packet(&alert);
+            reply(&mut self.stats, outbox, peer, meta.egress(), &packet);
+            return Ok(Fate::Handshake);
+        }
         let clock = *self.clock.get_or_insert_with(|| Clock::new(now.monotonic));
-        // Cannot fail: the same has been tried when the engine was made.
         let association = self.begin(now, clock, hello, cookie).ok_or(DtlsDrop::Malformed)?;
         self.stats.begun += 1;
         let handshake = Handshake {
@@ -392,6 +400,13 @@ impl<G: Gate> Engine<G> {
         Ok(Fate::Handshake)
     }
 
+    /// Whether the client offers a cipher suite that can be used with what the server has.
+    fn has_suite_of(&self, hello: &ClientHello<'_>) -> bool {
+        let offers = |suites: &[u16]| suites.iter().any(|&one| hello.position(one).is_some());
+        (self.psk.is_some() && offers(&PSK_SUITES))
+            || (self.certificate.is_some() && offers(&CERTIFICATE_SUITES))
+    }
+
     /// A handshake behind the exchange of cookies.
     fn begin(
         &mut self,
@@ -402,8 +417,7 @@ impl<G: Gate> Engine<G> {
     ) -> Option<Association> {
         let first = |suites: &[u16]| suites.iter().filter_map(|&one| hello.position(one)).min();
         let seed = self.seed.as_mut().map(next_seed);
-        // What the client wants most; and where it wants nothing that there is, a handshake that fails
-        // as it should.
+        // What the client wants most.
         let psk = self.psk.as_ref().map(|configs| (first(&PSK_SUITES), configs));
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|own| (first(&CERTIFICATE_SUITES), own));
@@ -737,6 +751,8 @@ pub(crate) fn next_seed(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// A fatal `handshake_failure`: RFC 5246 §7.2.2.
+const NO_COMMON_SUITE: [u8; 2] = [2, 40];
 /// Room for the longest record.
 const SCRATCH_BYTES: usize = 20_480;
 /// As many as a server answers at once.

@@ -18,7 +18,7 @@ pub fn signed(data: &[u8]) {
     let capacity = 1 + usize::from(input.byte() % 32);
     let start = 1_000_000_000_000_000;
     let codec = |ids: &[u32], salt: u8| {
-        let keys = ids.iter().map(|&id| key(id));
+        let keys = ids.iter().copied().map(key);
         let builder = Signed::builder(Tagged(Text)).window(window);
         let builder = builder.replay_capacity(capacity).salt([salt; 8]);
         let codec = keys.fold(builder, SignedBuilder::key);

@@ -49,3 +49,8 @@ fn client() {
 fn signed() {
     run("signed", targets::signed);
 }
+
+#[test]
+fn proxy() {
+    run("proxy", targets::proxy);
+}

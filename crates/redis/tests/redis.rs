@@ -323,7 +323,7 @@ async fn a_request_through_two_nodes_is_worked_on_once() {
     let keys: Vec<Vec<u8>> = redis.ask(&[b"KEYS", b"*"]).await;
     assert_eq!(keys.len(), 20);
     for key in keys {
-        assert!(key.starts_with(b"test:d") && key.len() == 5 + 44, "{key:?}");
+        assert!(key.starts_with(b"test:d") && key.len() == 5 + 61, "{key:?}");
         let left: i64 = redis.ask(&[b"TTL", &key]).await;
         assert!((1..=247).contains(&left), "{left}");
     }

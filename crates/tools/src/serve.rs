@@ -20,7 +20,7 @@ use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::gate::RateLimit;
-use rejoinder::udp::UdpTransport;
+use rejoinder::udp::{UdpOptions, UdpTransport};
 
 use self::log::Format;
 use self::network::Network;
@@ -233,10 +233,15 @@ fn start_output(stream: Stream) -> Result<Output, Failure> {
 
 /// What the arguments say, or the service manager; not both.
 fn sockets(address: Option<&str>, workers: Option<usize>) -> Result<Vec<UdpTransport>, Failure> {
-    let passed = passed(usize::MAX)?;
+    let passed = passed(usize::MAX, &UdpOptions::new())?;
     if passed.is_empty() {
         let address = address.map_or_else(|| DEFAULT.to_string(), str::to_owned);
-        return bind(&address, DEFAULT.port(), workers.unwrap_or(1));
+        return bind(
+            &address,
+            DEFAULT.port(),
+            workers.unwrap_or(1),
+            UdpOptions::new(),
+        );
     }
     let count = passed.len();
     if let Some(address) = address {

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rejoinder::gate::{Gate, RateLimit};
-use rejoinder::udp::UdpTransport;
+use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats};
 
 use self::fleet::InService;
@@ -36,6 +36,34 @@ pub struct Common {
     /// How balancers learn about it.
     #[command(flatten)]
     pub fleet: Fleet,
+}
+
+/// Where a service gets its requests.
+#[derive(Clone, Debug)]
+pub struct Listen<'a> {
+    address: Option<&'a str>,
+    default: SocketAddr,
+    options: UdpOptions,
+}
+
+impl<'a> Listen<'a> {
+    /// At this address, with the default's port if it has none; without it on the sockets that a service
+    /// manager has opened, or else at the default.
+    #[must_use]
+    pub fn at(address: Option<&'a str>, default: SocketAddr) -> Self {
+        Self {
+            address,
+            default,
+            options: UdpOptions::new(),
+        }
+    }
+
+    /// The same on sockets with these options, whether they are opened or passed.
+    #[must_use]
+    pub fn udp_options(mut self, options: UdpOptions) -> Self {
+        self.options = options;
+        self
+    }
 }
 
 /// One server, ready to run.
@@ -82,16 +110,14 @@ impl Service {
         }
     }
 
-    /// A service on the sockets that a service manager has opened, or else at an address, with
-    /// `port` where that has none. Peers on other machines get a limited number of answers by default,
+    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other machines get a limited number of answers by default,
     /// because the sender of a datagram is easily forged.
     ///
     /// # Errors
     ///
     /// If the address is none, or cannot be had.
     pub fn open<C, G, H>(
-        address: Option<&str>,
-        default: SocketAddr,
+        listen: Listen<'_>,
         limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
@@ -101,8 +127,8 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
-        let passed = passed(usize::MAX)?;
-        Self::on(passed, address, default, limit, builder, handler)
+        let passed = passed(usize::MAX, &listen.options)?;
+        Self::on(passed, listen, limit, builder, handler)
     }
 
     /// The same for one of several services in a program. They get the sockets of the service manager in
@@ -112,8 +138,7 @@ impl Service {
     ///
     /// If the address is none, or cannot be had.
     pub fn open_one_of_several<C, G, H>(
-        address: Option<&str>,
-        default: SocketAddr,
+        listen: Listen<'_>,
         limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
@@ -123,14 +148,13 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
-        let passed = passed(usize::from(address.is_none()))?;
-        Self::on(passed, address, default, limit, builder, handler)
+        let passed = passed(usize::from(listen.address.is_none()), &listen.options)?;
+        Self::on(passed, listen, limit, builder, handler)
     }
 
     fn on<C, G, H>(
         passed: Vec<UdpTransport>,
-        address: Option<&str>,
-        default: SocketAddr,
+        listen: Listen<'_>,
         limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
@@ -140,6 +164,11 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
+        let Listen {
+            address,
+            default,
+            options,
+        } = listen;
         let transports = match (passed, address) {
             (passed, None) if !passed.is_empty() => passed,
             (passed, Some(address)) if !passed.is_empty() => {
@@ -147,7 +176,7 @@ impl Service {
             }
             (_, address) => {
                 let address = address.map_or_else(|| default.to_string(), str::to_owned);
-                bind(&address, default.port(), 1)?
+                bind(&address, default.port(), 1, options)?
             }
         };
         let addresses = addresses_of(&transports)?;

@@ -21,7 +21,7 @@ use crate::program::input::Lines;
 use crate::program::signals::Signals;
 use crate::program::stream::wait_for_input;
 use crate::program::{self, Failure, complain, print};
-use crate::service::{self, Common, Limit, Service, announce};
+use crate::service::{self, Common, Limit, Listen, Service, announce};
 use codec::{Conversation, Turn};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::escape::Escaped;
@@ -193,8 +193,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let server = Server::builder(Conversation).max_request_bytes(1_200);
     let address = options.address.as_deref();
     let service = Service::open(
-        address,
-        DEFAULT,
+        Listen::at(address, DEFAULT),
         Limit::ForOthers,
         server,
         robot.once(peers),

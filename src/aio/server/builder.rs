@@ -60,7 +60,7 @@ impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G, Tokio> {
     /// A setting out of range.
     ///
     /// ```
-    /// use rejoinder::aio::Server;
+    /// use rejoinder::aio::{AsyncUdp, Server};
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpTransport;
     ///
@@ -102,7 +102,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G, Tokio> {
     /// A setting out of range.
     ///
     /// ```
-    /// use rejoinder::aio::Server;
+    /// use rejoinder::aio::{AsyncUdp, Server};
     /// use rejoinder::codec::Text;
     /// use rejoinder::udp::UdpTransport;
     ///

@@ -42,7 +42,7 @@ use crate::handler::Context;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let server = aio::Server::builder(Text)
 ///     .handler_timeout(Duration::from_secs(2))
-///     .bind_async("127.0.0.1:0")
+///     .bind("127.0.0.1:0")
 ///     .await?;
 /// # server.handle().shutdown();
 /// let pay = async |request: &str| Some(format!("paid: {request}"));
@@ -62,17 +62,27 @@ use crate::handler::Context;
 ///
 /// # Which requests are the same
 ///
-/// Those with the same peer, the same id ([`Codec::request_id`]), and the same key: the bytes that the
-/// function returns. So the key must have everything that the answer depends on. The whole request does;
-/// its length costs nothing, as the key is hashed. With `None` a request goes to the handler without a look.
+/// Those with the same peer, the same [identity](Context::identity), the same id ([`Codec::request_id`]) and
+/// the same key: the bytes that the function returns. So the key must have everything that the answer depends
+/// on. The whole request does; its length costs nothing, as the key is hashed. With `None` a request goes to
+/// the handler without a look.
 ///
 /// The address that the request was sent to is no part of it: it differs from node to node. Behind a
 /// [proxy](crate::ServerBuilder::behind) the peer is the client, so all nodes have to be behind one, or none.
 ///
-/// In the store a request has a key of 44 bytes: the letter `d`; the peer's address as 16 bytes of IPv6,
-/// and its port; a byte that says whether there is an id, and the id; and 16 bytes of SipHash-2-4 with a key
-/// of zeros, of what the function returned. The numbers are big-endian. The hash needs no secret, since the
-/// peer is not hashed: a peer that makes two requests with the same hash gets one answer for both of its own.
+/// In the store a request has a key of 61 bytes:
+///
+/// | bytes | what |
+/// | --- | --- |
+/// | 1 | the letter `d` |
+/// | 16, 2 | the peer's address as one of IPv6, and its port |
+/// | 1, 8 | 1 and the id, or zeros |
+/// | 1, 16 | 1 and the hash of the identity, or zeros |
+/// | 16 | the hash of the key |
+///
+/// Numbers are big-endian. The hash is SipHash-2-4 of 128 bits, with a key of zeros: all nodes compute the
+/// same one. It needs no secret, since the peer is not hashed: a peer that finds two requests with the same
+/// hash gets one answer to both of its own.
 ///
 /// # What is promised, and what is not
 ///

@@ -78,5 +78,5 @@ impl Drop for AtWork<'_> {
     }
 }
 
-/// A kind, an address, a port, an optional id and a hash.
-pub(super) const KEY_BYTES: usize = 1 + 16 + 2 + 9 + 16;
+/// A kind, an address, a port, an optional id, and the hashes of an optional identity and of a key.
+pub(super) const KEY_BYTES: usize = 1 + 16 + 2 + 9 + 17 + 16;
