@@ -60,17 +60,20 @@
 //! - A server on the Internet: the gates of [`gate`], and the checks that are always on
 //!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
 //! - A server behind proxies: [`proxy`] and [`ServerBuilder::behind`].
+//! - State that several nodes share: the module `aio::store`, and the page `guide::shared_state` (feature
+//!   `tokio`).
 //! - Servers and clients on tokio: the module `aio`, and the page `guide::on_tokio` (feature `tokio`).
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
-//! - A server in production, and what its counters mean: [`guide::production`].
+//! - A server in production, and what its counters mean: [`guide::production`]. Several of them behind a
+//!   balancer: [`guide::fleet`].
 //! - Peers that prove who they are: [`Identity`], [`Context::identity`], [`guide::security`].
 //! - What a release may change: [`guide::stability`].
 //!
 //! # When not to use it
 //!
-//! Use something else if you need encryption (QUIC, DTLS), messages above 65,507 bytes, or a complete DNS
+//! Use something else if you need QUIC, messages above 65,507 bytes, or a complete DNS
 //! or `CoAP` stack.
 //!
 //! # Features

@@ -1,3 +1,5 @@
+#[cfg(all(test, shuttle))]
+mod model;
 mod response;
 mod state;
 mod waiters;

@@ -66,6 +66,8 @@ use crate::timestamp::Timestamp;
 /// - **It knows what one process accepted.** Servers that share a key accept a request once each. Clones of
 ///   one codec, such as those of a server's workers, count as one. A [`service`](SignedBuilder::service)
 ///   keeps apart servers of different kinds.
+/// - **It does not number the responses to one request.** An attacker on the path can drop the first of several,
+///   and a client then takes the next.
 /// - **It does not keep a handler from running twice.** A client that gets no response signs the request anew
 ///   and sends it again. [`Dedup`](crate::handler::Dedup) recognizes it by its nonce, whatever its address.
 ///

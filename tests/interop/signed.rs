@@ -122,8 +122,9 @@ fn written<E: std::fmt::Debug>(write: impl FnOnce(&mut Writer<'_>) -> Result<(),
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
