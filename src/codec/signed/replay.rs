@@ -8,8 +8,8 @@ pub(super) type Nonce = [u8; 16];
 
 /// Remembers accepted requests in a table of a fixed size, so that none is accepted twice.
 ///
-/// A table that is full forgets the oldest request, by the time in it, and refuses from then on what is as
-/// old: it may be the one that was forgotten. So a replay is refused whatever the load is, and what a load
+/// A table that is full forgets the oldest request, by the time in it. From then on it refuses what is as
+/// old, since that may be the one that was forgotten. So a replay is refused whatever the load is, and what a load
 /// beyond the table's size shortens is how old a request may be.
 ///
 /// Each set of places is on its own in this, which makes all of it a search among eight places.
