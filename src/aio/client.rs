@@ -1,3 +1,4 @@
+mod discovery;
 mod response;
 mod state;
 mod waiters;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::{self, ToSocketAddrs};
 
+pub use self::discovery::Discovery;
 pub use self::response::Response;
 use self::state::State;
 use super::connect::AsyncConnect;
