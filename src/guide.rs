@@ -9,17 +9,18 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+//! 7. [`fleet`]: several nodes behind proxies and balancers, replaced without loss.
 #![cfg_attr(
     feature = "tokio",
-    doc = "7. [`on_tokio`]: handlers that wait, and clients of async programs."
+    doc = "8. [`on_tokio`]: handlers that wait, and clients of async programs."
 )]
 #![cfg_attr(
     feature = "tokio",
-    doc = "8. [`shared_state`]: one service on several machines."
+    doc = "9. [`shared_state`]: one service on several machines."
 )]
 #![cfg_attr(
     feature = "rules",
-    doc = "9. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "10. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 #![cfg_attr(
     feature = "tokio",
@@ -55,6 +56,8 @@ pub mod on_tokio {}
 pub mod bad_network {}
 #[doc = include_str!("guide/production.md")]
 pub mod production {}
+#[doc = include_str!("guide/fleet.md")]
+pub mod fleet {}
 
 #[cfg(feature = "rules")]
 #[doc = include_str!("guide/rules.md")]

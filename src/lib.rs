@@ -66,12 +66,13 @@
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
-//! - A server in production, and what its counters mean: [`guide::production`].
+//! - A server in production, and what its counters mean: [`guide::production`]. Several of them behind a
+//!   balancer: [`guide::fleet`].
 //! - What a release may change: [`guide::stability`].
 //!
 //! # When not to use it
 //!
-//! Use something else if you need encryption (QUIC, DTLS), messages above 65,507 bytes, or a complete DNS
+//! Use something else if you need QUIC, messages above 65,507 bytes, or a complete DNS
 //! or `CoAP` stack.
 //!
 //! # Features

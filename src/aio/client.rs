@@ -1,4 +1,6 @@
 mod discovery;
+#[cfg(all(test, shuttle))]
+mod model;
 mod response;
 mod state;
 mod waiters;

@@ -63,6 +63,7 @@ pub(crate) struct Policy {
 }
 
 /// One end of an association, from its first message on.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Association {
     dtls: Dtls,
     clock: Clock,
@@ -75,6 +76,7 @@ pub(crate) struct Association {
     /// Whether what is sent from now on is protected.
     is_protecting: bool,
     is_connected: bool,
+    /// Whether a certificate was accepted.
     has_certificate: bool,
     identity: Option<Identity>,
     /// When it wants to be called, at the latest.
@@ -82,6 +84,7 @@ pub(crate) struct Association {
 }
 
 /// What an association is to do.
+#[derive(Clone, Copy)]
 pub(crate) enum Input<'a> {
     /// Look at the clock.
     Time,
@@ -306,7 +309,11 @@ impl Association {
         let run = AssertUnwindSafe(|| self.run_or_panic(now, policy, input, scratch, emit));
         panic::catch_unwind(run).unwrap_or_else(|_| {
             let text = "the DTLS implementation panicked";
-            Err(Failure::new(HandshakeFailure::Protocol, text, INTERNAL_ERROR))
+            Err(Failure::new(
+                HandshakeFailure::Protocol,
+                text,
+                INTERNAL_ERROR,
+            ))
         })
     }
 

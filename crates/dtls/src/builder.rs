@@ -181,7 +181,7 @@ impl<G: Gate> DtlsBuilder<G> {
     }
 
     /// The longest payload that is sent, in one record and one datagram. Its datagram has up to 37 bytes
-    /// more: a header of 13, with AES-GCM a nonce of 8, and a tag of 16 (of 8 with CCM_8).
+    /// more: a header of 13, with AES-GCM a nonce of 8, and a tag of 16 (of 8 with `CCM_8`).
     /// Default and greatest: 16,384 (RFC 6347 §4.1).
     ///
     /// Without fragments of IP, 1,195 bytes fit everywhere (an IPv6 packet of 1,280 bytes).
@@ -242,7 +242,11 @@ impl<G: Gate> DtlsBuilder<G> {
             }
         }
         if self.idle_timeout.is_zero() {
-            return Err(ConfigError::out_of_range("idle_timeout", "0", "more than 0"));
+            return Err(ConfigError::out_of_range(
+                "idle_timeout",
+                "0",
+                "more than 0",
+            ));
         }
         let keys = self.keys.map(|keys| {
             let hint = self.hint;

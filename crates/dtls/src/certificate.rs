@@ -146,7 +146,9 @@ impl Authorities {
     }
 
     fn new(
-        certificates: impl Iterator<Item = Result<CertificateDer<'static>, rustls_pki_types::pem::Error>>,
+        certificates: impl Iterator<
+            Item = Result<CertificateDer<'static>, rustls_pki_types::pem::Error>,
+        >,
     ) -> Result<Self, CertificateError> {
         let mut anchors = Vec::new();
         for certificate in certificates {

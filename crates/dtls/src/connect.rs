@@ -363,9 +363,10 @@ impl<T: Transport> Transport for DtlsClient<T> {
                 return Err(error);
             }
             let timer = self.driver.session.next_timer();
-            let received = self
-                .inner
-                .recv(&mut self.driver.raw, shorter(wait, now.monotonic, end, timer));
+            let received = self.inner.recv(
+                &mut self.driver.raw,
+                shorter(wait, now.monotonic, end, timer),
+            );
             let delivered = self.deliver(inbox);
             let is_over = matches!(wait, Wait::No) || self.inner.now().monotonic >= end;
             match received {
@@ -509,13 +510,8 @@ impl Driver {
     }
 
     /// Queues a payload, protected, or keeps it until the handshake is over.
-    pub(crate) fn protect(
-        &mut self,
-        now: Timestamp,
-        datagram: &Outgoing<'_>,
-    ) -> io::Result<Sent> {
-        self.session
-            .send(now, datagram.bytes, &mut self.outbox)
+    pub(crate) fn protect(&mut self, now: Timestamp, datagram: &Outgoing<'_>) -> io::Result<Sent> {
+        self.session.send(now, datagram.bytes, &mut self.outbox)
     }
 }
 

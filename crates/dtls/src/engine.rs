@@ -326,10 +326,18 @@ impl<G: Gate> Engine<G> {
             return self.ask_for_cookie(now, datagram, hello, outbox);
         };
         let is_same = |random: &[u8; 32]| *random == hello.random;
-        if self.associations.peek(peer).is_some_and(|one| is_same(&one.random)) {
+        if self
+            .associations
+            .peek(peer)
+            .is_some_and(|one| is_same(&one.random))
+        {
             return Err(DtlsDrop::Repeated);
         }
-        if self.handshakes.peek(peer).is_some_and(|one| is_same(&one.random)) {
+        if self
+            .handshakes
+            .peek(peer)
+            .is_some_and(|one| is_same(&one.random))
+        {
             return Ok(self.step_handshake(now, meta, Input::Datagram(bytes), outbox));
         }
         let size = ResponseSize::new(1, self.settings.handshake_datagram_bytes);
@@ -346,7 +354,9 @@ impl<G: Gate> Engine<G> {
             return Ok(Fate::Handshake);
         }
         let clock = *self.clock.get_or_insert_with(|| Clock::new(now.monotonic));
-        let association = self.begin(now, clock, hello, cookie).ok_or(DtlsDrop::Malformed)?;
+        let association = self
+            .begin(now, clock, hello, cookie)
+            .ok_or(DtlsDrop::Malformed)?;
         self.stats.begun += 1;
         let handshake = Handshake {
             association,
@@ -396,7 +406,13 @@ impl<G: Gate> Engine<G> {
         self.stats.hello_bytes += datagram.bytes.len() as u64;
         self.stats.verify_request_bytes += request.len() as u64;
         let packet = Emitted::Packet(&request);
-        reply(&mut self.stats, outbox, peer, datagram.meta.egress(), &packet);
+        reply(
+            &mut self.stats,
+            outbox,
+            peer,
+            datagram.meta.egress(),
+            &packet,
+        );
         Ok(Fate::Handshake)
     }
 
@@ -418,7 +434,10 @@ impl<G: Gate> Engine<G> {
         let first = |suites: &[u16]| suites.iter().filter_map(|&one| hello.position(one)).min();
         let seed = self.seed.as_mut().map(next_seed);
         // What the client wants most.
-        let psk = self.psk.as_ref().map(|configs| (first(&PSK_SUITES), configs));
+        let psk = self
+            .psk
+            .as_ref()
+            .map(|configs| (first(&PSK_SUITES), configs));
         let certificate = self.certificate.as_ref();
         let certificate = certificate.map(|own| (first(&CERTIFICATE_SUITES), own));
         let rank = |position: Option<usize>| position.unwrap_or(usize::MAX);
@@ -454,7 +473,9 @@ impl<G: Gate> Engine<G> {
             handshake.egress = meta.egress();
             let egress = handshake.egress;
             let mut emit = |emitted: Emitted<'_>| reply(stats, outbox, peer, egress, &emitted);
-            let progress = handshake.association.step(now, policy, input, scratch, &mut emit);
+            let progress = handshake
+                .association
+                .step(now, policy, input, scratch, &mut emit);
             self.after_handshake_step(now, peer, progress);
         }
         Fate::Handshake
@@ -647,10 +668,13 @@ impl<G: Gate> Engine<G> {
         let expires = |one: &Handshake| one.begun.saturating_add(self.settings.handshake_timeout);
         let (_, association) = self.associations.oldest().unzip();
         let idle = |one: &Established| one.used.saturating_add(self.idle_timeout);
-        [handshake.map(|one| expires(one).min(self.due)), association.map(idle)]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            handshake.map(|one| expires(one).min(self.due)),
+            association.map(idle),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Repeats what was not answered in its time, and forgets what is too old. With a full outbox it

@@ -73,7 +73,7 @@ impl<'a> ClientHello<'a> {
             _ => vector_16(rest)?.1,
         };
         let is_whole = end.is_empty() && !compression.is_empty();
-        (is_whole && !suites.is_empty() && suites.len() % 2 == 0).then_some(Self {
+        (is_whole && !suites.is_empty() && suites.len().is_multiple_of(2)).then_some(Self {
             record_sequence: record.sequence,
             record_version: record.version,
             message_sequence,

@@ -7,12 +7,12 @@
 //! client's random, and here it is given the cookie that the engine has verified. The same holds for
 //! the identity that a key was asked for, which the implementation does not report.
 
-use std::cell::{Cell, RefCell};
 use dimpl::crypto::{
     Buf, CryptoProvider, HashAlgorithm, HmacProvider, KeyProvider, SignatureAlgorithm, SigningKey,
 };
 use dimpl::{CryptoError, CryptoOperation};
 use rejoinder::Identity;
+use std::cell::{Cell, RefCell};
 
 use crate::hello::COOKIE_BYTES;
 

@@ -48,7 +48,7 @@ impl<F: Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync> KeyStore for F {
     }
 }
 
-/// Identities and keys from a file, in the format of GnuTLS's `psktool`.
+/// Identities and keys from a file, in the format of the `psktool` of `GnuTLS`.
 ///
 /// Each line is `identity:key`, the key in hexadecimal digits. An identity that is no text is written
 /// as `#` and hexadecimal digits. Empty lines, and lines that begin with `# ` (or are `#` alone), say
@@ -118,9 +118,8 @@ impl PskFile {
                 .rsplit_once(':')
                 .ok_or(wrong("it has no colon: write `identity:key`"))?;
             let identity = match identity.strip_prefix('#') {
-                Some(digits) => from_hex(digits).ok_or(wrong(
-                    "its identity begins with `#` and is not hexadecimal",
-                ))?,
+                Some(digits) => from_hex(digits)
+                    .ok_or(wrong("its identity begins with `#` and is not hexadecimal"))?,
                 None => identity.as_bytes().to_vec(),
             };
             if identity.is_empty() || identity.len() > MAX_IDENTITY_BYTES {
@@ -227,7 +226,8 @@ fn check_mode(path: &Path, file: &File) -> Result<(), PskFileError> {
         source,
     })?;
     let mode = metadata.mode() & 0o777;
-    if mode & 0o077 == 0 {
+    let of_others = mode & 0o077;
+    if of_others == 0 {
         return Ok(());
     }
     Err(PskFileError::Mode {
@@ -249,7 +249,7 @@ pub(crate) fn is_usable(key: &[u8]) -> bool {
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.as_bytes();
     let value = |digit: u8| char::from(digit).to_digit(16);
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let pairs = digits.chunks_exact(2);

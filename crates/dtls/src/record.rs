@@ -35,7 +35,21 @@ impl<'a> Record<'a> {
     /// a type that its epoch does not have.
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
-        let &[content_type, major, minor, e0, e1, s0, s1, s2, s3, s4, s5, l0, l1] = header;
+        let &[
+            content_type,
+            major,
+            minor,
+            e0,
+            e1,
+            s0,
+            s1,
+            s2,
+            s3,
+            s4,
+            s5,
+            l0,
+            l1,
+        ] = header;
         let len = usize::from(u16::from_be_bytes([l0, l1]));
         let fragment = rest.get(..len)?;
         let epoch = u16::from_be_bytes([e0, e1]);

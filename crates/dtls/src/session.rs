@@ -9,7 +9,9 @@ use std::time::Duration;
 use rejoinder::Timestamp;
 use rejoinder::transport::{Datagram, Egress, Meta, Outbox};
 
-use crate::association::{Association, Clock, Credentials, Emitted, Failure, Input, Policy, Progress};
+use crate::association::{
+    Association, Clock, Credentials, Emitted, Failure, Input, Policy, Progress,
+};
 use crate::engine::SendError;
 use crate::record::Record;
 use crate::settings::{Configs, MAX_QUEUED, Settings};

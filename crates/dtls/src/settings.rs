@@ -8,8 +8,8 @@ use dimpl::crypto::Dtls12CipherSuite;
 use dimpl::{Config, PskResolver};
 use rejoinder::ConfigError;
 
-use crate::psk::{KeyStore, is_usable};
 use crate::provider::{note_identity, provider};
+use crate::psk::{KeyStore, is_usable};
 use crate::record::{HEADER_BYTES, MAX_PLAINTEXT_BYTES};
 
 /// `TLS_PSK_WITH_AES_128_CCM_8`, the mandatory suite of CoAP with pre-shared keys: RFC 7252 §9.1.3.1.
@@ -105,8 +105,9 @@ impl Configs {
     pub(crate) fn get(&self, seed: Option<u64>) -> Arc<Config> {
         match seed {
             None => Arc::clone(&self.shared),
-            Some(_) => build(&self.mode, &self.settings, seed)
-                .unwrap_or_else(|_| Arc::clone(&self.shared)),
+            Some(_) => {
+                build(&self.mode, &self.settings, seed).unwrap_or_else(|_| Arc::clone(&self.shared))
+            }
         }
     }
 }

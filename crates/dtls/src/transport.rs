@@ -129,9 +129,10 @@ impl<T: Transport, G: Gate> Transport for Dtls<T, G> {
             self.driver.engine.on_timer(now, &mut self.driver.replies);
             self.flush();
             let timer = self.driver.engine.next_timer();
-            let received = self
-                .inner
-                .recv(&mut self.driver.raw, shorter(wait, now.monotonic, end, timer));
+            let received = self.inner.recv(
+                &mut self.driver.raw,
+                shorter(wait, now.monotonic, end, timer),
+            );
             // An error says nothing about the datagrams that came before it.
             let delivered = self.deliver(inbox);
             let is_over = matches!(wait, Wait::No) || self.inner.now().monotonic >= end;
@@ -229,7 +230,12 @@ impl<G: Gate> Driver<G> {
     }
 
     /// Takes one payload or one datagram. Returns whether there was any, and space for it.
-    pub(crate) fn step(&mut self, now: Timestamp, inbox: &mut Inbox, delivered: &mut usize) -> bool {
+    pub(crate) fn step(
+        &mut self,
+        now: Timestamp,
+        inbox: &mut Inbox,
+        delivered: &mut usize,
+    ) -> bool {
         if !inbox.has_space() {
             return false;
         }

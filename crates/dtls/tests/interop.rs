@@ -1,5 +1,7 @@
 //! Against other people's DTLS: OpenSSL's `s_client` and `s_server`, and libcoap's client and server, each
-//! with OpenSSL and with GnuTLS. Debian packages `openssl` and `libcoap3-bin`.
+//! with OpenSSL and with `GnuTLS`. Debian packages `openssl` and `libcoap3-bin`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -66,8 +68,8 @@ impl Serving {
         let server = Server::builder(codec).with_transport(transport).unwrap();
         let handle = server.handle();
         let names = Arc::default();
-        let named = Named(handler, Arc::clone(&names));
-        let thread = Some(thread::spawn(move || server.serve(named)));
+        let handler = Named(handler, Arc::clone(&names));
+        let thread = Some(thread::spawn(move || server.serve(handler)));
         Self {
             addr,
             handle,
@@ -207,7 +209,14 @@ fn openssl_is_told_at_once_that_its_key_or_its_suite_is_wrong() {
             "alert number 51",
         ),
         (
-            &["-psk_identity", IDENTITY, "-psk", KEY, PSK[4], "PSK-AES128-GCM-SHA256"],
+            &[
+                "-psk_identity",
+                IDENTITY,
+                "-psk",
+                KEY,
+                PSK[4],
+                "PSK-AES128-GCM-SHA256",
+            ],
             "alert number 40",
         ),
     ] {
@@ -266,7 +275,10 @@ fn openssl_shows_a_certificate_or_is_refused() {
     let server = Serving::text(builder());
     let (certificate, key) = (pem("stranger.pem"), pem("stranger.key"));
     for (arguments, alert) in [
-        (&["-cert", &*certificate, "-key", &*key][..], "alert number 48"),
+        (
+            &["-cert", &*certificate, "-key", &*key][..],
+            "alert number 48",
+        ),
         (&[], "alert number 40"),
     ] {
         let ended = Command::new("timeout")
@@ -285,7 +297,7 @@ fn openssl_shows_a_certificate_or_is_refused() {
 /// An `s_server` that answers with what it has received, in capitals.
 struct Shouting {
     addr: SocketAddr,
-    _program: Child,
+    program: Child,
 }
 
 impl Shouting {
@@ -313,15 +325,15 @@ impl Shouting {
         });
         Self {
             addr: format!("127.0.0.1:{port}").parse().unwrap(),
-            _program: child,
+            program: child,
         }
     }
 }
 
 impl Drop for Shouting {
     fn drop(&mut self) {
-        let _ = self._program.kill();
-        let _ = self._program.wait();
+        let _ = self.program.kill();
+        let _ = self.program.wait();
     }
 }
 
@@ -422,7 +434,16 @@ fn client_asks_coap_servers_many_things_at_once() {
         };
         let _server = Program::start(
             &format!("coap-server-{flavour}"),
-            &["-A", "127.0.0.1", "-p", &port.to_string(), "-k", KEY_TEXT, "-h", "hint"],
+            &[
+                "-A",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-k",
+                KEY_TEXT,
+                "-h",
+                "hint",
+            ],
         );
         let connector = ClientConfig::psk(IDENTITY, KEY_TEXT)
             .retransmit_after(Duration::from_millis(200))
@@ -445,7 +466,11 @@ fn client_asks_coap_servers_many_things_at_once() {
         }
         while let Some((ticket, response)) = client.collect(Wait::Forever) {
             let code = expected.remove(&ticket).unwrap();
-            assert_eq!(response.unwrap().header.code, MessageClass::Response(code), "{flavour}");
+            assert_eq!(
+                response.unwrap().header.code,
+                MessageClass::Response(code),
+                "{flavour}"
+            );
         }
         assert!(expected.is_empty());
     }

@@ -2,6 +2,8 @@
 //!
 //! Standard output is the transcript of the original program, standard error is everything else.
 
+#[cfg(feature = "dtls")]
+mod dtls;
 mod log;
 mod metrics;
 pub(crate) mod network;
@@ -75,7 +77,8 @@ pub(crate) struct Options {
         default_value = "default", hide_default_value = true
     )]
     limit: Limit,
-    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; can be repeated
+    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; several with commas,
+    /// or repeated
     #[arg(long, value_name = "NET", value_parser = network::parse, value_delimiter = ',')]
     exempt: Vec<Network>,
     /// The longest request that is answered, in bytes; longer ones are dropped and counted
@@ -94,6 +97,13 @@ pub(crate) struct Options {
     behind: Behind,
     #[command(flatten)]
     fleet: Fleet,
+    /// Serve over DTLS the clients whose keys are in a file
+    ///
+    /// Its lines are `identity:hexkey`, as psktool writes them. None but its owner may read it. Clients need
+    /// `rejoinder ask --psk-file`: their requests carry ids.
+    #[cfg(feature = "dtls")]
+    #[arg(long, value_name = "FILE", conflicts_with = "proxied")]
+    psk_file: Option<PathBuf>,
     /// Every so often, one line of rates on standard error; 0.1 to 86400
     #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_negative_numbers = true)]
     stats: Option<Duration>,
@@ -108,9 +118,7 @@ pub(crate) struct Options {
     quiet: bool,
 }
 
-pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
-    // First of all, so that no signal finds the program half started.
-    let signals = Signals::register()?;
+pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failure> {
     let status = program::queue_status()?;
     if let Some(format) = options.log {
         log::start(format, status.clone())?;
@@ -133,11 +141,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     let limit = options.limit.behind(&options.behind);
     let limit = limit.answers(&addresses, DEFAULT_LIMIT);
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
-    let codec = Ctime::local().answer_malformed(options.answer_malformed);
-    let server = Server::builder(codec)
-        .max_request_bytes(options.max_request)
-        .gate(gate.transpose()?);
-    let server = options.behind.apply(server)?.with_transports(transports)?;
+    let start = server(&options, gate.transpose()?, transports)?;
     let metrics = match &options.metrics {
         Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
         None => None,
@@ -176,7 +180,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
         Some(start_output(Stream::Stdout)?)
     };
     let robot = Transcribed::new(robot, transcript.clone());
-    let service = Service::new(server, addresses, robot.clone());
+    let service = start(addresses, robot.clone());
     let counters = rules::Counters::new(count);
     let watched = options.rules.filter(|_| options.watch);
     let reload = match rules {
@@ -208,6 +212,30 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
             (lines > 0).then(|| format!("{lines} lines of the transcript were left out"))
         },
     )
+}
+
+/// Makes a service of a server that is ready, once its handler is.
+type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
+
+/// The server, for clients with keys if there is a file of them.
+fn server(
+    options: &Options,
+    gate: Option<RateLimit>,
+    transports: Vec<UdpTransport>,
+) -> Result<Start, Failure> {
+    let codec = Ctime::local().answer_malformed(options.answer_malformed);
+    #[cfg(feature = "dtls")]
+    if let Some(path) = &options.psk_file {
+        let keys = dtls::keys(path)?;
+        return dtls::start(&keys, codec, options.max_request, gate, transports);
+    }
+    let server = Server::builder(codec)
+        .max_request_bytes(options.max_request)
+        .gate(gate);
+    let server = options.behind.apply(server)?.with_transports(transports)?;
+    Ok(Box::new(|addresses, robot| {
+        Service::new(server, addresses, robot)
+    }))
 }
 
 /// Which clients there are, and how much each gets.

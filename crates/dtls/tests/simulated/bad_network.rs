@@ -17,7 +17,8 @@ struct Outcome {
 fn run(seed: u64) -> Outcome {
     SimNet::seeded(seed).run(|net| {
         // Each seed has a network of its own kind.
-        let part = |shift: u32, max: f64| max * f64::from((seed >> shift) as u8 & 7) / 7.0;
+        let part =
+            |shift: u32, max: f64| max * f64::from((seed >> shift).to_le_bytes()[0] & 7) / 7.0;
         let link = Link::new()
             .latency(Duration::from_millis(5 + seed % 40))
             .jitter(Duration::from_millis(seed % 23))
@@ -67,7 +68,10 @@ fn run_all(seeds: std::ops::Range<u64>) {
         sum.answered += outcome.answered;
         sum.failed += outcome.failed;
     }
-    println!("{count} seeds: {} answered, {} failed", sum.answered, sum.failed);
+    println!(
+        "{count} seeds: {} answered, {} failed",
+        sum.answered, sum.failed
+    );
     assert_eq!(sum.answered + sum.failed, count * 12);
     // Most networks are bad, none so bad that most requests fail.
     assert!(sum.answered > 10 * sum.failed, "{sum:?}");

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::classic;
 use rejoinder::{Codec, Correlation, Timestamp, Writer};
 use stun_types::attribute::{
     AttributeStaticType, AttributeType, Fingerprint, MessageIntegrity, MessageIntegritySha256,
@@ -13,7 +14,8 @@ use stun_types::message::{
 };
 
 /// STUN without authentication. A request asks for nothing in particular, and the answer is where it
-/// came from.
+/// came from: in XOR-MAPPED-ADDRESS, or in MAPPED-ADDRESS for a client of RFC 3489, whose requests have no
+/// magic cookie (RFC 8489 §11).
 #[derive(Clone, Copy, Debug)]
 pub struct Stun;
 
@@ -38,7 +40,10 @@ impl Codec for Stun {
     type Error = StunError;
 
     fn decode_request(&self, datagram: &[u8]) -> Result<(), StunError> {
-        binding(MessageClass::Request, datagram).map(|_| ())
+        match classic::Request::read(datagram) {
+            Some(request) => request.map(|_| ()),
+            None => binding(MessageClass::Request, datagram).map(|_| ()),
+        }
     }
 
     fn encode_response(
@@ -48,6 +53,10 @@ impl Codec for Stun {
         peer: SocketAddr,
         out: &mut Writer<'_>,
     ) -> Result<(), StunError> {
+        if let Some(request) = classic::Request::read(request) {
+            request?.answer(peer, out);
+            return Ok(());
+        }
         let request = binding(MessageClass::Request, request)?;
         let new = MessageWriteVec::new;
         let unknown = Message::check_attribute_types(&request, &IGNORED, &[], new());
