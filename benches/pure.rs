@@ -19,10 +19,11 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
-use rejoinder::codec::Ctime;
+use rejoinder::codec::{Ctime, Signed, SigningKey, Text};
+use rejoinder::proxy::{Header, Proxies, ProxyMode};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
-use rejoinder::{Codec, Timestamp, Writer};
+use rejoinder::{Codec, Server, Timestamp, Writer};
 
 fn main() {
     divan::main();
@@ -188,6 +189,81 @@ fn naive_frame(now: Timestamp, text: &str) -> String {
     format!("[b'{time}']{text}")
 }
 
+/// What signatures add to a request, on both sides.
+mod signed {
+    use super::*;
+
+    const LENGTHS: [&str; 2] = ["36 bytes", "600 bytes"];
+
+    fn codec() -> Signed<Text> {
+        let key = SigningKey::new(1, [7; 32]);
+        Signed::builder(Text).key(key).build(now()).unwrap()
+    }
+
+    fn encoded(codec: &Signed<Text>, id: u64, text: &str) -> Vec<u8> {
+        let mut space = vec![0; 1_024];
+        let mut out = Writer::new(&mut space);
+        codec.encode_request(id, text, &mut out).unwrap();
+        let len = out.finish().unwrap();
+        space.truncate(len);
+        codec.stamp_request(now(), &mut space);
+        space
+    }
+
+    /// A client signs.
+    #[divan::bench(args = LENGTHS, sample_size = 500)]
+    fn sign_request(bencher: Bencher<'_, '_>, name: &str) {
+        let codec = codec();
+        let mut bytes = encoded(&codec, 1, &request(name));
+        bencher.bench_local(|| codec.stamp_request(black_box(now()), &mut bytes));
+    }
+
+    /// A client signs, and a server verifies and looks for a replay. The requests are those of one second at
+    /// a million a second, which is more than the table remembers.
+    #[divan::bench(args = LENGTHS, sample_size = 500)]
+    fn sign_and_verify_request(bencher: Bencher<'_, '_>, name: &str) {
+        let (codec, text, mut time) = (codec(), request(name), now());
+        let mut space = vec![0; 1_024];
+        let mut id = 0_u64;
+        bencher.bench_local(|| {
+            id += 1;
+            time.wall += Duration::from_micros(1);
+            let mut out = Writer::new(&mut space);
+            // Ids are random.
+            let drawn = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            codec.encode_request(drawn, &text, &mut out).unwrap();
+            let len = out.finish().unwrap();
+            codec.stamp_request(time, &mut space[..len]);
+            codec.authenticate(time, &space[..len]).unwrap()
+        });
+    }
+
+    /// A server signs a response as long as the request, and a client verifies it.
+    #[divan::bench(args = LENGTHS, sample_size = 500)]
+    fn sign_and_verify_response(bencher: Bencher<'_, '_>, name: &str) {
+        let (codec, text) = (codec(), request(name));
+        let asked = encoded(&codec, 1, &text);
+        let mut space = vec![0; 1_024];
+        bencher.bench_local(|| {
+            let mut out = Writer::new(&mut space);
+            codec
+                .encode_response(now(), black_box(&asked), &text, &mut out)
+                .unwrap();
+            let len = out.finish().unwrap();
+            assert!(codec.is_authentic_response(&asked, &space[..len]));
+        });
+    }
+
+    /// What a server does with a datagram whose signature is wrong.
+    #[divan::bench(args = LENGTHS, sample_size = 500)]
+    fn refuse_forged(bencher: Bencher<'_, '_>, name: &str) {
+        let codec = codec();
+        let mut bytes = encoded(&codec, 1, &request(name));
+        *bytes.last_mut().unwrap() ^= 1;
+        bencher.bench_local(|| codec.authenticate(now(), black_box(&bytes)).is_err());
+    }
+}
+
 /// From a full inbox to a full outbox; the time is for 64 requests.
 mod batch_of_64 {
     use super::*;
@@ -212,6 +288,32 @@ mod batch_of_64 {
                 black_box(outbox.len());
                 outbox.clear();
             }
+        });
+    }
+
+    /// The same behind a proxy: a header of version 2 in front of each request.
+    #[divan::bench(args = REQUESTS, sample_size = 20)]
+    fn server_core_behind_a_proxy(bencher: Bencher<'_, '_>, name: &str) {
+        let client = "192.0.2.1:49999".parse().unwrap();
+        let header = Header::encode_v2(client, "198.51.100.1:8888".parse().unwrap());
+        let datagram = [&header[..], request(name).as_bytes()].concat();
+        let meta = Meta::new("10.0.0.1:5000".parse().unwrap());
+        let proxies = Proxies::builder(ProxyMode::V2).trust([10, 0, 0, 0].into(), 8);
+        let server = Server::builder(Ctime::local()).behind(proxies.build().unwrap());
+        let mut core = server.core(zurich());
+        let mut inbox = Inbox::new(BATCH, MAX_DATAGRAM_BYTES);
+        let mut outbox = Outbox::new(2 * BATCH, MAX_DATAGRAM_BYTES);
+        let now = now();
+        bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+            for _ in 0..BATCH {
+                inbox.push(black_box(&datagram), meta);
+            }
+            while !inbox.is_empty() {
+                core.handle(now, &mut inbox, &mut outbox);
+                black_box(outbox.len());
+                outbox.clear();
+            }
+            assert_eq!(core.stats().dropped_total(), 0);
         });
     }
 

@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_in_flight(1_000)
         .handler_timeout(Duration::from_secs(2))
         .grace(Duration::from_secs(1))
-        .bind_async("127.0.0.1:9999")
+        .bind("127.0.0.1:9999")
         .await?;
     let addr = server.local_addr()?;
     println!("serving at {addr}; Ctrl-C ends it");

@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         send(&mut core, &mut sockets);
         receive(&mut core, &sockets)?;
         while let Some((ticket, result)) = core.poll_result() {
-            println!("{ticket:?}: {}", result?);
+            println!("{ticket:?}: {}", result?.decode()?);
         }
     }
     handle.shutdown();

@@ -32,7 +32,7 @@
 //! A handler is an async closure, an async function or an [`AsyncHandler`]. It borrows the request
 //! across its awaits. Each [worker](Worker) is one task with one socket: it keeps the futures of its
 //! handlers in slots of its own, which are used again. There is no task, no channel and, once the
-//! slots are there, no allocation per request. Replies of handlers that finish together leave in one
+//! slots are there, no allocation per request. Responses of handlers that finish together leave in one
 //! system call.
 //!
 //! Nothing has to be `Send` or `'static`, unless the program spawns [`Server::serve`].
@@ -46,7 +46,7 @@
 //!
 //! # Order
 //!
-//! Replies leave in the order in which their handlers finish. Where responses carry no
+//! Responses leave in the order in which their handlers finish. Where responses carry no
 //! [ids](crate::Correlation::Id), a peer with several requests in flight on one socket cannot match
 //! them: see [`ordered_per_peer`](crate::ServerBuilder::ordered_per_peer).
 
@@ -55,8 +55,10 @@ mod client;
 mod config;
 mod connect;
 mod handler;
+mod runtime;
 mod server;
 mod sim;
+pub mod store;
 mod sync;
 #[cfg(feature = "tower")]
 mod tower;
@@ -69,6 +71,7 @@ pub(crate) use self::config::AioConfig;
 pub use self::config::WhenFull;
 pub use self::connect::AsyncConnect;
 pub use self::handler::{AsyncHandler, SharedHandler};
+pub use self::runtime::Tokio;
 pub use self::server::{Server, Worker};
 pub use self::sim::AsyncSim;
 #[cfg(feature = "tower")]

@@ -8,6 +8,7 @@ mod drive;
 mod entropy;
 mod error;
 mod ids;
+mod options;
 mod parts;
 mod peers;
 mod queue;
@@ -23,16 +24,15 @@ mod timers;
 use std::net::SocketAddr;
 #[cfg(feature = "udp")]
 use std::net::ToSocketAddrs;
-use std::time::Duration;
 
 pub use self::builder::ClientBuilder;
-use self::builder::Options;
-pub use self::core::ClientCore;
+pub use self::core::{ClientCore, RawResponse};
 pub use self::discovery::Discovery;
 use self::drive::Driver;
 #[cfg(feature = "tokio")]
 pub(crate) use self::entropy::Entropy;
 pub use self::error::RequestError;
+use self::options::Options;
 pub use self::retry::Retry;
 pub use self::sockets::{SocketEvent, SocketId};
 pub use self::stats::ClientStats;
@@ -306,61 +306,10 @@ impl<N: Connect, C: Codec> Client<N, C> {
         let core = &mut self.core;
         self.driver
             .drive(core, Wait::Forever, |core| core.has_result(ticket));
-        core.take_result(ticket)
-            .expect("every request has a result by its deadline")
-    }
-
-    /// Asks a multicast or broadcast address, and takes the responses of all who respond within `time`,
-    /// each with its peer.
-    ///
-    /// A response is one that [decodes](Codec::decode_response), carries the request's
-    /// [id](Codec::response_id) if the protocol has ids, and [matches](Codec::response_matches). It may
-    /// come from any peer; each peer counts once, so a duplicate, or a second response, is ignored, and so
-    /// is all beyond the [bounds](ClientBuilder::max_responders). A response of several datagrams is
-    /// ignored, too.
-    ///
-    /// The request has a socket of its own, with a local port that is not used for others. It is sent
-    /// again as [`Retry`] says, with the first timeout that is set there, because a datagram to a group
-    /// is lost as easily as others: one second, then two, as multicast DNS does (RFC 6762 §5.2). Every
-    /// member may respond to each copy. Where a protocol forbids that (CoAP, RFC 7252 §8.1), set
-    /// [`Retry::never`]. Other requests in flight go on meanwhile.
-    ///
-    /// A broadcast address must be allowed, with [`UdpOptions::broadcast`](crate::udp::UdpOptions::broadcast).
-    ///
-    /// # Errors
-    ///
-    /// As those of [`submit`](Self::submit).
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::sans_io::ServerCore;
-    /// use rejoinder::sim::SimNet;
-    /// use rejoinder::Client;
-    /// use std::time::Duration;
-    ///
-    /// let net = SimNet::new();
-    /// let group = "239.1.2.3".parse()?;
-    /// for (member, name) in [("10.0.0.1".parse()?, "lamp"), ("10.0.0.2".parse()?, "door")] {
-    ///     net.host((member, 9999).into(), ServerCore::new(Text, move |_: &str| Some(name.to_owned())))?;
-    ///     net.join_group(group, member);
-    /// }
-    ///
-    /// let mut client = Client::new(net, Text, (group, 9999).into());
-    /// let mut names = Vec::new();
-    /// let mut discovery = client.discover("who is there?", Duration::from_secs(2))?;
-    /// while let Some((peer, response)) = discovery.next_response() {
-    ///     names.push(format!("{}: {}", peer.ip(), response?));
-    /// }
-    /// assert_eq!(names, ["10.0.0.1: lamp", "10.0.0.2: door"]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn discover(
-        &mut self,
-        request: C::Request<'_>,
-        time: Duration,
-    ) -> Result<Discovery<'_, N, C>, RequestError> {
-        let ticket = self.driver.discover(&mut self.core, request, time)?;
-        Ok(Discovery::new(self, ticket))
+        let result = core.take_result(ticket);
+        result
+            .expect("every request has a result by its deadline")?
+            .decode()
     }
 
     /// Puts a request among those to be sent, which the next [`collect`](Self::collect) or
@@ -440,7 +389,8 @@ impl<N: Connect, C: Codec> Client<N, C> {
             let has_result = |core: &ClientCore<C>| core.stats().uncollected > 0;
             self.driver.drive(&mut self.core, wait, has_result);
         }
-        self.core.poll_result()
+        let (ticket, result) = self.core.poll_result()?;
+        Some((ticket, result.and_then(RawResponse::decode)))
     }
 }
 

@@ -1,19 +1,26 @@
 //! Codecs: what the bytes of a datagram mean, in both directions.
 
 mod buf;
+mod correlation;
 #[cfg(feature = "ctime")]
 mod ctime;
 mod raw;
+#[cfg(feature = "signed")]
+mod signed;
 mod tagged;
 mod text;
+mod writer;
 
-use std::fmt;
-
+pub use self::correlation::{Correlation, RequestKey, ResponseKind};
 #[cfg(feature = "ctime")]
 pub use self::ctime::{CivilTime, Ctime, CtimeError, CtimeFrame};
 pub use self::raw::Raw;
+#[cfg(feature = "signed")]
+pub use self::signed::{Signed, SignedBuilder, SignedError, SigningKey};
 pub use self::tagged::{Tagged, TaggedError};
 pub use self::text::{Text, TextError};
+pub use self::writer::{TooLong, Writer};
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 
 /// One wire protocol, both directions: one type serves the server, the client and the tests.
@@ -21,11 +28,14 @@ use crate::timestamp::Timestamp;
 /// # Who calls what
 ///
 /// A server asks [`is_response`](Self::is_response) of every datagram first and never answers one
-/// that is; then [`decode_request`](Self::decode_request), or, where that fails,
+/// that is; then [`authenticate`](Self::authenticate), and drops what is not authentic; then
+/// [`decode_request`](Self::decode_request), or, where that fails,
 /// [`encode_rejection`](Self::encode_rejection); and for every answer of the handler
 /// [`encode_response`](Self::encode_response), straight into the outgoing batch. A client calls
-/// [`encode_request`](Self::encode_request) once per request (a retransmission repeats the same
-/// bytes) and [`decode_response`](Self::decode_response) on what the peer sends back.
+/// [`encode_request`](Self::encode_request) once per request,
+/// [`stamp_request`](Self::stamp_request) before each transmission, and, on what the peer sends back,
+/// [`is_authentic_response`](Self::is_authentic_response) and
+/// [`decode_response`](Self::decode_response).
 ///
 /// # What an implementation guarantees
 ///
@@ -140,6 +150,89 @@ pub trait Codec {
     /// protocol depends on the server's other guards.
     fn is_response(&self, datagram: &[u8]) -> bool;
 
+    /// Checks who sent a request, for protocols whose messages prove it. `now` is the time at which the
+    /// batch with the datagram was received.
+    ///
+    /// A server calls it once for each datagram that is no response and passed the
+    /// [gates](crate::gate::Gate::accept), before it decodes the datagram. A datagram with an error is
+    /// dropped as [`Unauthenticated`](crate::DropReason::Unauthenticated) and never answered; the error is
+    /// logged. An identity becomes that of the [`Context`](crate::Context) and replaces the one that a
+    /// transport established. `None` leaves it as it is.
+    ///
+    /// The other methods rely on this one and check no proof again. Whatever calls
+    /// [`decode_request`](Self::decode_request) without it reads what anything may have sent. It may change
+    /// what the codec remembers, so that a copy of the datagram is not authentic. Its memory is bounded.
+    ///
+    /// The default accepts every datagram and returns no identity.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Codec, Timestamp};
+    ///
+    /// assert_eq!(Text.authenticate(Timestamp::system(), b"hello"), Ok(None));
+    /// ```
+    fn authenticate(
+        &self,
+        now: Timestamp,
+        datagram: &[u8],
+    ) -> Result<Option<Identity>, Self::Error> {
+        let _ = (now, datagram);
+        Ok(None)
+    }
+
+    /// Writes into an encoded request what belongs to one transmission of it: the time, and a proof that
+    /// covers it. A client calls it before it sends the request, and again before each retransmission. `now`
+    /// is the time of the send. The length stays, and so does what the other methods read out of a request:
+    /// a response to any transmission answers the request.
+    ///
+    /// The default changes nothing: a retransmission repeats the same bytes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::{Codec, Timestamp};
+    ///
+    /// let mut request = *b"hello";
+    /// Text.stamp_request(Timestamp::system(), &mut request);
+    /// assert_eq!(&request, b"hello");
+    /// ```
+    fn stamp_request(&self, now: Timestamp, request: &mut [u8]) {
+        let _ = (now, request);
+    }
+
+    /// Whether a response proves to come from the peer that was asked, for protocols whose messages prove it.
+    /// A client asks it before it asks anything else about the content of a datagram, and ignores what is
+    /// not authentic: the request goes on waiting. `response` came from the right address and has the right
+    /// [id](Self::response_id); both are whole datagrams. The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Codec;
+    ///
+    /// assert!(Text.is_authentic_response(b"how many?", b"seven"));
+    /// ```
+    fn is_authentic_response(&self, request: &[u8], response: &[u8]) -> bool {
+        let _ = (request, response);
+        true
+    }
+
+    /// What all transmissions of a request have in common: [`Dedup`] recognizes copies by it. The default
+    /// is the whole datagram, from one address.
+    ///
+    /// [`Dedup`]: crate::handler::Dedup
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::Codec;
+    ///
+    /// assert_eq!(Text.request_key(b"how many?").bytes, b"how many?");
+    /// ```
+    fn request_key<'a>(&self, request: &'a [u8]) -> RequestKey<'a> {
+        RequestKey {
+            bytes: request,
+            is_unique: false,
+        }
+    }
+
     /// Encodes a minimal response to a datagram that is no request: `error` is that of
     /// [`decode_request`](Self::decode_request). It is for protocols that demand one, such as the reset of
     /// a confirmable message (RFC 7252 §4.2) or FORMERR (RFC 1035 §4.1.1). The default writes nothing:
@@ -153,7 +246,7 @@ pub trait Codec {
     /// - the [gates](crate::gate::Gate) let it out.
     ///
     /// The datagram counts as [malformed](crate::DropReason::Malformed) in any case, and as
-    /// [rejected](crate::Stats::rejected) if this is sent. A server with async handlers sends none.
+    /// [rejected](crate::Stats::rejected) if this is sent.
     ///
     /// ```
     /// use rejoinder::codec::{Tagged, Text};
@@ -251,179 +344,4 @@ pub trait Codec {
         let _ = (request, datagram);
         ResponseKind::Whole
     }
-}
-
-/// What a datagram from the peer means for the exchange that it belongs to.
-///
-/// ```
-/// use rejoinder::codec::ResponseKind;
-///
-/// /// By the type of a CoAP message (RFC 7252 §3), and whether it is empty.
-/// fn kind(message: &[u8]) -> ResponseKind<'_> {
-///     match message {
-///         [first, 0, ..] if first >> 4 & 0b11 == 2 => ResponseKind::Acknowledged,
-///         [first, 0, ..] if first >> 4 & 0b11 == 3 => ResponseKind::Refused,
-///         _ => ResponseKind::Whole,
-///     }
-/// }
-/// assert_eq!(kind(&[0x60, 0, 1, 2]), ResponseKind::Acknowledged);
-/// assert_eq!(kind(&[0x70, 0, 1, 2]), ResponseKind::Refused);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ResponseKind<'a> {
-    /// It is the response, if it [decodes](Codec::decode_response). Otherwise it is ignored.
-    Whole,
-    /// The peer has the request and will respond later: it is not sent again (as after an empty
-    /// acknowledgement, RFC 7252 §4.2). The deadline stays.
-    Acknowledged,
-    /// The peer will not respond: the exchange ends at once with
-    /// [`RequestError::Refused`](crate::RequestError::Refused), whose source is the error of
-    /// [decoding](Codec::decode_response) the datagram.
-    Refused,
-    /// It is one of several datagrams that make up the response. When all of them came, in whatever
-    /// order, their payloads, put together, are [decoded](Codec::decode_response). The client bounds
-    /// their [number and size](crate::ClientBuilder::max_response).
-    ///
-    /// A retransmission may make the peer send all of them again. The datagrams of two such
-    /// responses are distinguishable only if their number differs.
-    Part {
-        /// The number of this one, from 0.
-        index: u32,
-        /// How many there are.
-        total: u32,
-        /// What it contributes: the datagram without its header.
-        payload: &'a [u8],
-    },
-}
-
-/// How a protocol's responses are matched to its requests.
-///
-/// ```
-/// use rejoinder::codec::Ctime;
-/// use rejoinder::{Codec, Correlation};
-///
-/// // A frame of the ctime protocol has a time and a text, and no room for an id.
-/// assert_eq!(Ctime::local().correlation(), Correlation::Socket);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Correlation {
-    /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
-    /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
-    Socket,
-    /// Each request carries an id which the response repeats. Many can be in flight on one socket,
-    /// and a [`Server`](crate::Server) may answer those that it finds at once in any order. Several
-    /// replies to one request keep theirs.
-    Id {
-        /// How many bits the id has, 1 to 64.
-        bits: u32,
-    },
-}
-
-/// Where a codec writes: the space of one datagram, directly in the outgoing batch.
-///
-/// The size limit is enforced while writing. What goes beyond it is counted and thrown away, so a
-/// codec needs no checks of its own; the caller that passed the writer in reports [`TooLong`].
-///
-/// ```
-/// use rejoinder::codec::TooLong;
-/// use rejoinder::Writer;
-///
-/// let mut space = [0; 5];
-/// let mut out = Writer::new(&mut space);
-/// out.put(b"four");
-/// assert_eq!(out.finish(), Ok(4));
-///
-/// let mut out = Writer::new(&mut space);
-/// out.put(b"four");
-/// out.put(b"four");
-/// assert_eq!(out.finish(), Err(TooLong { bytes: 8, limit: 5 }));
-/// ```
-///
-/// It is a [`BufMut`](bytes::BufMut), so `put_u16` and its like, and everything that encodes into a
-/// `BufMut` (`prost::Message::encode`), write into the datagram. There, too, bytes beyond the limit are
-/// counted, and a writer's own methods do not panic. What `bytes` provides around it checks for itself and
-/// panics where there is no space: `put` and `put_bytes` through `&mut impl BufMut`, and adapters such as
-/// `limit`. [`remaining_mut`](bytes::BufMut::remaining_mut) is the space that is left, which lets an
-/// encoder refuse by itself.
-///
-/// ```
-/// use bytes::BufMut;
-/// use rejoinder::codec::TooLong;
-/// use rejoinder::Writer;
-///
-/// let mut space = [0; 5];
-/// let mut out = Writer::new(&mut space);
-/// out.put_u8(7);
-/// out.put_u16(0x0102);
-/// assert_eq!(out.remaining_mut(), 2);
-/// out.put_u32_le(1);
-/// assert_eq!(out.finish(), Err(TooLong { bytes: 7, limit: 5 }));
-/// ```
-#[derive(Debug)]
-pub struct Writer<'a> {
-    space: &'a mut [u8],
-    /// Bytes put so far; more than `space` holds once the limit was passed.
-    written: usize,
-}
-
-impl<'a> Writer<'a> {
-    /// A writer into `space`, whose length is the limit in bytes.
-    pub fn new(space: &'a mut [u8]) -> Self {
-        Self { space, written: 0 }
-    }
-
-    /// Appends `bytes`.
-    #[inline]
-    pub fn put(&mut self, bytes: &[u8]) {
-        let end = self.written.saturating_add(bytes.len());
-        if let Some(space) = self.space.get_mut(self.written..end) {
-            space.copy_from_slice(bytes);
-        }
-        self.written = end;
-    }
-
-    /// How many bytes were written, or by how much they are too many.
-    pub fn finish(self) -> Result<usize, TooLong> {
-        if self.written <= self.space.len() {
-            Ok(self.written)
-        } else {
-            Err(TooLong {
-                bytes: self.written,
-                limit: self.space.len(),
-            })
-        }
-    }
-}
-
-impl fmt::Write for Writer<'_> {
-    #[inline]
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text.as_bytes());
-        Ok(())
-    }
-}
-
-/// A datagram would be longer than its limit.
-///
-/// ```
-/// use rejoinder::codec::TooLong;
-///
-/// let error = TooLong {
-///     bytes: 70_000,
-///     limit: 65_507,
-/// };
-/// assert_eq!(
-///     error.to_string(),
-///     "70000 bytes do not fit into a datagram of at most 65507"
-/// );
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{bytes} bytes do not fit into a datagram of at most {limit}")]
-pub struct TooLong {
-    /// How many bytes the datagram would have.
-    pub bytes: usize,
-    /// How many it may have.
-    pub limit: usize,
 }

@@ -44,6 +44,9 @@ pub enum DropReason {
     RateLimited,
     /// Another [gate](crate::gate::Gate) dropped it, and this is what it said.
     Gate(&'static str),
+    /// It does not prove who sent it, or is a copy of one that did: the codec could not
+    /// [authenticate](crate::Codec::authenticate) it.
+    Unauthenticated,
     /// The codec could not decode it.
     Malformed,
     /// The handler panicked, or the codec or a gate did.
@@ -57,9 +60,9 @@ pub enum DropReason {
     Cancelled,
     /// As many requests were deferred as may be.
     Overloaded,
-    /// The handler gave up because a reply could not be queued.
+    /// The handler gave up because a response could not be queued.
     ReplyFailed,
-    /// An [`AmplificationLimit`](crate::gate::AmplificationLimit) is among the gates, and the replies
+    /// An [`AmplificationLimit`](crate::gate::AmplificationLimit) is among the gates, and the responses
     /// would have passed it.
     Amplification,
 }
@@ -93,7 +96,7 @@ impl fmt::Display for DropReason {
 }
 
 /// Every reason but those of gates, with the name of its counter and its text.
-const TABLE: [(DropReason, &str, &str); 17] = [
+const TABLE: [(DropReason, &str, &str); 18] = [
     (DropReason::Truncated, "dropped_truncated", "truncated"),
     (DropReason::NotProxied, "dropped_not_proxied", "not proxied"),
     (
@@ -118,6 +121,11 @@ const TABLE: [(DropReason, &str, &str); 17] = [
         DropReason::RateLimited,
         "dropped_rate_limited",
         "rate limited",
+    ),
+    (
+        DropReason::Unauthenticated,
+        "dropped_unauthenticated",
+        "unauthenticated",
     ),
     (DropReason::Malformed, "dropped_malformed", "malformed"),
     (

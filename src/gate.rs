@@ -9,15 +9,15 @@ use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
-/// Lets a datagram in, or drops it before anything is parsed; and lets the replies out, or not.
+/// Lets a datagram in, or drops it before anything is parsed; and lets the responses out, or not.
 ///
 /// # Who calls what
 ///
 /// The server asks [`accept`](Self::accept) once for every datagram that passed the checks which
-/// are always on (see [`DropReason`]), before the codec decodes it. If it was accepted and the
-/// handler answered, the server passes the size of the responses to
-/// [`allow_responses`](Self::allow_responses). There is no second call for a datagram without a
-/// response.
+/// are always on (see [`DropReason`]), before the codec decodes it. If the peer turns out to have an
+/// identity, the server then asks [`accept_identified`](Self::accept_identified). If the datagram was
+/// accepted and the handler answered, the server passes the size of the responses to
+/// [`allow_responses`](Self::allow_responses). There is no such call for a datagram without a response.
 ///
 /// # What an implementation guarantees
 ///
@@ -41,7 +41,7 @@ use crate::transport::{Datagram, Meta};
 /// ```
 ///
 /// A pair of gates is a gate: the first is asked first, and what it drops the second never sees.
-/// Replies pass them in the same order, so one that forbids (as [`AmplificationLimit`] does) stands
+/// Responses pass them in the same order, so one that forbids (as [`AmplificationLimit`] does) stands
 /// before one that counts (as [`RateLimit`] does). `()` lets everything pass; so does `None`.
 ///
 /// # Several workers
@@ -80,7 +80,43 @@ pub trait Gate {
     /// Whether the datagram may go on to the codec and the handler.
     fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason>;
 
-    /// Whether the replies to a datagram may leave: all of them, or none. The default says yes.
+    /// Whether the datagram of an authenticated peer may go on. [`Datagram::identity`] is the identity:
+    /// that of the [codec](crate::Codec::authenticate), or else that of the transport. The server asks once
+    /// for each datagram that has one, after [`accept`](Self::accept). The default says yes.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::Gate;
+    /// use rejoinder::transport::Datagram;
+    /// use rejoinder::{DropReason, Identity, Server, Timestamp};
+    ///
+    /// /// Drops what a peer sends whose key was withdrawn.
+    /// #[derive(Clone)]
+    /// struct Withdrawn(Vec<Identity>);
+    ///
+    /// impl Gate for Withdrawn {
+    ///     fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
+    ///         Ok(())
+    ///     }
+    ///     fn accept_identified(&mut self, _: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+    ///         match datagram.identity {
+    ///             Some(identity) if self.0.contains(identity) => Err(DropReason::Gate("withdrawn")),
+    ///             _ => Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// Server::builder(Text).gate(Withdrawn(vec![Identity::from("sensor 7")]));
+    /// ```
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        let _ = (now, datagram);
+        Ok(())
+    }
+
+    /// Whether the responses to a datagram may leave: all of them, or none. The default says yes.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -100,9 +136,9 @@ pub trait Gate {
     ///         &mut self,
     ///         _: Timestamp,
     ///         _: &Datagram<'_>,
-    ///         replies: ResponseSize,
+    ///         responses: ResponseSize,
     ///     ) -> Result<(), DropReason> {
-    ///         let left = self.0.checked_sub(replies.bytes);
+    ///         let left = self.0.checked_sub(responses.bytes);
     ///         self.0 = left.ok_or(DropReason::Gate("over budget"))?;
     ///         Ok(())
     ///     }
@@ -113,9 +149,9 @@ pub trait Gate {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        let _ = (now, datagram, replies);
+        let _ = (now, datagram, responses);
         Ok(())
     }
 }
@@ -126,10 +162,10 @@ pub trait Gate {
 /// use rejoinder::gate::ResponseSize;
 /// use rejoinder::transport::Meta;
 ///
-/// let replies = ResponseSize::new(2, 100);
+/// let responses = ResponseSize::new(2, 100);
 /// let (v4, v6) = ("192.0.2.1:7777".parse()?, "[2001:db8::1]:7777".parse()?);
-/// assert_eq!(replies.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
-/// assert_eq!(replies.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
+/// assert_eq!(responses.wire_bytes(&Meta::new(v4)), 100 + 2 * (20 + 8));
+/// assert_eq!(responses.wire_bytes(&Meta::new(v6)), 100 + 2 * (40 + 8));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,14 +220,24 @@ impl<A: Gate, B: Gate> Gate for (A, B) {
     }
 
     #[inline]
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        self.0.accept_identified(now, datagram)?;
+        self.1.accept_identified(now, datagram)
+    }
+
+    #[inline]
     fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        self.0.allow_responses(now, datagram, replies)?;
-        self.1.allow_responses(now, datagram, replies)
+        self.0.allow_responses(now, datagram, responses)?;
+        self.1.allow_responses(now, datagram, responses)
     }
 }
 
@@ -203,14 +249,25 @@ impl<G: Gate> Gate for Option<G> {
     }
 
     #[inline]
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        self.as_mut()
+            .map_or(Ok(()), |gate| gate.accept_identified(now, datagram))
+    }
+
+    #[inline]
     fn allow_responses(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        self.as_mut()
-            .map_or(Ok(()), |gate| gate.allow_responses(now, datagram, replies))
+        self.as_mut().map_or(Ok(()), |gate| {
+            gate.allow_responses(now, datagram, responses)
+        })
     }
 }
 

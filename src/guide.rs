@@ -9,13 +9,22 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+//! 7. [`fleet`]: several nodes behind proxies and balancers, replaced without loss.
+#![cfg_attr(
+    feature = "tokio",
+    doc = "8. [`on_tokio`]: handlers that wait, and clients of async programs."
+)]
+#![cfg_attr(
+    feature = "tokio",
+    doc = "9. [`shared_state`]: one service on several machines."
+)]
 #![cfg_attr(
     feature = "rules",
-    doc = "7. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "10. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
-//! If you come from somewhere else, begin at [`from_socketserver`] (Python) or
-//! [`from_udp_framed`] (tokio).
+//! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
+//! (tokio), [`from_coap_rs`] (the crate `coap`) or [`from_packet_conn`] (Go).
 //!
 //! ```
 //! use rejoinder::codec::Text;
@@ -43,12 +52,18 @@ pub mod on_tokio {}
 pub mod bad_network {}
 #[doc = include_str!("guide/production.md")]
 pub mod production {}
+#[doc = include_str!("guide/fleet.md")]
+pub mod fleet {}
 
 #[cfg(feature = "rules")]
 #[doc = include_str!("guide/rules.md")]
 pub mod rules {}
 #[doc = include_str!("guide/codec.md")]
 pub mod codec {}
+#[doc = include_str!("guide/from_coap_rs.md")]
+pub mod from_coap_rs {}
+#[doc = include_str!("guide/from_packet_conn.md")]
+pub mod from_packet_conn {}
 #[doc = include_str!("guide/from_socketserver.md")]
 pub mod from_socketserver {}
 #[doc = include_str!("guide/from_udp_framed.md")]
@@ -57,6 +72,9 @@ pub mod from_udp_framed {}
 pub mod gate {}
 #[doc = include_str!("guide/handler.md")]
 pub mod handler {}
+#[cfg(feature = "tokio")]
+#[doc = include_str!("guide/shared_state.md")]
+pub mod shared_state {}
 #[doc = include_str!("guide/stability.md")]
 pub mod stability {}
 #[doc = include_str!("guide/transport.md")]

@@ -64,12 +64,13 @@
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
-//! - A server in production, and what its counters mean: [`guide::production`].
+//! - A server in production, and what its counters mean: [`guide::production`]. Several of them behind a
+//!   balancer: [`guide::fleet`].
 //! - What a release may change: [`guide::stability`].
 //!
 //! # When not to use it
 //!
-//! Use something else if you need encryption (QUIC, DTLS), messages above 65,507 bytes, or a complete DNS
+//! Use something else if you need QUIC, messages above 65,507 bytes, or a complete DNS
 //! or `CoAP` stack.
 //!
 //! # Features
@@ -121,6 +122,7 @@ pub mod escape;
 pub mod gate;
 pub mod guide;
 pub mod handler;
+mod identity;
 mod prefix;
 pub mod proxy;
 pub mod sans_io;
@@ -143,6 +145,8 @@ pub use self::config_error::ConfigError;
 pub use self::drop_reason::DropReason;
 #[doc(inline)]
 pub use self::handler::{Context, Handler, IntoReply, Reply, ReplyError};
+#[doc(inline)]
+pub use self::identity::Identity;
 #[doc(inline)]
 pub use self::server::{ServeError, Server, ServerBuilder, ServerHandle, Stats};
 #[doc(inline)]

@@ -6,5 +6,5 @@
 //! This module is [not final](crate::guide::stability).
 
 pub use crate::backoff::ReceiveBackoff;
-pub use crate::client::{ClientCore, ClientStats, SocketEvent, SocketId};
+pub use crate::client::{ClientCore, ClientStats, RawResponse, SocketEvent, SocketId};
 pub use crate::server::{Deferred, ServerCore};

@@ -157,7 +157,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// whose panics a peer could cause sets [a hook](std::panic::set_hook) that
     /// [escapes](crate::escape::Escaped) what it prints, and limits it.
     ///
-    /// Where the handler is slow, finished replies do not wait for the rest of a batch for much longer
+    /// Where the handler is slow, finished responses do not wait for the rest of a batch for much longer
     /// than 10 ms, see [`ServerCore::handle_with_clock`].
     ///
     /// The handler is shared by all [workers](ServerBuilder::workers). The first of them is the

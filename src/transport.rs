@@ -1,5 +1,6 @@
 //! Transports: where datagrams come from and go to.
 
+mod blocking;
 mod datagram;
 mod error;
 mod inbox;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
+pub use self::blocking::Blocking;
 pub(crate) use self::datagram::MAX_V6_DATAGRAM_BYTES;
 pub use self::datagram::{Datagram, Delivery, Egress, MAX_DATAGRAM_BYTES, Meta, Outgoing, Proxied};
 pub(crate) use self::datagram::{egress, local_addr};
@@ -44,7 +46,7 @@ use crate::timestamp::Timestamp;
 ///   from there, where the OS can.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and [`SendReport::sent`] +
 ///   [`SendReport::failed`] is their number. One that fails holds up no other. (In the outbox of a
-///   [`Server`](crate::Server) whose replies carry [ids](crate::Correlation::Id), order does not
+///   [`Server`](crate::Server) whose responses carry [ids](crate::Correlation::Id), order does not
 ///   matter, and [`UdpTransport`](crate::udp::UdpTransport) does not keep it.)
 ///
 /// # Blocking

@@ -20,7 +20,10 @@ use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::UdpTransport;
-use rejoinder::{Codec, Context, Handler, Reply, ReplyError, Server, Timestamp, Transport, Wait};
+use rejoinder::{
+    Codec, Context, Handler, Identity, Reply, ReplyError, Server, Timestamp, Transport, Wait,
+    Writer,
+};
 
 /// What becomes of a request, in all the ways there are without a panic.
 const REQUESTS: [&str; 7] = [
@@ -113,6 +116,89 @@ fn invariant_7_no_allocation_in_a_warm_core() {
     );
     assert_eq!(allocations_of_core(Text, |_: &str| ()), 0);
     assert_eq!(allocations_of_core(Raw, |_: &[u8]| Some(&b"bytes"[..])), 0);
+}
+
+/// Passes rounds of requests through a warm core, each of them with an identity, or at once or deferred.
+#[test]
+fn invariant_7_no_allocation_for_identities() {
+    let identity = Identity::from("a sensor");
+    let limit = RateLimit::builder().per_identity().build().unwrap();
+    let handler = |_: &str| Some("always the same");
+    let mut core = Server::builder(Text).gate(limit).core(handler);
+    let (mut inbox, mut outbox) = (Inbox::new(16, 1_024), Outbox::new(256, 1_024));
+    let peer = Meta::new(SocketAddr::from(([192, 0, 2, 1], 50_007)));
+    let mut keep = Vec::new();
+    let mut round = |number: u64| {
+        for request in 0..16 {
+            match request % 3 {
+                0 => inbox.push(b"from a stranger", peer),
+                _ => inbox.push_identified(b"from a sensor", peer, &identity),
+            }
+        }
+        let now = at(number);
+        while number.is_multiple_of(2)
+            && let Some(deferred) = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep)
+        {
+            let name = deferred.context().identity().cloned();
+            core.answer_deferred(now, deferred, &keep, &mut outbox, |reply| {
+                reply.send(
+                    &name
+                        .as_ref()
+                        .map_or("a stranger", |name| name.as_str().unwrap_or("")),
+                )
+            });
+        }
+        core.handle(now, &mut inbox, &mut outbox);
+        assert_eq!(outbox.len(), 16);
+        outbox.clear();
+    };
+    round(0);
+    round(1);
+    assert_eq!(measure(|| (2..1_000).for_each(&mut round)).count_total, 0);
+}
+
+/// A request costs no allocation to sign, verify, answer and believe, however full the table is.
+#[cfg(feature = "signed")]
+#[test]
+fn invariant_7_no_allocation_for_signatures() {
+    use rejoinder::codec::{Signed, SigningKey, Tagged};
+
+    let key = SigningKey::new(1, [1; 32]).identity(Identity::from("a sensor"));
+    let codec = Signed::builder(Tagged(Text)).key(key).replay_capacity(64);
+    let codec = codec.build(at(0)).unwrap();
+    let handler = |_: &str| Some("always the same");
+    let mut core = ServerCore::new(codec.clone(), handler);
+    let (mut inbox, mut outbox) = (Inbox::new(4, 1_024), Outbox::new(64, 1_024));
+    let peer = Meta::new(SocketAddr::from(([192, 0, 2, 1], 50_007)));
+    let mut space = [0; 256];
+    let mut round = |number: u64| {
+        let now = at(number);
+        let mut out = Writer::new(&mut space);
+        codec
+            .encode_request(number, "a question", &mut out)
+            .unwrap();
+        let len = out.finish().unwrap();
+        let request = &mut space[..len];
+        codec.stamp_request(now, request);
+        inbox.push(request, peer);
+        // A replay, and a retransmission.
+        inbox.push(request, peer);
+        codec.stamp_request(now, request);
+        inbox.push(request, peer);
+        inbox.push(b"no signature", peer);
+        core.handle(now, &mut inbox, &mut outbox);
+        assert_eq!(outbox.len(), 2);
+        for response in outbox.iter() {
+            assert!(codec.is_authentic_response(request, response.bytes));
+            assert!(codec.decode_response(response.bytes).is_ok());
+        }
+        outbox.clear();
+    };
+    (1..1_000).for_each(&mut round);
+    assert_eq!(
+        measure(|| (1_000..2_000).for_each(&mut round)).count_total,
+        0
+    );
 }
 
 /// All that rules can do, in a robot with so many that an index is used, and in one without.
@@ -352,8 +438,9 @@ mod aio {
     use std::time::Duration;
 
     use allocation_counter::measure;
+    use rejoinder::aio::Server;
     use rejoinder::codec::{Tagged, Text};
-    use rejoinder::{Client, Server, Wait};
+    use rejoinder::{Client, Wait};
     use tokio::{runtime, task, time};
 
     /// A thread that asks as fast as it is answered.
@@ -386,7 +473,7 @@ mod aio {
             .expect("there are descriptors left")
             .block_on(async {
                 let builder = Server::builder(Tagged(Text)).max_in_flight(256);
-                let server = builder.bind_async("127.0.0.1:0").await;
+                let server = builder.bind("127.0.0.1:0").await;
                 let server = server.expect("a port is free");
                 let (addr, handle) = (server.local_addr().expect("it is bound"), server.handle());
                 let mut serving = pin!(server.serve(handler));

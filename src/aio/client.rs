@@ -6,7 +6,6 @@ mod waiters;
 
 use std::fmt;
 use std::future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +14,8 @@ use tokio::net::{self, ToSocketAddrs};
 pub use self::response::Response;
 use self::state::State;
 use super::connect::AsyncConnect;
-use crate::client::{self, ClientBuilder, ClientStats, RequestError, Ticket};
+use super::runtime::Tokio;
+use crate::client::{ClientBuilder, ClientStats, RequestError, Ticket};
 use crate::codec::Codec;
 use crate::config_error::ConfigError;
 use crate::transport::canonical;
@@ -72,7 +72,7 @@ struct Handle<N: AsyncConnect, C: Codec> {
 struct Shared<N: AsyncConnect, C: Codec>(Mutex<State<N, C>>);
 
 impl<C: Codec> Client<UdpConnector, C> {
-    /// The settings of a client: [`ClientBuilder::connect_async`] makes it.
+    /// The settings of a client: its `connect` is async.
     ///
     /// ```
     /// use rejoinder::aio;
@@ -81,33 +81,41 @@ impl<C: Codec> Client<UdpConnector, C> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let builder = aio::Client::builder(Text).window(16);
-    /// let client = builder.connect_async("127.0.0.1:9999").await?;
+    /// let client = builder.connect("127.0.0.1:9999").await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn builder(codec: C) -> ClientBuilder<C> {
-        client::Client::builder(codec)
+    pub fn builder(codec: C) -> ClientBuilder<C, Tokio> {
+        ClientBuilder::new(codec)
     }
 }
 
 impl<C: Codec + Clone + Send + Sync + 'static> Client<UdpConnector, C> {
-    /// A client over UDP that asks the first of the addresses, with the defaults of
-    /// [`ClientBuilder`]. Nothing is sent before the first request.
+    /// A client over UDP that asks the first of the addresses, and the others if that one does not
+    /// respond, with the defaults of [`ClientBuilder`]. Nothing is sent before the first request.
     ///
     /// # Errors
     ///
-    /// Those of [`ClientBuilder::connect_async`].
+    /// A name that cannot be resolved.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub async fn connect(peer: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
-        client::Client::builder(codec).connect_async(peer).await
+        Client::builder(codec).connect(peer).await
     }
 }
 
-impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
-    /// A client on tokio, over UDP, that asks the first of the addresses. Names are resolved without
+/// The same settings on tokio.
+impl<C> From<ClientBuilder<C>> for ClientBuilder<C, Tokio> {
+    fn from(blocking: ClientBuilder<C>) -> Self {
+        blocking.driven_by()
+    }
+}
+
+impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C, Tokio> {
+    /// A client on tokio, over UDP, that asks the first of the addresses, and the others as
+    /// [`other_peers`](Self::other_peers), before those. Names are resolved once, here, without
     /// blocking.
     ///
     /// # Errors
@@ -119,26 +127,24 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
     /// Outside of a tokio runtime.
     ///
     /// ```
-    /// use rejoinder::Client;
+    /// use rejoinder::aio::Client;
     /// use rejoinder::codec::Text;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::builder(Text).connect_async("localhost:9999").await?;
+    /// let client = Client::builder(Text).connect("localhost:9999").await?;
     /// assert!(client.peer().ip().is_loopback());
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn connect_async(
-        self,
+    pub async fn connect(
+        mut self,
         peer: impl ToSocketAddrs,
     ) -> Result<Client<UdpConnector, C>, ConfigError> {
-        let peer = net::lookup_host(peer).await?.next();
-        let peer = peer.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")
-        })?;
+        let peers = net::lookup_host(peer).await?;
+        let peer = self.take_peers(peers)?;
         let connector = UdpConnector::from(self.udp.clone());
-        self.with_async_connector(connector, peer)
+        self.with_connector(connector, peer)
     }
 
     /// A client on tokio, over any transport.
@@ -152,10 +158,11 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
     /// Outside of a tokio runtime.
     ///
     /// ```
+    /// use rejoinder::RequestError;
+    /// use rejoinder::aio::Client;
     /// use rejoinder::codec::Text;
     /// use rejoinder::sans_io::ServerCore;
     /// use rejoinder::sim::{Link, SimNet};
-    /// use rejoinder::{Client, RequestError};
     /// use std::time::Duration;
     /// use tokio::time::Instant;
     ///
@@ -166,7 +173,7 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
     /// let server = "10.0.0.1:9999".parse()?;
     /// net.host(server, ServerCore::new(Text, |text: &str| text.parse::<u32>().ok().map(|n| (n + 1).to_string())))?;
     ///
-    /// let client = Client::builder(Text).with_async_connector(net, server)?;
+    /// let client = Client::builder(Text).with_connector(net, server)?;
     /// assert_eq!(client.request("41").await?.get(), "42");
     /// let begun = Instant::now();
     /// let error = client.request("what?").await.unwrap_err();
@@ -175,7 +182,7 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn with_async_connector<N>(
+    pub fn with_connector<N>(
         self,
         connector: N,
         peer: SocketAddr,
@@ -264,14 +271,15 @@ impl<N: AsyncConnect, C: Codec> Client<N, C> {
     /// Every [`RequestError`].
     ///
     /// ```
+    /// use rejoinder::RequestError;
+    /// use rejoinder::aio::Client;
     /// use rejoinder::codec::Text;
     /// use rejoinder::sim::SimNet;
-    /// use rejoinder::{Client, RequestError};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let server = "10.0.0.1:9999".parse()?;
-    /// let client = Client::builder(Text).window(1).with_async_connector(SimNet::new(), server)?;
+    /// let client = Client::builder(Text).window(1).with_connector(SimNet::new(), server)?;
     /// let (one, other) = tokio::join!(client.try_request("one"), client.try_request("two"));
     /// assert!(matches!(one, Err(RequestError::TimedOut { .. }))); // there is no server
     /// assert!(matches!(other, Err(RequestError::WindowFull { .. })));

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::runtime::Tokio;
 use crate::config_error::ConfigError;
 use crate::server::ServerBuilder;
 
@@ -15,7 +16,7 @@ use crate::server::ServerBuilder;
 /// let server = aio::Server::builder(Text)
 ///     .max_in_flight(64)
 ///     .when_full(WhenFull::Drop)
-///     .bind_async("127.0.0.1:0")
+///     .bind("127.0.0.1:0")
 ///     .await?;
 /// # Ok(())
 /// # }
@@ -64,8 +65,8 @@ impl AioConfig {
     }
 }
 
-/// Settings of servers on tokio. They do nothing for a blocking [`Server`](crate::Server).
-impl<C, G> ServerBuilder<C, G> {
+/// Settings of servers on tokio.
+impl<C, G> ServerBuilder<C, G, Tokio> {
     /// How many requests the handlers of one worker work on at a time, at most. What happens to
     /// further ones is [`when_full`](Self::when_full). Default: 1,024. From 1 to 1,048,576.
     ///
@@ -79,7 +80,7 @@ impl<C, G> ServerBuilder<C, G> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let none = aio::Server::builder(Text).max_in_flight(0);
-    /// let error = none.bind_async("127.0.0.1:0").await.unwrap_err();
+    /// let error = none.bind("127.0.0.1:0").await.unwrap_err();
     /// assert_eq!(error.to_string(), "max_in_flight is 0, must be 1 to 1048576");
     /// # }
     /// ```
@@ -95,7 +96,7 @@ impl<C, G> ServerBuilder<C, G> {
     /// use rejoinder::aio::WhenFull;
     /// use rejoinder::codec::Text;
     ///
-    /// let builder = rejoinder::Server::builder(Text).when_full(WhenFull::Drop);
+    /// let builder = rejoinder::aio::Server::builder(Text).when_full(WhenFull::Drop);
     /// ```
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.config.aio.when_full = when_full;
@@ -114,7 +115,7 @@ impl<C, G> ServerBuilder<C, G> {
     /// use rejoinder::codec::Text;
     /// use std::time::Duration;
     ///
-    /// let builder = rejoinder::Server::builder(Text).handler_timeout(Duration::from_secs(1));
+    /// let builder = rejoinder::aio::Server::builder(Text).handler_timeout(Duration::from_secs(1));
     /// ```
     pub fn handler_timeout(mut self, time: Duration) -> Self {
         self.config.aio.handler_timeout = time;
@@ -129,15 +130,15 @@ impl<C, G> ServerBuilder<C, G> {
     /// use rejoinder::codec::Text;
     /// use std::time::Duration;
     ///
-    /// let builder = rejoinder::Server::builder(Text).grace(Duration::from_millis(500));
+    /// let builder = rejoinder::aio::Server::builder(Text).grace(Duration::from_millis(500));
     /// ```
     pub fn grace(mut self, time: Duration) -> Self {
         self.config.aio.grace = time;
         self
     }
 
-    /// Whether the requests of one peer are handled one after the other, so that its replies leave
-    /// in the order of its requests. Default: `false`: replies leave in the order in which handlers
+    /// Whether the requests of one peer are handled one after the other, so that its responses leave
+    /// in the order of its requests. Default: `false`: responses leave in the order in which handlers
     /// finish.
     ///
     /// It costs a peer the time of its slower requests. A request that waits for its turn counts as in
@@ -146,7 +147,7 @@ impl<C, G> ServerBuilder<C, G> {
     /// ```
     /// use rejoinder::codec::Text;
     ///
-    /// let builder = rejoinder::Server::builder(Text).ordered_per_peer(true);
+    /// let builder = rejoinder::aio::Server::builder(Text).ordered_per_peer(true);
     /// ```
     pub fn ordered_per_peer(mut self, ordered: bool) -> Self {
         self.config.aio.ordered_per_peer = ordered;

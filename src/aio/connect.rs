@@ -14,11 +14,11 @@ use crate::udp::UdpConnector;
 /// [`UdpConnector`] and [`SimNet`] are.
 ///
 /// ```
-/// use rejoinder::aio::AsyncConnect;
+/// use rejoinder::aio::{AsyncConnect, Client};
 /// use rejoinder::codec::{Tagged, Text};
 /// use rejoinder::sans_io::ServerCore;
 /// use rejoinder::sim::SimNet;
-/// use rejoinder::{Client, Timestamp};
+/// use rejoinder::Timestamp;
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 /// use std::{io, net::SocketAddr};
@@ -48,7 +48,7 @@ use crate::udp::UdpConnector;
 /// net.host(server, ServerCore::new(Tagged(Text), |text: &str| Some(text.len().to_string())))?;
 /// let opened = Arc::new(AtomicUsize::new(0));
 /// let connector = Counted(net, Arc::clone(&opened));
-/// let client = Client::builder(Tagged(Text)).with_async_connector(connector, server)?;
+/// let client = Client::builder(Tagged(Text)).with_connector(connector, server)?;
 /// let (one, two) = tokio::join!(client.request("one"), client.request("three"));
 /// assert_eq!((one?.get(), two?.get()), ("3", "5"));
 /// // Each response has its request's id, so one socket is enough.
@@ -89,7 +89,7 @@ impl AsyncConnect for UdpConnector {
     type Transport = AsyncUdp;
 
     fn connect(&self, peer: SocketAddr) -> io::Result<AsyncUdp> {
-        AsyncUdp::new(Connect::connect(self, peer)?)
+        AsyncUdp::waiting_for_room(Connect::connect(self, peer)?)
     }
 }
 

@@ -102,16 +102,15 @@ where
 /// An async closure that implements `Clone` needs it not: each worker can have a clone.
 ///
 /// ```
-/// use rejoinder::aio::SharedHandler;
+/// use rejoinder::aio::{Server, SharedHandler};
 /// use rejoinder::codec::Text;
-/// use rejoinder::Server;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use tokio::task::JoinSet;
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # #[cfg(target_os = "linux")] {
-/// let server = Server::builder(Text).workers(2).bind_async("127.0.0.1:0").await?;
+/// let server = Server::builder(Text).workers(2).bind("127.0.0.1:0").await?;
 /// # server.handle().shutdown();
 /// let asked = AtomicU64::new(0);
 /// let count = SharedHandler::new(async move |_: &str| {

@@ -1,6 +1,8 @@
+mod builder;
 mod driver;
 mod inline;
 mod slots;
+mod worker;
 
 use std::future;
 use std::io;
@@ -9,12 +11,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use tokio::net::{self, ToSocketAddrs};
+use tokio::net::ToSocketAddrs;
 
-use self::driver::{Driver, Ended};
-use self::inline::Inline;
-use self::slots::{Env, Slots};
+use self::driver::Ended;
+use self::worker::Place;
+pub use self::worker::Worker;
 use super::handler::{AsyncHandler, SharedHandler};
+use super::runtime::Tokio;
 use super::transport::AsyncTransport;
 use super::udp::AsyncUdp;
 use crate::codec::Codec;
@@ -58,8 +61,8 @@ pub struct Server<T, C, G = ()> {
 }
 
 impl Server<AsyncUdp, ()> {
-    /// The settings of a server: [`ServerBuilder::bind_async`] or
-    /// [`with_async_transport`](ServerBuilder::with_async_transport) makes it.
+    /// The settings of a server. Its `bind` is async, and
+    /// [`with_transport`](ServerBuilder::with_transport) takes an [`AsyncTransport`].
     ///
     /// ```
     /// use rejoinder::aio;
@@ -68,12 +71,12 @@ impl Server<AsyncUdp, ()> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let builder = aio::Server::builder(Text).max_in_flight(10_000);
-    /// let server = builder.bind_async("127.0.0.1:0").await?;
+    /// let server = builder.bind("127.0.0.1:0").await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn builder<C: Codec>(codec: C) -> ServerBuilder<C> {
-        server::Server::builder(codec)
+    pub fn builder<C: Codec>(codec: C) -> ServerBuilder<C, (), Tokio> {
+        ServerBuilder::new(codec)
     }
 }
 
@@ -83,135 +86,18 @@ impl<C: Codec + Clone> Server<AsyncUdp, C> {
     ///
     /// # Errors
     ///
-    /// Those of [`ServerBuilder::bind_async`].
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime with I/O enabled.
-    pub async fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
-        server::Server::builder(codec).bind_async(addr).await
-    }
-}
-
-impl<C: Codec + Clone, G: Gate + Clone> ServerBuilder<C, G> {
-    /// A server on tokio, with UDP sockets of its own that are bound to the first of the addresses
-    /// that can be had. Names are resolved without blocking.
-    ///
-    /// # Errors
-    ///
     /// A setting out of range, the OS's refusal of a socket, or a name that cannot be resolved.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime with I/O enabled.
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::Server;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let server = Server::builder(Text).bind_async("127.0.0.1:0").await?;
-    /// assert!(server.local_addr()?.ip().is_loopback());
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn bind_async(
-        self,
-        addr: impl ToSocketAddrs,
-    ) -> Result<Server<AsyncUdp, C, G>, ConfigError> {
-        let addrs: Vec<SocketAddr> = net::lookup_host(addr).await?.collect();
-        let group = self.bind_group(&addrs[..])?;
-        let group: io::Result<Vec<_>> = group.into_iter().map(AsyncUdp::new).collect();
-        self.with_async_transports(group?)
-    }
-
-    /// A server on several transports that are open already, with a worker for each. There must be at
-    /// least one.
-    ///
-    /// # Errors
-    ///
-    /// A setting out of range.
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::aio::AsyncUdp;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let one = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
-    /// let other = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
-    /// let server = Server::builder(Text).with_async_transports([one, other])?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn with_async_transports<T: AsyncTransport>(
-        mut self,
-        transports: impl IntoIterator<Item = T>,
-    ) -> Result<Server<T, C, G>, ConfigError> {
-        let transports: Vec<_> = transports.into_iter().collect();
-        // Two workers that face each other must go quiet too.
-        for addr in transports.iter().filter_map(|one| one.local_addr().ok()) {
-            self = self.local_addr(addr);
-        }
-        let cores = transports
-            .iter()
-            .map(|_| {
-                let mut core = self.clone().core(());
-                core.set_is_local_ip(T::is_local_ip);
-                core
-            })
-            .collect::<Vec<_>>();
-        Server::new(transports, cores, self.config)
-    }
-}
-
-impl<C: Codec, G: Gate> ServerBuilder<C, G> {
-    /// A server on a transport that is open already, with one worker.
-    ///
-    /// # Errors
-    ///
-    /// A setting out of range.
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::aio::AsyncUdp;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let udp = AsyncUdp::new(UdpTransport::bind("127.0.0.1:0")?)?;
-    /// let server = Server::builder(Text).with_async_transport(udp)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn with_async_transport<T: AsyncTransport>(
-        mut self,
-        transport: T,
-    ) -> Result<Server<T, C, G>, ConfigError> {
-        if let Ok(addr) = transport.local_addr() {
-            self = self.local_addr(addr);
-        }
-        let config = self.config;
-        let mut core = self.core(());
-        core.set_is_local_ip(T::is_local_ip);
-        Server::new(vec![transport], vec![core], config)
+    pub async fn bind(addr: impl ToSocketAddrs, codec: C) -> Result<Self, ConfigError> {
+        Server::builder(codec).bind(addr).await
     }
 }
 
 impl<T, C, G> Server<T, C, G> {
-    fn new(
-        transports: Vec<T>,
-        cores: Vec<ServerCore<C, (), G>>,
-        config: WorkerConfig,
-    ) -> Result<Self, ConfigError> {
-        config.check()?;
-        if transports.is_empty() {
-            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
-        }
+    fn new(transports: Vec<T>, cores: Vec<ServerCore<C, (), G>>, config: WorkerConfig) -> Self {
         let shared = Arc::new(Shared::new(transports.len()));
         let workers = transports.into_iter().zip(cores).enumerate();
         let workers = workers.map(|(index, (transport, core))| Worker {
@@ -223,10 +109,10 @@ impl<T, C, G> Server<T, C, G> {
                 index,
             },
         });
-        Ok(Self {
+        Self {
             workers: workers.collect(),
             shared,
-        })
+        }
     }
 }
 
@@ -350,14 +236,14 @@ impl<T: AsyncTransport, C: Codec, G: Gate> Server<T, C, G> {
     /// The workers, each to be spawned as a task of its own.
     ///
     /// ```
+    /// use rejoinder::aio::Server;
     /// use rejoinder::codec::Text;
-    /// use rejoinder::Server;
     /// use tokio::task::JoinSet;
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # #[cfg(target_os = "linux")] {
-    /// let server = Server::builder(Text).workers(2).bind_async("127.0.0.1:0").await?;
+    /// let server = Server::builder(Text).workers(2).bind("127.0.0.1:0").await?;
     /// let handle = server.handle();
     /// let greet = async |name: &str| format!("hello, {name}");
     /// let mut serving = JoinSet::new();
@@ -375,109 +261,6 @@ impl<T: AsyncTransport, C: Codec, G: Gate> Server<T, C, G> {
     /// ```
     pub fn into_workers(self) -> Vec<Worker<T, C, G>> {
         self.workers
-    }
-}
-
-/// One worker of a [`Server`]: a transport and what serves it.
-///
-/// [`Server::into_workers`] returns them.
-///
-/// ```
-/// use rejoinder::aio;
-/// use rejoinder::codec::Text;
-///
-/// # #[tokio::main]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let server = aio::Server::bind("127.0.0.1:0", Text).await?;
-/// let handle = server.handle();
-/// let workers = server.into_workers().into_iter();
-/// let tasks: Vec<_> = workers
-///     .map(|worker| tokio::spawn(worker.serve(async |text: &str| text.to_uppercase())))
-///     .collect();
-/// handle.shutdown();
-/// for task in tasks {
-///     println!("{}", task.await??);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct Worker<T, C, G = ()> {
-    transport: T,
-    core: ServerCore<C, (), G>,
-    config: WorkerConfig,
-    place: Place,
-}
-
-impl<T: AsyncTransport, C: Codec, G: Gate> Worker<T, C, G> {
-    /// Serves, as [`Server::serve`] does, and returns the counters of this worker.
-    ///
-    /// # Errors
-    ///
-    /// [`ServeError::TransportGone`]: there is nothing left to receive from. The other workers are then
-    /// shut down.
-    pub async fn serve<H>(self, handler: H) -> Result<Stats, ServeError>
-    where
-        C: Clone,
-        H: AsyncHandler<C>,
-    {
-        server::log_started(&self.transport.local_addr());
-        result_of([self.run(handler).await])
-    }
-
-    /// Serves, as [`Server::serve_sync`] does, and returns the counters of this worker.
-    ///
-    /// # Errors
-    ///
-    /// As of [`serve`](Self::serve).
-    ///
-    /// ```
-    /// use rejoinder::aio;
-    /// use rejoinder::codec::Text;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let server = aio::Server::bind("127.0.0.1:0", Text).await?;
-    /// # server.handle().shutdown();
-    /// for worker in server.into_workers() {
-    ///     worker.serve_sync(|text: &str| Some(text.to_uppercase())).await?;
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn serve_sync<H: Handler<C>>(self, handler: H) -> Result<Stats, ServeError> {
-        server::log_started(&self.transport.local_addr());
-        result_of([self.run_sync(handler).await])
-    }
-
-    async fn run<H>(self, handler: H) -> Ended
-    where
-        C: Clone,
-        H: AsyncHandler<C>,
-    {
-        let codec = self.core.codec().clone();
-        let slots = Slots::new(Env { codec, handler }, slots::run, self.config.aio);
-        let mut driver = Driver::new(self.transport, self.core, slots, self.config, self.place);
-        future::poll_fn(move |cx| driver.poll(cx)).await
-    }
-
-    async fn run_sync<H: Handler<C>>(self, handler: H) -> Ended {
-        let core = self.core.with_handler(handler);
-        let mut driver = Driver::new(self.transport, core, Inline, self.config, self.place);
-        future::poll_fn(move |cx| driver.poll(cx)).await
-    }
-}
-
-/// A worker's place among the others of its server. Dropping it ends the worker.
-#[derive(Debug)]
-pub(super) struct Place {
-    shared: Arc<Shared>,
-    index: usize,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.worker_finished();
     }
 }
 

@@ -23,10 +23,9 @@ use crate::transport::{Inbox, Outbox, SendReport};
 ///   would move the time of the network on alone.
 ///
 /// ```
-/// use rejoinder::aio::AsyncSim;
+/// use rejoinder::aio::{AsyncSim, Server};
 /// use rejoinder::codec::Text;
 /// use rejoinder::sim::{Link, SimNet};
-/// use rejoinder::Server;
 /// use std::time::Duration;
 /// use tokio::time::{sleep, Instant};
 ///
@@ -35,7 +34,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// let net = SimNet::seeded(7);
 /// net.set_link(Link::new().latency(Duration::from_millis(20)))?;
 /// let endpoint = AsyncSim::new(net.bind("10.0.0.1:9999".parse()?)?);
-/// let server = Server::builder(Text).with_async_transport(endpoint)?;
+/// let server = Server::builder(Text).with_transport(endpoint)?;
 ///
 /// net.inject("10.0.0.2:4000".parse()?, server.local_addr()?, b"slow");
 /// let begun = Instant::now();

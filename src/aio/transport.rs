@@ -17,7 +17,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 ///
 /// # What an implementation guarantees
 ///
-/// What a [`Transport`](crate::Transport) does: whole datagrams, canonical addresses, replies that
+/// What a [`Transport`](crate::Transport) does: whole datagrams, canonical addresses, responses that
 /// leave from the address that was asked, and every datagram of an outbox tried once. And:
 ///
 /// - **Nothing blocks.** A function that cannot go on returns `Pending`, and has registered the waker
@@ -25,7 +25,8 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// - **Both directions at once.** A pending reception and a pending send wake the task of the context
 ///   that was passed last, each on its own.
 /// - **A send goes on where it stopped.** Between two calls for one outbox no datagram is lost, and
-///   none is sent twice.
+///   none is sent twice. A server receives nothing while a send is pending, so a transport with many
+///   peers reports as failed what it has no room for, as [`AsyncUdp`](super::AsyncUdp) does.
 ///
 /// # Errors
 ///
@@ -35,10 +36,10 @@ use crate::transport::{Inbox, Outbox, SendReport};
 /// # A minimal implementation
 ///
 /// ```
-/// use rejoinder::aio::AsyncTransport;
+/// use rejoinder::aio::{AsyncTransport, Server};
 /// use rejoinder::codec::Text;
 /// use rejoinder::transport::{Inbox, Meta, Outbox, SendReport};
-/// use rejoinder::{Server, Timestamp};
+/// use rejoinder::Timestamp;
 /// use std::collections::VecDeque;
 /// use std::net::SocketAddr;
 /// use std::task::{Context, Poll};
@@ -79,7 +80,7 @@ use crate::transport::{Inbox, Outbox, SendReport};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let server = Server::builder(Text).with_async_transport(Queue(["one", "two"].into()))?;
+/// let server = Server::builder(Text).with_transport(Queue(["one", "two"].into()))?;
 /// let at_once = future::ready(());
 /// let stats = server.serve_until(async |text: &str| text.to_uppercase(), at_once).await?;
 /// assert_eq!(stats.responses_sent, 2);

@@ -24,6 +24,11 @@ use crate::udp::UdpTransport;
 /// second descriptor of the same socket, which tokio watches: one more descriptor per socket, and no
 /// unsafe code.
 ///
+/// A send never waits: a datagram for which the send buffer has no room fails with
+/// [`WouldBlock`](ErrorKind::WouldBlock). One absent neighbour can fill the buffer for seconds, and a
+/// server's other peers would wait with it. A socket that a client opened through
+/// [`UdpConnector`](crate::udp::UdpConnector) has one peer, so it waits for room.
+///
 /// ```
 /// use rejoinder::aio::{AsyncTransport, AsyncUdp};
 /// use rejoinder::udp::UdpTransport;
@@ -39,6 +44,7 @@ pub struct AsyncUdp {
     udp: UdpTransport,
     socket: Arc<UdpSocket>,
     readable: Readable,
+    waits_for_room: bool,
 }
 
 impl AsyncUdp {
@@ -62,6 +68,15 @@ impl AsyncUdp {
             readable: Readable::new(Arc::clone(&socket)),
             socket,
             udp,
+            waits_for_room: false,
+        })
+    }
+
+    /// The same, with sends that wait until the send buffer has room: for a socket with one peer.
+    pub(super) fn waiting_for_room(udp: UdpTransport) -> io::Result<Self> {
+        Ok(Self {
+            waits_for_room: true,
+            ..Self::new(udp)?
         })
     }
 }
@@ -119,6 +134,10 @@ impl AsyncTransport for AsyncUdp {
         outbox: &Outbox,
         report: &mut SendReport,
     ) -> Poll<()> {
+        if !self.waits_for_room {
+            *report = self.udp.send(outbox);
+            return Poll::Ready(());
+        }
         loop {
             // Whether the socket is writable is known before the call: an event that comes while it
             // runs is not forgotten.

@@ -1,23 +1,23 @@
-#[cfg(feature = "udp")]
-use std::io::{self, ErrorKind};
+mod connect;
+
+use std::marker::PhantomData;
 use std::net::SocketAddr;
-#[cfg(feature = "udp")]
-use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use super::peers::Peers;
-use super::responders::Responders;
-use super::{Client, ClientCore, Retry};
-use crate::codec::{Codec, Correlation};
-use crate::config_error::ConfigError;
-use crate::transport::{Connect, LocalPort};
+use super::Retry;
+use super::options::Options;
+use crate::codec::Codec;
+use crate::transport::{Blocking, LocalPort};
 #[cfg(feature = "udp")]
-use crate::udp::{UdpConnector, UdpOptions};
+use crate::udp::UdpOptions;
 
 /// Settings of a client.
 ///
-/// A setting out of range is a [`ConfigError`] of [`connect`](Self::connect),
+/// A setting out of range is a [`ConfigError`](crate::ConfigError) of [`connect`](Self::connect),
 /// [`with_connector`](Self::with_connector) and [`core`](Self::core).
+///
+/// `D` says what drives the client: the thread that calls it, unless the builder comes from
+/// `aio::Client::builder`, whose `connect` is async.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -34,39 +34,30 @@ use crate::udp::{UdpConnector, UdpOptions};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ClientBuilder<C> {
+pub struct ClientBuilder<C, D = Blocking> {
     codec: C,
     options: Options,
     other_peers: Vec<SocketAddr>,
     #[cfg(feature = "udp")]
     pub(crate) udp: UdpOptions,
+    driver: PhantomData<D>,
 }
 
-impl<C: Codec> ClientBuilder<C> {
+impl<C: Codec, D> ClientBuilder<C, D> {
     #[cfg(feature = "tokio")]
     pub(crate) fn codec(&self) -> &C {
         &self.codec
     }
 
     /// The defaults.
-    pub(super) fn new(codec: C) -> Self {
+    pub(crate) fn new(codec: C) -> Self {
         Self {
             codec,
-            options: Options {
-                timeout: Duration::from_secs(5),
-                retry: Retry::new(),
-                fail_when_unreachable: false,
-                window: 1_024,
-                cooldown: MAX_RTT,
-                max_cooling_sockets: 512,
-                max_response_parts: 2_048,
-                max_response_bytes: 2 << 20,
-                max_responders: 1_024,
-                local_port: LocalPort::Renewed,
-            },
+            options: Options::DEFAULT,
             other_peers: Vec::new(),
             #[cfg(feature = "udp")]
             udp: UdpOptions::new(),
+            driver: PhantomData,
         }
     }
 
@@ -156,7 +147,7 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// How long a [socket](Client#whose-response-it-is) stays open after the last request that used
+    /// How long a [socket](crate::Client#whose-response-it-is) stays open after the last request that used
     /// it has its result, because an old response may still arrive at its port. Default: 202 seconds,
     /// the longest that a datagram and its response take by RFC 7252 §4.8.2 (`MAX_RTT`). Zero means
     /// that it is closed at once.
@@ -178,7 +169,7 @@ impl<C: Codec> ClientBuilder<C> {
     }
 
     /// How many sockets may cool down at a time; what happens beyond that is documented
-    /// [there](Client#whose-response-it-is). Each costs a file descriptor and what the kernel keeps
+    /// [there](crate::Client#whose-response-it-is). Each costs a file descriptor and what the kernel keeps
     /// for a socket. Default: 512, half of the 1,024 descriptors that a process usually may have.
     /// Zero is out of range: set the [cooldown](Self::cooldown) to zero for none.
     ///
@@ -228,7 +219,7 @@ impl<C: Codec> ClientBuilder<C> {
         self
     }
 
-    /// How many peers may respond to a request to a [group](Client::discover); further ones are ignored.
+    /// How many peers may respond to a request to a [group](crate::Client::discover); further ones are ignored.
     /// Default: 1,024. Zero is out of range. An address takes about 50 bytes until the discovery is over.
     /// The responses that wait to be collected may have as many bytes as one of
     /// [several datagrams](Self::max_response); what goes beyond that is ignored.
@@ -286,7 +277,7 @@ impl<C: Codec> ClientBuilder<C> {
     ///
     /// - at once, if the OS reports that the address cannot be reached (a closed port, for example);
     /// - with a retransmission, if there is no response: with the first one where each request has a
-    ///   [socket of its own](Client#whose-response-it-is), otherwise when the shared socket is replaced.
+    ///   [socket of its own](crate::Client#whose-response-it-is), otherwise when the shared socket is replaced.
     ///
     /// A response of any address to which the request was sent is accepted. Two of them may carry the
     /// request out. Default: none.
@@ -331,128 +322,19 @@ impl<C: Codec> ClientBuilder<C> {
         self.udp = options;
         self
     }
+}
 
-    /// A client over UDP that asks the first of the addresses, and the others as
-    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here. Sockets are
-    /// opened for requests.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::OutOfRange`] for a setting, and [`ConfigError::Io`] if there is no address,
-    /// because a name is not known, say.
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::{Client, ConfigError};
-    ///
-    /// assert!(Client::builder(Text).connect("127.0.0.1:9999").is_ok());
-    /// let no_port = Client::builder(Text).connect("127.0.0.1");
-    /// assert!(matches!(no_port, Err(ConfigError::Io(_))));
-    /// let no_window = Client::builder(Text).window(0).connect("127.0.0.1:9999");
-    /// assert!(matches!(no_window, Err(ConfigError::OutOfRange { setting: "window", .. })));
-    /// ```
-    #[cfg(feature = "udp")]
-    pub fn connect(
-        mut self,
-        peer: impl ToSocketAddrs,
-    ) -> Result<Client<UdpConnector, C>, ConfigError> {
-        self.udp.check()?;
-        let mut peers = peer.to_socket_addrs()?;
-        let peer = peers
-            .next()
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the name has no address"))?;
-        self.other_peers.splice(0..0, peers);
-        let connector = UdpConnector::from(self.udp.clone());
-        self.with_connector(connector, peer)
-    }
-
-    /// A client over any transport.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::OutOfRange`] for a setting, also for a codec whose
-    /// [ids](Correlation::Id) do not have 1 to 64 bits.
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpConnector;
-    /// use rejoinder::Client;
-    ///
-    /// let udp = UdpConnector::default();
-    /// let client = Client::builder(Text).with_connector(udp, "127.0.0.1:9999".parse()?)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn with_connector<N: Connect>(
-        self,
-        connector: N,
-        peer: SocketAddr,
-    ) -> Result<Client<N, C>, ConfigError> {
-        Ok(Client::with(connector, peer, self.core(peer)?))
-    }
-
-    /// The core of such a client, for a driver of your own.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`with_connector`](Self::with_connector).
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::Client;
-    ///
-    /// let core = Client::builder(Text).core("192.0.2.1:9999".parse()?)?;
-    /// assert!(core.stats().room > 0 && core.next_timer().is_none());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn core(self, peer: SocketAddr) -> Result<ClientCore<C>, ConfigError> {
-        self.options.check()?;
-        if let Correlation::Id { bits } = self.codec.correlation()
-            && !(1..=64).contains(&bits)
-        {
-            return Err(ConfigError::out_of_range(
-                "codec ids (bits)",
-                bits,
-                "1 to 64",
-            ));
+#[cfg(feature = "tokio")]
+impl<C> ClientBuilder<C> {
+    /// The same settings for a client that something else drives.
+    pub(crate) fn driven_by<D>(self) -> ClientBuilder<C, D> {
+        ClientBuilder {
+            codec: self.codec,
+            options: self.options,
+            other_peers: self.other_peers,
+            #[cfg(feature = "udp")]
+            udp: self.udp,
+            driver: PhantomData,
         }
-        let peers = Peers::new(peer, &self.other_peers);
-        Ok(ClientCore::new(self.codec, peers, self.options))
     }
 }
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
-    pub(super) timeout: Duration,
-    pub(super) retry: Retry,
-    pub(super) fail_when_unreachable: bool,
-    pub(super) window: usize,
-    pub(super) cooldown: Duration,
-    pub(super) max_cooling_sockets: usize,
-    pub(super) max_response_parts: usize,
-    pub(super) max_response_bytes: usize,
-    pub(super) max_responders: usize,
-    pub(super) local_port: LocalPort,
-}
-
-impl Options {
-    pub(super) fn responders(&self) -> Responders {
-        Responders::new(self.max_responders, self.max_response_bytes)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (setting, value) in [
-            ("window", self.window),
-            ("max_cooling_sockets", self.max_cooling_sockets),
-            ("max_response", self.max_response_parts),
-            ("max_responders", self.max_responders),
-        ] {
-            if value == 0 {
-                return Err(ConfigError::out_of_range(setting, value, "at least 1"));
-            }
-        }
-        self.retry.check()
-    }
-}
-
-/// RFC 7252 §4.8.2: twice `MAX_LATENCY` and `PROCESSING_DELAY`.
-const MAX_RTT: Duration = Duration::from_secs(202);

@@ -1,8 +1,8 @@
-mod datagrams;
 mod discovery;
 mod events;
 mod exchange;
 mod receive;
+mod results;
 mod routes;
 
 use std::fmt;
@@ -10,6 +10,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+pub use self::results::RawResponse;
 use super::ids::Ids;
 use super::peers::Peers;
 use super::queue::SlotQueue;
@@ -36,7 +37,7 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 ///    [`on_sent`](Self::on_sent) or [`on_connect_error`](Self::on_connect_error).
 /// 4. Receive until [`next_timer`](Self::next_timer), and pass on what came with
 ///    [`on_receive`](Self::on_receive) or [`on_receive_error`](Self::on_receive_error).
-/// 5. [`poll_result`](Self::poll_result) until it returns `None`.
+/// 5. [`poll_result`](Self::poll_result) until it returns `None`, or [`take_result`](Self::take_result).
 ///
 /// Where the codec [correlates](Codec::correlation) by socket, the core has a fresh socket for each
 /// request. Otherwise requests share one until its ids are used up. A request to a group,
@@ -73,7 +74,7 @@ use crate::transport::{MAX_DATAGRAM_BYTES, Outbox};
 /// inbox.push(b"answer", Meta::new(server));
 /// core.on_receive(at(2), socket, &mut inbox);
 /// let (answered, result) = core.poll_result().expect("it is answered");
-/// assert_eq!((answered, result?), (ticket, "answer"));
+/// assert_eq!((answered, result?.decode()?), (ticket, "answer"));
 ///
 /// // A response to the second send may still come, so the socket stays open for a while.
 /// assert_eq!(core.poll_socket(at(2)), Some(SocketEvent::Idle(socket)));
@@ -211,6 +212,7 @@ impl<C: Codec> ClientCore<C> {
     /// A request that is longer than a datagram of the outbox fails with
     /// [`RequestError::TooLong`].
     pub fn poll_send(&mut self, now: Timestamp, outbox: &mut Outbox) -> Option<SocketId> {
+        let time = now;
         let now = now.monotonic;
         self.outgoing.clear();
         self.sending = None;
@@ -236,7 +238,9 @@ impl<C: Codec> ClientCore<C> {
                 break;
             }
             let peer = self.sockets.peer(socket);
-            let pushed = outbox.push(peer, None, &slot.request);
+            let request = &mut self.slots[index].request;
+            self.codec.stamp_request(time, request);
+            let pushed = outbox.push(peer, None, request);
             pushed.expect("the outbox has room");
             self.count_send(index, now);
             self.outgoing.push(index);
@@ -265,40 +269,6 @@ impl<C: Codec> ClientCore<C> {
     /// is in flight.
     pub fn next_timer(&self) -> Option<Duration> {
         self.timers.first().map(|(due, _)| due)
-    }
-
-    /// Gives out the next result, in the order in which they came about.
-    pub fn poll_result(&mut self) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
-        let ticket = self.slots[self.done.front()?].ticket;
-        Some((ticket, self.take_result(ticket)?))
-    }
-
-    /// Gives out the result of one request. `None` if it has none yet, or it was given out.
-    pub fn take_result(&mut self, ticket: Ticket) -> Option<Result<C::Response<'_>, RequestError>> {
-        if !self.has_result(ticket) {
-            return None;
-        }
-        self.free_lent();
-        let index = ticket.slot();
-        self.done.remove(index);
-        self.lent = Some(index);
-        let slot = &mut self.slots[index];
-        if let State::Failed(error) = mem::replace(&mut slot.state, State::Answered) {
-            return Some(Err(error));
-        }
-        // It was decoded when it came, to see whether it can be; but a value that borrows from the
-        // slot cannot be kept beside it. A codec may be of two minds.
-        let response = self.codec.decode_response(&slot.response);
-        Some(response.map_err(|error| RequestError::Malformed {
-            peer: slot.peer,
-            after: slot.after,
-            source: error.into(),
-        }))
-    }
-
-    /// Whether [`take_result`](Self::take_result) would give out the result of this request.
-    pub fn has_result(&self, ticket: Ticket) -> bool {
-        self.done.contains(ticket.slot()) && self.slots[ticket.slot()].ticket == ticket
     }
 
     /// Forgets a request: nothing is sent for it any more, and it gets no result. Its socket cools

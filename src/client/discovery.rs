@@ -1,9 +1,68 @@
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Client, ClientCore, RequestError, Ticket};
 use crate::codec::Codec;
 use crate::transport::{Connect, Wait};
+
+impl<N: Connect, C: Codec> Client<N, C> {
+    /// Asks a multicast or broadcast address, and takes the responses of all who respond within `time`,
+    /// each with its peer.
+    ///
+    /// A response is one that [decodes](Codec::decode_response), carries the request's
+    /// [id](Codec::response_id) if the protocol has ids, and [matches](Codec::response_matches). It may
+    /// come from any peer; each peer counts once, so a duplicate, or a second response, is ignored, and so
+    /// is all beyond the [bounds](crate::ClientBuilder::max_responders). A response of several datagrams is
+    /// ignored, too.
+    ///
+    /// The request has a socket of its own, with a local port that is not used for others. It is sent
+    /// again as [`Retry`](crate::Retry) says, with the first timeout that is set there, because a datagram to a group
+    /// is lost as easily as others: one second, then two, as multicast DNS does (RFC 6762 §5.2). Every
+    /// member may respond to each copy. Where a protocol forbids that (CoAP, RFC 7252 §8.1), set
+    /// [`Retry::never`](crate::Retry::never). Other requests in flight go on meanwhile.
+    ///
+    /// A broadcast address must be allowed, with [`UdpOptions::broadcast`](crate::udp::UdpOptions::broadcast).
+    ///
+    /// # Errors
+    ///
+    /// As those of [`submit`](Self::submit).
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::Client;
+    /// use std::time::Duration;
+    ///
+    /// let net = SimNet::new();
+    /// let group = "239.1.2.3".parse()?;
+    /// for (member, name) in [("10.0.0.1".parse()?, "lamp"), ("10.0.0.2".parse()?, "door")] {
+    ///     net.host((member, 9999).into(), ServerCore::new(Text, move |_: &str| Some(name.to_owned())))?;
+    ///     net.join_group(group, member);
+    /// }
+    ///
+    /// let mut client = Client::new(net, Text, (group, 9999).into());
+    /// let mut names = Vec::new();
+    /// let mut discovery = client.discover("who is there?", Duration::from_secs(2))?;
+    /// while let Some((peer, response)) = discovery.next_response() {
+    ///     names.push(format!("{}: {}", peer.ip(), response?));
+    /// }
+    /// assert_eq!(names, ["10.0.0.1: lamp", "10.0.0.2: door"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn discover(
+        &mut self,
+        request: C::Request<'_>,
+        time: Duration,
+    ) -> Result<Discovery<'_, N, C>, RequestError> {
+        let ticket = self.driver.discover(&mut self.core, request, time)?;
+        Ok(Discovery {
+            client: self,
+            ticket,
+        })
+    }
+}
 
 /// The responses of the members of a group, as they come: [`Client::discover`] returns it.
 ///
@@ -27,11 +86,7 @@ pub struct Discovery<'a, N: Connect, C: Codec> {
     ticket: Ticket,
 }
 
-impl<'a, N: Connect, C: Codec> Discovery<'a, N, C> {
-    pub(super) fn new(client: &'a mut Client<N, C>, ticket: Ticket) -> Self {
-        Self { client, ticket }
-    }
-
+impl<N: Connect, C: Codec> Discovery<'_, N, C> {
     /// Waits for a response of a peer that has not responded yet. `None` when the time of the discovery
     /// is over.
     ///
@@ -54,12 +109,15 @@ impl<'a, N: Connect, C: Codec> Discovery<'a, N, C> {
     /// ```
     pub fn next_response(&mut self) -> Option<(SocketAddr, Result<C::Response<'_>, RequestError>)> {
         let ticket = self.ticket;
-        let Client { core, driver, .. } = &mut *self.client;
-        let has_response = |core: &ClientCore<C>| core.has_response(ticket);
-        if !has_response(core) {
-            driver.drive(core, Wait::Forever, has_response);
+        let Client { core, driver, peer } = &mut *self.client;
+        let has_result = |core: &ClientCore<C>| core.has_result(ticket);
+        if !has_result(core) {
+            driver.drive(core, Wait::Forever, has_result);
         }
-        core.poll_response(ticket)
+        Some(match core.take_result(ticket)? {
+            Ok(response) => (response.peer(), response.decode()),
+            Err(error) => (error.peer().unwrap_or(*peer), Err(error)),
+        })
     }
 }
 

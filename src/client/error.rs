@@ -146,6 +146,35 @@ pub enum RequestError {
     Transport(#[source] io::Error),
 }
 
+impl RequestError {
+    /// The peer that it is about, unless it is about the client itself.
+    ///
+    /// ```
+    /// use rejoinder::RequestError;
+    ///
+    /// let peer = "192.0.2.1:9999".parse()?;
+    /// assert_eq!(RequestError::NobodyListening { peer }.peer(), Some(peer));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::TimedOut { peer, .. }
+            | Self::Malformed { peer, .. }
+            | Self::Incomplete { peer, .. }
+            | Self::Refused { peer, .. }
+            | Self::NobodyListening { peer }
+            | Self::Unreachable { peer, .. }
+            | Self::NotSent { peer, .. }
+            | Self::Connect { peer, .. } => Some(*peer),
+            Self::Encode(_)
+            | Self::TooLong(_)
+            | Self::WindowFull { .. }
+            | Self::Entropy(_)
+            | Self::Transport(_) => None,
+        }
+    }
+}
+
 /// A duration in milliseconds: the nanoseconds of a timeout are noise.
 struct Rounded(Duration);
 

@@ -43,6 +43,7 @@ use crate::timestamp::Timestamp;
 #[derive(Clone, Debug)]
 pub struct Ctime {
     zone: Zone,
+    answers_malformed: bool,
     latest: RefCell<Option<Header>>,
 }
 
@@ -82,8 +83,40 @@ impl Ctime {
     fn in_zone(zone: Zone) -> Self {
         Self {
             zone,
+            answers_malformed: false,
             latest: RefCell::new(None),
         }
+    }
+
+    /// Whether a server answers what is no request, see
+    /// [`Codec::encode_rejection`]. Default: no, which is right on the Internet.
+    ///
+    /// The answer is a frame without a text, of the first second of 1970: 29 bytes. A datagram with fewer
+    /// bytes is not answered, because a rejection is never longer than the datagram. It is for servers
+    /// behind a proxy that takes silence for death, such as nginx: the page
+    /// [`guide::fleet`](crate::guide::fleet) has the settings that make it unnecessary.
+    ///
+    /// ```
+    /// use rejoinder::Server;
+    /// use rejoinder::codec::Ctime;
+    /// use rejoinder::transport::{Inbox, Meta, Outbox};
+    /// use rejoinder::{DropReason, Timestamp};
+    ///
+    /// let codec = Ctime::local().answer_malformed(true);
+    /// let mut core = Server::builder(codec).core(|text: &str| Some(text.to_owned()));
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    /// inbox.push(&[0xff; 29], Meta::new("192.0.2.1:7777".parse()?));
+    /// inbox.push(&[0xff; 28], Meta::new("192.0.2.1:7777".parse()?));
+    /// core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+    /// let sent: Vec<_> = outbox.iter().map(|one| one.bytes).collect();
+    /// assert_eq!(sent, [b"[b'Thu Jan  1 00:00:00 1970']"]);
+    /// assert_eq!(core.stats().dropped(DropReason::Malformed), 2);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn answer_malformed(mut self, answer: bool) -> Self {
+        self.answers_malformed = answer;
+        self
     }
 
     /// Writes the header for the second in which `wall` lies.
@@ -154,6 +187,13 @@ impl Codec for Ctime {
             // The header is ASCII, so the first error is the same.
             .map_err(|error| str::from_utf8(datagram).err().unwrap_or(error))?;
         Ok(CtimeFrame { time, text })
+    }
+
+    /// A frame of no time in particular: what a rejection says must not depend on a clock.
+    fn encode_rejection(&self, _: &[u8], _: &CtimeError, out: &mut Writer<'_>) {
+        if self.answers_malformed {
+            out.put(REJECTION);
+        }
     }
 
     #[inline]
@@ -301,6 +341,7 @@ fn civil_time(second: i64, zone: Zone) -> Option<CivilTime> {
     })
 }
 
+const REJECTION: &[u8] = b"[b'Thu Jan  1 00:00:00 1970']";
 const OPENING: &str = "[b'";
 const CLOSING: &str = "']";
 /// `Sun Jul  7 17:17:58 2019` between the brackets.

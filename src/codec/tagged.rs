@@ -1,4 +1,5 @@
-use super::{Codec, Correlation, Writer};
+use super::{Codec, Correlation, RequestKey, Writer};
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 
 /// Another codec's messages with an id in front, so that a client can have many requests in flight
@@ -97,6 +98,32 @@ impl<C: Codec> Codec for Tagged<C> {
         Ok(self.0.encode_response(now, inner, answer, out)?)
     }
 
+    fn stamp_request(&self, now: Timestamp, request: &mut [u8]) {
+        if let Some(inner) = request.get_mut(1 + ID_BYTES..) {
+            self.0.stamp_request(now, inner);
+        }
+    }
+
+    fn is_authentic_response(&self, request: &[u8], response: &[u8]) -> bool {
+        match (split(REQUEST, request), split(RESPONSE, response)) {
+            (Some((_, request)), Some((_, response))) => {
+                self.0.is_authentic_response(request, response)
+            }
+            _ => false,
+        }
+    }
+
+    /// The inner codec's: the id is compared [as such](Codec::request_id).
+    fn request_key<'a>(&self, request: &'a [u8]) -> RequestKey<'a> {
+        match split(REQUEST, request) {
+            Some((_, inner)) => self.0.request_key(inner),
+            None => RequestKey {
+                bytes: request,
+                is_unique: false,
+            },
+        }
+    }
+
     fn encode_request(
         &self,
         id: u64,
@@ -115,6 +142,18 @@ impl<C: Codec> Codec for Tagged<C> {
 
     fn is_response(&self, datagram: &[u8]) -> bool {
         datagram.first() == Some(&RESPONSE)
+    }
+
+    fn authenticate(
+        &self,
+        now: Timestamp,
+        datagram: &[u8],
+    ) -> Result<Option<Identity>, Self::Error> {
+        match split(REQUEST, datagram) {
+            Some((_, inner)) => Ok(self.0.authenticate(now, inner)?),
+            // It does not decode.
+            None => Ok(None),
+        }
     }
 
     /// The inner codec's, with the id of the datagram.

@@ -11,9 +11,9 @@ use crate::transport::Datagram;
 /// request is counted as dropped for [`Amplification`](DropReason::Amplification).
 ///
 /// Bytes are counted as they are [on the wire](ResponseSize::wire_bytes), headers included, and request
-/// by request: no credit is kept, so there is no table to fill and nothing to expire. A reply so long
+/// by request: no credit is kept, so there is no table to fill and nothing to expire. A response so long
 /// that it leaves in fragments may pass the limit by what [`wire_bytes`](ResponseSize::wire_bytes) leaves
-/// out, up to 4 % over IPv6; [`max_response_bytes`](crate::ServerBuilder::max_response_bytes) keeps replies
+/// out, up to 4 % over IPv6; [`max_response_bytes`](crate::ServerBuilder::max_response_bytes) keeps responses
 /// from that.
 ///
 /// ```
@@ -29,7 +29,7 @@ pub struct AmplificationLimit {
 }
 
 impl AmplificationLimit {
-    /// At most `factor` bytes out for each byte in. Zero lets no reply out.
+    /// At most `factor` bytes out for each byte in. Zero lets no response out.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -70,10 +70,10 @@ impl Gate for AmplificationLimit {
         &mut self,
         _: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
         let request = ResponseSize::new(1, datagram.bytes.len()).wire_bytes(&datagram.meta);
-        if replies.wire_bytes(&datagram.meta) <= request.saturating_mul(self.factor) {
+        if responses.wire_bytes(&datagram.meta) <= request.saturating_mul(self.factor) {
             Ok(())
         } else {
             Err(DropReason::Amplification)
@@ -89,12 +89,12 @@ mod tests {
     use crate::timestamp::Timestamp;
     use crate::transport::{Datagram, Meta};
 
-    fn allows(peer: &str, request: usize, replies: ResponseSize) -> bool {
+    fn allows(peer: &str, request: usize, responses: ResponseSize) -> bool {
         let bytes = vec![0; request];
         let datagram = Datagram::new(&bytes, Meta::new(peer.parse().unwrap()));
         let now = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);
         AmplificationLimit::default()
-            .allow_responses(now, &datagram, replies)
+            .allow_responses(now, &datagram, responses)
             .is_ok()
     }
 

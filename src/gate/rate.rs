@@ -41,10 +41,10 @@ const MAX_PREFIXES: usize = 1 << 24;
 ///
 /// # What is counted
 ///
-/// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each reply
+/// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each response
 /// takes from the budget of its network whichever is the greater part, its share of the answers or
 /// its share of the bytes ([on the wire](ResponseSize::wire_bytes)), so both limits hold. A request is
-/// dropped, unread, while its network has spent the budget. The replies to the request before may
+/// dropped, unread, while its network has spent the budget. The responses to the request before may
 /// pass it by their own size; the time to earn that back comes on top.
 ///
 /// A dropped request gets no response. DNS can send a truncated answer, which makes an honest
@@ -62,6 +62,11 @@ const MAX_PREFIXES: usize = 1 << 24;
 /// other side: when more networks than the table holds spend their budgets at once, some get a
 /// second budget.
 ///
+/// # Identities
+///
+/// With [`per_identity`](RateLimitBuilder::per_identity), each authenticated peer has a budget, instead of
+/// each network. Two limits, one of either kind, are a pair of gates.
+///
 /// # Several workers
 ///
 /// Clones share the table, so the limit holds for all workers together. Each access locks one of up
@@ -74,8 +79,14 @@ pub struct RateLimit {
 /// What the clones have in common.
 struct Shared {
     rates: Rates,
-    prefixes: Prefixes,
+    subject: Subject,
     table: Table,
+}
+
+/// What has a budget.
+enum Subject {
+    Prefix(Prefixes),
+    Identity,
 }
 
 impl RateLimit {
@@ -114,19 +125,20 @@ impl Default for RateLimit {
 
 impl Gate for RateLimit {
     fn accept(&mut self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
-        let Shared {
-            rates,
-            prefixes,
-            table,
-        } = &*self.shared;
-        let Some(prefix) = prefixes.of_datagram(datagram) else {
-            return Ok(());
-        };
-        let owes = table.free_at(prefix).saturating_sub(nanos(now.monotonic));
-        if owes < rates.burst {
-            Ok(())
-        } else {
-            Err(DropReason::RateLimited)
+        match self.shared.subject {
+            Subject::Prefix(_) => self.shared.accept(now, datagram),
+            Subject::Identity => Ok(()),
+        }
+    }
+
+    fn accept_identified(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<(), DropReason> {
+        match self.shared.subject {
+            Subject::Prefix(_) => Ok(()),
+            Subject::Identity => self.shared.accept(now, datagram),
         }
     }
 
@@ -134,18 +146,40 @@ impl Gate for RateLimit {
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
-        replies: ResponseSize,
+        responses: ResponseSize,
     ) -> Result<(), DropReason> {
-        let Shared {
-            rates,
-            prefixes,
-            table,
-        } = &*self.shared;
-        if let Some(prefix) = prefixes.of_datagram(datagram) {
-            let cost = rates.cost(&replies, datagram);
-            table.charge(prefix, nanos(now.monotonic), cost);
+        let shared = &*self.shared;
+        if let Some(subject) = shared.subject_of(datagram) {
+            let cost = shared.rates.cost(&responses, datagram);
+            shared.table.charge(subject, nanos(now.monotonic), cost);
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    fn accept(&self, now: Timestamp, datagram: &Datagram<'_>) -> Result<(), DropReason> {
+        let Some(subject) = self.subject_of(datagram) else {
+            return Ok(());
+        };
+        let free_at = self.table.free_at(subject);
+        let owes = free_at.saturating_sub(nanos(now.monotonic));
+        if owes < self.rates.burst {
+            Ok(())
+        } else {
+            Err(DropReason::RateLimited)
+        }
+    }
+
+    /// The hash of what a datagram counts for, if it counts.
+    fn subject_of(&self, datagram: &Datagram<'_>) -> Option<u64> {
+        match &self.subject {
+            Subject::Prefix(prefixes) => {
+                let prefix = prefixes.of_datagram(datagram)?;
+                Some(self.table.hash(&prefix.to_be_bytes()))
+            }
+            Subject::Identity => Some(self.table.hash(datagram.identity?.as_bytes())),
+        }
     }
 }
 
@@ -207,6 +241,7 @@ pub struct RateLimitBuilder {
     v6_prefix_bits: u8,
     exempt: Vec<(IpAddr, u8)>,
     max_prefixes: usize,
+    per_identity: bool,
     key: Option<[u8; 16]>,
 }
 
@@ -264,6 +299,27 @@ impl RateLimitBuilder {
         self
     }
 
+    /// Gives each authenticated peer a budget, by its [identity](crate::Identity), instead of each network.
+    /// Default: off. Datagrams without an identity pass, so a limit of this kind stands beside one of the
+    /// other. The settings of prefixes have no effect then, except that
+    /// [`max_prefixes`](Self::max_prefixes) is how many identities are remembered.
+    ///
+    /// The server asks it once the identity is known: after the codec has checked the datagram's proof.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::gate::RateLimit;
+    /// use rejoinder::Server;
+    ///
+    /// let per_peer = RateLimit::builder().responses_per_second(10).per_identity().build()?;
+    /// Server::builder(Text).gate((RateLimit::default(), per_peer));
+    /// # Ok::<(), rejoinder::ConfigError>(())
+    /// ```
+    pub fn per_identity(mut self) -> Self {
+        self.per_identity = true;
+        self
+    }
+
     /// The key of the table's hash, a secret. Default: a random one, from the operating system. A
     /// fixed one makes a simulation repeatable, and is for nothing else.
     pub fn key(mut self, key: [u8; 16]) -> Self {
@@ -295,10 +351,14 @@ impl RateLimitBuilder {
                     bytes_per_second: self.bytes_per_second,
                     burst: nanos(self.burst),
                 },
-                prefixes: Prefixes {
-                    v4_mask,
-                    v6_mask,
-                    exempt,
+                subject: if self.per_identity {
+                    Subject::Identity
+                } else {
+                    Subject::Prefix(Prefixes {
+                        v4_mask,
+                        v6_mask,
+                        exempt,
+                    })
                 },
                 table: Table::new(self.max_prefixes, self.key),
             }),
@@ -316,6 +376,7 @@ impl Default for RateLimitBuilder {
             v6_prefix_bits: 56,
             exempt: Vec::new(),
             max_prefixes: 65_536,
+            per_identity: false,
             key: None,
         }
     }
@@ -331,6 +392,7 @@ impl fmt::Debug for RateLimitBuilder {
             .field("v6_prefix_bits", &self.v6_prefix_bits)
             .field("exempt", &self.exempt)
             .field("max_prefixes", &self.max_prefixes)
+            .field("per_identity", &self.per_identity)
             .finish_non_exhaustive()
     }
 }
@@ -345,11 +407,11 @@ struct Rates {
 
 impl Rates {
     /// The time, in nanoseconds, that it takes to earn the responses.
-    fn cost(&self, replies: &ResponseSize, datagram: &Datagram<'_>) -> u64 {
-        let bytes = replies.wire_bytes(&datagram.meta) as u64;
+    fn cost(&self, responses: &ResponseSize, datagram: &Datagram<'_>) -> u64 {
+        let bytes = responses.wire_bytes(&datagram.meta) as u64;
         let nanos = |amount: u64, per_second| amount.saturating_mul(NANOS).div_ceil(per_second);
-        let answers = nanos(replies.datagrams as u64, self.responses_per_second);
-        answers.max(nanos(bytes, self.bytes_per_second))
+        let count = nanos(responses.datagrams as u64, self.responses_per_second);
+        count.max(nanos(bytes, self.bytes_per_second))
     }
 }
 

@@ -1,14 +1,17 @@
-use std::collections::{HashMap, HashSet};
+mod memory;
+
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 #[cfg(feature = "tokio")]
+use self::memory::Begun;
+use self::memory::{Begin, Exchange, Memory, lock};
+#[cfg(feature = "tokio")]
 use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
-use crate::codec::Codec;
+use crate::codec::{Codec, RequestKey};
 
 /// A handler that answers a request once, however often it arrives.
 ///
@@ -17,14 +20,17 @@ use crate::codec::Codec;
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
 /// nothing, if the answer was silence. So a request that changes something changes it once.
 ///
-/// Two requests are the same if they have the same peer, were sent to the same address, and have
-/// the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
+/// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
+/// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
 /// a keyed hash of 64 bits is compared. A NAT may give a port that it gave to one client to another, and
 /// that one never gets the answer to a different request.) With `None` it lets a request
 /// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
 /// the same too ([`Codec::request_id`]).
 ///
 /// [`Tagged`]: crate::codec::Tagged
+///
+/// A codec may [know better](Codec::request_key) which datagrams are transmissions of one request. If it
+/// authenticates requests and each has a nonce, copies are recognized whatever address they come from.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -68,7 +74,7 @@ use crate::codec::Codec;
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
-/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 350
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 400
 /// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
 /// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
@@ -84,7 +90,7 @@ pub struct Dedup<H, F, K> {
     key: F,
     lifetime: Duration,
     is_silent: fn(&K) -> bool,
-    /// Shared with replies that are on their way.
+    /// Shared with responses that are on their way.
     memory: Arc<Mutex<Memory<K>>>,
 }
 
@@ -109,14 +115,7 @@ impl<H, F, K> Dedup<H, F, K> {
             key,
             lifetime: Duration::from_secs(247),
             is_silent: |_| false,
-            memory: Arc::new(Mutex::new(Memory {
-                capacity: 4096,
-                max_response_bytes: 1152,
-                slots: Vec::new(),
-                oldest: 0,
-                by_exchange: HashMap::new(),
-                begun: HashSet::new(),
-            })),
+            memory: Arc::new(Mutex::new(Memory::new())),
         }
     }
 
@@ -172,31 +171,18 @@ impl<H, F, K> Dedup<H, F, K> {
 
 impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
     /// What a request is: one to be handled, a copy of one that is being handled, or of one that was.
-    fn begin(&self, context: &Context, bytes: u64, key: K) -> Begin<K> {
+    fn begin(&self, context: &Context, request: RequestHash, key: K) -> Begin<K> {
+        let is_unique = request.is_unique && context.identity().is_some();
+        let addresses = (context.peer, context.local);
         let exchange = Exchange {
-            peer: context.peer,
-            local: context.local,
+            addresses: (!is_unique).then_some(addresses),
+            identity: context.identity().cloned(),
             id: context.request_id,
-            bytes,
+            bytes: request.hash,
             key,
         };
         let now = context.now.monotonic;
-        let mut memory = self.memory();
-        if let Some(slot) = memory.recall(&exchange)
-            && now.saturating_sub(slot.received) < self.lifetime
-        {
-            return Begin::Answered(exchange);
-        }
-        if !memory.begun.insert(exchange.clone()) {
-            return Begin::AtWork;
-        }
-        drop(memory);
-        Begin::First(Begun {
-            memory: Arc::clone(&self.memory),
-            is_kept: !(self.is_silent)(&exchange.key),
-            exchange,
-            now,
-        })
+        Memory::begin(&self.memory, exchange, now, self.lifetime, self.is_silent)
     }
 }
 
@@ -216,7 +202,7 @@ where
         let Some(key) = (self.key)(&request) else {
             return self.handler.handle(request, context, reply);
         };
-        match self.begin(context, request_hash(reply.request()), key) {
+        match self.begin(context, reply.request_hash(), key) {
             Begin::Answered(exchange) => self.memory().replay(&exchange, reply),
             Begin::AtWork => Ok(()),
             Begin::First(begun) => {
@@ -307,13 +293,6 @@ impl<R, K: Eq + Hash> fmt::Debug for DedupReply<R, K> {
     }
 }
 
-/// What a request is.
-enum Begin<K: Eq + Hash> {
-    First(Begun<K>),
-    AtWork,
-    Answered(Exchange<K>),
-}
-
 impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dedup")
@@ -322,164 +301,19 @@ impl<H, F, K> fmt::Debug for Dedup<H, F, K> {
     }
 }
 
-/// What two copies of one request have in common.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Exchange<K> {
-    peer: SocketAddr,
-    local: Option<IpAddr>,
-    id: Option<u64>,
-    /// A hash of the request's bytes.
-    bytes: u64,
-    key: K,
+/// The hash of what all transmissions of a request have in common, with a key that is drawn once for the
+/// process: two requests with the same one cannot be found, and all workers agree on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RequestHash {
+    hash: u64,
+    is_unique: bool,
 }
 
-/// A ring of slots, and an index into it.
-struct Memory<K> {
-    capacity: usize,
-    max_response_bytes: usize,
-    slots: Vec<Slot<K>>,
-    /// The slot that is taken next, once there are as many as there may be.
-    oldest: usize,
-    by_exchange: HashMap<Exchange<K>, usize>,
-    /// Requests that a handler is at work on: at most one for each blocking worker, and
-    /// [`max_in_flight`](crate::ServerBuilder::max_in_flight) for each async one.
-    begun: HashSet<Exchange<K>>,
-}
-
-struct Slot<K> {
-    exchange: Exchange<K>,
-    received: Duration,
-    /// The answers one after the other, and where each ends.
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl<K: Eq + Hash + Clone> Memory<K> {
-    /// Sends the answer to a request again.
-    fn replay<C: Codec>(
-        &self,
-        exchange: &Exchange<K>,
-        reply: &mut Reply<'_, C>,
-    ) -> Result<(), ReplyError> {
-        // It may have been forgotten meanwhile.
-        let Some(slot) = self.recall(exchange) else {
-            return Ok(());
-        };
-        slot.answers()
-            .try_for_each(|answer| reply.send_encoded(answer))
-    }
-
-    fn recall(&self, exchange: &Exchange<K>) -> Option<&Slot<K>> {
-        Some(&self.slots[*self.by_exchange.get(exchange)?])
-    }
-
-    fn remember<'a>(
-        &mut self,
-        exchange: &Exchange<K>,
-        received: Duration,
-        answers: impl Iterator<Item = &'a [u8]>,
-    ) {
-        if self.capacity == 0 {
-            return;
-        }
-        let index = if self.slots.len() < self.capacity {
-            self.slots.push(Slot {
-                exchange: exchange.clone(),
-                received,
-                bytes: Vec::new(),
-                ends: Vec::new(),
-            });
-            self.slots.len() - 1
-        } else {
-            let index = self.oldest;
-            self.oldest = (index + 1) % self.capacity;
-            let slot = &mut self.slots[index];
-            // The same exchange may have come back after its lifetime, and have a newer slot.
-            if self.by_exchange.get(&slot.exchange) == Some(&index) {
-                self.by_exchange.remove(&slot.exchange);
-            }
-            slot.exchange = exchange.clone();
-            slot.received = received;
-            slot.bytes.clear();
-            slot.ends.clear();
-            index
-        };
-        self.by_exchange.insert(exchange.clone(), index);
-
-        let slot = &mut self.slots[index];
-        for answer in answers {
-            if slot.bytes.len() + answer.len() > self.max_response_bytes {
-                slot.bytes.clear();
-                slot.ends.clear();
-                break;
-            }
-            // Never more than `max_response_bytes`.
-            slot.bytes.reserve_exact(answer.len());
-            slot.bytes.extend_from_slice(answer);
-            slot.ends.push(slot.bytes.len());
-        }
-    }
-}
-
-impl<K> Slot<K> {
-    fn answers(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = [0].into_iter().chain(self.ends.iter().copied());
-        starts
-            .zip(&self.ends)
-            .map(|(start, &end)| &self.bytes[start..end])
-    }
-}
-
-/// A request at work. Dropping it, when the handler panics or is given up, leaves nothing of it.
-struct Begun<K: Eq + Hash> {
-    memory: Arc<Mutex<Memory<K>>>,
-    exchange: Exchange<K>,
-    is_kept: bool,
-    /// When it was received.
-    now: Duration,
-}
-
-impl<K: Eq + Hash + Clone> Begun<K> {
-    fn remember<'a>(self, answers: impl Iterator<Item = &'a [u8]>) {
-        let kept = if self.is_kept { usize::MAX } else { 0 };
-        lock(&self.memory).remember(&self.exchange, self.now, answers.take(kept));
-    }
-}
-
-impl<K: Eq + Hash> Drop for Begun<K> {
-    fn drop(&mut self) {
-        lock(&self.memory).begun.remove(&self.exchange);
-    }
-}
-
-/// A hash of a request's bytes, with a key that is drawn once for the process: nobody can make two
-/// requests with the same one, and all workers agree on it.
-pub(crate) fn request_hash(request: &[u8]) -> u64 {
-    static KEY: OnceLock<RandomState> = OnceLock::new();
-    KEY.get_or_init(RandomState::new).hash_one(request)
-}
-
-fn lock<K>(memory: &Mutex<Memory<K>>) -> MutexGuard<'_, Memory<K>> {
-    // Only `K`'s own code can panic while it is held, and then at worst an answer is lost.
-    memory.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Exchange, Slot};
-
-    /// What a full memory of the default size takes for each request, without the answers.
-    fn bytes_each<K>() -> usize {
-        // A hash table is at most 7/8 full, has a power of two of places, and a byte more for each.
-        let index = 2 * (size_of::<(Exchange<K>, usize)>() + 1);
-        // A vector with one `usize` in it has room for four.
-        size_of::<Slot<K>>() + index + 4 * size_of::<usize>()
-    }
-
-    #[test]
-    #[cfg(target_pointer_width = "64")]
-    fn memory_is_what_the_documentation_says() {
-        assert!((330..=370).contains(&bytes_each::<u32>()));
-        assert_eq!(bytes_each::<[u64; 9]>() - bytes_each::<u64>(), 3 * 64);
+impl RequestHash {
+    pub(crate) fn of<C: Codec>(codec: &C, request: &[u8]) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let RequestKey { bytes, is_unique } = codec.request_key(request);
+        let hash = KEY.get_or_init(RandomState::new).hash_one(bytes);
+        Self { hash, is_unique }
     }
 }

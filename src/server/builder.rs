@@ -1,21 +1,22 @@
+mod bind;
+
+use std::marker::PhantomData;
 use std::net::SocketAddr;
-#[cfg(feature = "udp")]
-use std::net::ToSocketAddrs;
 use std::time::Duration;
 
-use super::Server;
 use super::config::WorkerConfig;
-use super::core::{Behind, ServerCore};
-use super::source::SourceCheck;
 use crate::codec::Codec;
-use crate::config_error::ConfigError;
 use crate::gate::{Gate, REFLECTOR_PORTS};
 use crate::proxy::{MAX_HEADER_BYTES, Proxies};
-use crate::transport::Transport;
+use crate::transport::Blocking;
 #[cfg(feature = "udp")]
-use crate::udp::{UdpOptions, UdpTransport};
+use crate::udp::UdpOptions;
 
 /// Options of a server. Every one has a default that is right for most.
+///
+/// Of the type parameters, `G` are the [gates](Self::gate), and `D` says what drives the server: the
+/// threads that call [`Server::serve`](crate::Server::serve), unless the builder comes from
+/// `aio::Server::builder`, whose `bind` is async.
 ///
 /// ```
 /// use rejoinder::codec::Text;
@@ -33,7 +34,7 @@ use crate::udp::{UdpOptions, UdpTransport};
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct ServerBuilder<C, G = ()> {
+pub struct ServerBuilder<C, G = (), D = Blocking> {
     codec: C,
     gate: G,
     blocked_ports: Vec<u16>,
@@ -41,32 +42,34 @@ pub struct ServerBuilder<C, G = ()> {
     max_age: Option<Duration>,
     proxies: Option<Proxies>,
     #[cfg(feature = "udp")]
-    udp: UdpOptions,
+    udp: Option<UdpOptions>,
     #[cfg(feature = "udp")]
-    workers: usize,
+    workers: Option<usize>,
     pub(crate) config: WorkerConfig,
+    driver: PhantomData<D>,
 }
 
-impl<C: Codec> ServerBuilder<C> {
+impl<C: Codec, D> ServerBuilder<C, (), D> {
     /// The defaults.
-    pub(super) fn new(codec: C) -> Self {
+    pub(crate) fn new(codec: C) -> Self {
         Self {
             codec,
             gate: (),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
             #[cfg(feature = "udp")]
-            udp: UdpOptions::new(),
+            udp: None,
             local_addrs: Vec::new(),
             max_age: None,
             proxies: None,
             config: WorkerConfig::DEFAULT,
             #[cfg(feature = "udp")]
-            workers: 1,
+            workers: None,
+            driver: PhantomData,
         }
     }
 }
 
-impl<C: Codec, G: Gate> ServerBuilder<C, G> {
+impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     /// Adds a [gate](Gate), after those that are there. Default: none, beside what is
     /// [always on](crate::DropReason).
     ///
@@ -83,7 +86,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     ///     .bind("127.0.0.1:0")?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2)> {
+    pub fn gate<G2: Gate>(self, gate: G2) -> ServerBuilder<C, (G, G2), D> {
         ServerBuilder {
             codec: self.codec,
             gate: (self.gate, gate),
@@ -96,6 +99,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
             config: self.config,
             #[cfg(feature = "udp")]
             workers: self.workers,
+            driver: PhantomData,
         }
     }
 
@@ -154,7 +158,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// The longest request that is read, in bytes; longer ones are dropped as
     /// [`Truncated`](crate::DropReason::Truncated). Default: 65,507, all that a datagram can carry over
     /// IPv4. Up to 65,527, which is all over IPv6 (RFC 8200 §3); more is an error of
-    /// [`bind`](Self::bind), or of [`serve`](Server::serve) after [`with_transport`](Self::with_transport). Zero reads
+    /// [`bind`](Self::bind), or of [`serve`](crate::Server::serve) after [`with_transport`](Self::with_transport). Zero reads
     /// empty requests only.
     ///
     /// ```
@@ -178,9 +182,9 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// The longest reply that is sent, in bytes; a handler that tries a longer one gets
+    /// The longest response that is sent, in bytes; a handler that tries a longer one gets
     /// [`TooLong`](crate::ReplyError::TooLong). Default: 65,507. Up to 65,527, as for
-    /// [requests](Self::max_request_bytes). With zero, only empty replies are.
+    /// [requests](Self::max_request_bytes). With zero, only empty responses are.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -195,8 +199,8 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self
     }
 
-    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`]. It says
-    /// nothing to [`with_transport`](Self::with_transport), whose transport is open already.
+    /// How the sockets of [`bind`](Self::bind) are opened. Default: [`UdpOptions::new`].
+    /// With [`with_transport`](Self::with_transport), whose transport is open already, it is an error.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -209,17 +213,18 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn udp_options(mut self, options: UdpOptions) -> Self {
-        self.udp = options;
+        self.udp = Some(options);
         self
     }
 
     /// The number of threads. Each has a socket of its own on the same address, and a clone of the
     /// codec and of the gates. They share the handler. The kernel spreads peers among the sockets,
-    /// so the requests of one peer are answered by one worker, in order unless replies carry
+    /// so the requests of one peer are answered by one worker, in order unless responses carry
     /// [ids](crate::Correlation::Id). Default: 1.
     ///
     /// It is for [`bind`](Self::bind), and more than one needs Linux: there and elsewhere see
-    /// [`UdpOptions::bind_group`]. Zero is an error.
+    /// [`UdpOptions::bind_group`]. Zero is an error, and so is another number than that of the
+    /// transports that [`with_transports`](Self::with_transports) is given.
     ///
     /// ```
     /// use rejoinder::codec::Text;
@@ -237,7 +242,7 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
     /// ```
     #[cfg(feature = "udp")]
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.workers = Some(workers);
         self
     }
 
@@ -304,173 +309,25 @@ impl<C: Codec, G: Gate> ServerBuilder<C, G> {
         self.local_addrs.push(addr);
         self
     }
-
-    /// A server on UDP sockets of its own, bound to the first of the addresses that can be had; the
-    /// error is the last one's.
-    ///
-    /// [`max_request_bytes`](Self::max_request_bytes) and [`max_response_bytes`](Self::max_response_bytes)
-    /// take 0 to 65,527, [`workers`](Self::workers) at least 1. More workers than one where the OS
-    /// cannot spread the peers are an [`io::Error`](std::io::Error) of the kind
-    /// [`Unsupported`](std::io::ErrorKind::Unsupported).
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::codec::Text;
-    ///
-    /// let server = Server::builder(Text).bind("127.0.0.1:0")?;
-    /// assert!(server.local_addr()?.ip().is_loopback());
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[cfg(feature = "udp")]
-    pub fn bind(self, addr: impl ToSocketAddrs) -> Result<Server<UdpTransport, C, G>, ConfigError>
-    where
-        C: Clone,
-        G: Clone,
-    {
-        let group = self.bind_group(addr)?;
-        self.with_transports(group)
-    }
-
-    /// The sockets of [`bind`](Self::bind).
-    #[cfg(feature = "udp")]
-    pub(crate) fn bind_group(
-        &self,
-        addr: impl ToSocketAddrs,
-    ) -> Result<Vec<UdpTransport>, ConfigError> {
-        self.config.check()?;
-        if self.workers == 0 {
-            return Err(ConfigError::out_of_range("workers", 0, "at least 1"));
-        }
-        let udp = match self.max_age {
-            Some(_) => self.udp.clone().timestamps(true),
-            None => self.udp.clone(),
-        };
-        udp.bind_group(addr, self.workers)
-    }
-
-    /// A server on a transport that is open already, with one worker.
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpOptions;
-    /// use std::net::UdpSocket;
-    ///
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let server = Server::builder(Text).with_transport(UdpOptions::new().adopt(socket)?)?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn with_transport<T: Transport>(
-        self,
-        transport: T,
-    ) -> Result<Server<T, C, G>, ConfigError> {
-        let config = self.config;
-        config.check()?;
-        let mut core = self.core(());
-        if let Ok(addr) = transport.local_addr() {
-            core.add_local_addr(addr);
-        }
-        core.set_is_local_ip(T::is_local_ip);
-        Ok(Server::new(vec![(transport, core)], config))
-    }
-
-    /// A server on several transports that are open already, with a worker for each: on sockets that
-    /// a service manager passes, say. They may have different addresses. There must be at least one.
-    ///
-    /// The requests of one peer are answered in order if they all arrive at the same transport, as
-    /// they do in a [group](UdpOptions::bind_group), and responses carry no
-    /// [ids](crate::Correlation::Id).
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::udp::UdpTransport;
-    ///
-    /// let transports = [UdpTransport::bind("127.0.0.1:0")?, UdpTransport::bind("127.0.0.1:0")?];
-    /// let server = Server::builder(Text).with_transports(transports)?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn with_transports<T: Transport>(
-        mut self,
-        transports: impl IntoIterator<Item = T>,
-    ) -> Result<Server<T, C, G>, ConfigError>
-    where
-        C: Clone,
-        G: Clone,
-    {
-        let config = self.config;
-        config.check()?;
-        let transports: Vec<_> = transports.into_iter().collect();
-        if transports.is_empty() {
-            return Err(ConfigError::out_of_range("transports", 0, "at least 1"));
-        }
-        // Two workers that face each other must go quiet too.
-        let own = transports.iter().filter_map(|one| one.local_addr().ok());
-        self.local_addrs.extend(own);
-        let workers = transports.into_iter().map(|transport| {
-            let mut core = self.clone().core(());
-            core.set_is_local_ip(T::is_local_ip);
-            (transport, core)
-        });
-        Ok(Server::new(workers.collect(), config))
-    }
 }
 
-impl<C: Codec, G: Gate> ServerBuilder<C, G> {
-    /// A core with these settings, for a driver of your own: the same that a server drives. The
-    /// limits to lengths, [`workers`](Self::workers), [`busy_poll`](Self::busy_poll) and
-    /// [`udp_options`](Self::udp_options) are the driver's business and do nothing here; except that
-    /// [behind a proxy](Self::behind) the core drops a request that is too long without its header.
-    ///
-    /// With `()` in place of a handler, the core only [defers](ServerCore::defer_next) requests.
-    ///
-    /// ```
-    /// use rejoinder::Server;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::gate::AmplificationLimit;
-    ///
-    /// let core = Server::builder(Text)
-    ///     .gate(AmplificationLimit::default())
-    ///     .core(|text: &str| Some(text.to_uppercase()));
-    /// ```
-    pub fn core<H>(self, handler: H) -> ServerCore<C, H, G> {
-        let mut sources = SourceCheck::new(self.blocked_ports);
-        for addr in self.local_addrs {
-            sources.add_own(addr);
+#[cfg(feature = "tokio")]
+impl<C, G> ServerBuilder<C, G> {
+    /// The same settings for a server that something else drives.
+    pub(crate) fn driven_by<D>(self) -> ServerBuilder<C, G, D> {
+        ServerBuilder {
+            codec: self.codec,
+            gate: self.gate,
+            blocked_ports: self.blocked_ports,
+            local_addrs: self.local_addrs,
+            max_age: self.max_age,
+            proxies: self.proxies,
+            #[cfg(feature = "udp")]
+            udp: self.udp,
+            config: self.config,
+            #[cfg(feature = "udp")]
+            workers: self.workers,
+            driver: PhantomData,
         }
-        let behind = self.proxies.map(|proxies| Behind {
-            proxies,
-            max_request_bytes: self.config.max_request_bytes,
-        });
-        ServerCore::assemble(
-            self.codec,
-            handler,
-            self.gate,
-            sources,
-            behind,
-            self.max_age,
-        )
-    }
-}
-
-#[cfg(all(test, feature = "udp"))]
-mod tests {
-    use std::time::Duration;
-
-    use crate::codec::Text;
-    use crate::server::Server;
-    use crate::udp::UdpOptions;
-
-    #[test]
-    #[cfg_attr(miri, ignore = "needs a socket")]
-    fn a_limit_to_the_age_asks_for_times_of_arrival_unless_nothing_is_to_be_asked_for() {
-        let has_times = |options: UdpOptions| {
-            let builder = Server::builder(Text).udp_options(options);
-            let server = builder.max_age(Duration::from_secs(1)).bind("127.0.0.1:0");
-            let features = server.unwrap().workers[0].0.features();
-            features.to_string().contains("timestamp")
-        };
-        assert_eq!(has_times(UdpOptions::new()), cfg!(target_os = "linux"));
-        assert!(!has_times(UdpOptions::new().portable()));
     }
 }

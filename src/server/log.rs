@@ -18,6 +18,7 @@ mod imp {
 
     use crate::drop_reason::DropReason;
     use crate::escape::Escaped;
+    use crate::identity::Identity;
     use crate::server::stats::Stats;
     use crate::timestamp::Timestamp;
     use crate::transport::{ErrorClass, Meta};
@@ -33,6 +34,7 @@ mod imp {
             &mut self,
             now: Timestamp,
             meta: &Meta,
+            identity: Option<&Identity>,
             reason: DropReason,
             cause: Option<&(dyn Error + 'static)>,
         ) {
@@ -51,10 +53,12 @@ mod imp {
             let peer = meta.peer;
             let cause = cause.map(Shown);
             let cause = cause.as_ref().map(tracing::field::display);
+            let identity = identity.map(ShownIdentity);
+            let identity = identity.as_ref().map(tracing::field::display);
             if panicked {
-                error!(%peer, left_out, "the handler panicked");
+                error!(%peer, identity, left_out, "the handler panicked");
             } else {
-                debug!(%peer, %reason, cause, left_out, "dropped a datagram");
+                debug!(%peer, identity, %reason, cause, left_out, "dropped a datagram");
             }
         }
 
@@ -127,6 +131,20 @@ mod imp {
         }
     }
 
+    /// An identity, short and harmless.
+    struct ShownIdentity<'a>(&'a Identity);
+
+    impl fmt::Display for ShownIdentity<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mut line = Line {
+                out: f,
+                left: MAX_ERROR_CHARS,
+                is_cut: false,
+            };
+            write!(line, "{}", self.0)
+        }
+    }
+
     /// Escapes what is written, and leaves out what is too much.
     struct Line<'a, 'f> {
         out: &'a mut fmt::Formatter<'f>,
@@ -188,6 +206,7 @@ mod imp {
     use std::net::SocketAddr;
 
     use crate::drop_reason::DropReason;
+    use crate::identity::Identity;
     use crate::server::stats::Stats;
     use crate::timestamp::Timestamp;
     use crate::transport::Meta;
@@ -202,6 +221,7 @@ mod imp {
             &mut self,
             _: Timestamp,
             _: &Meta,
+            _: Option<&Identity>,
             _: DropReason,
             _: Option<&(dyn Error + 'static)>,
         ) {

@@ -44,7 +44,7 @@ use crate::transport::{ErrorClass, ErrorCounts, SendReport};
 pub struct Stats {
     /// Datagrams received.
     pub received: u64,
-    /// Datagrams that were answered, with one reply or more.
+    /// Datagrams that were answered, with one response or more.
     pub replied: u64,
     /// Datagrams that the handler answered with silence.
     pub silent: u64,
@@ -293,7 +293,7 @@ impl fmt::Display for Stats {
         }
         write!(
             f,
-            ", pending {}; replies sent {}, failed {}; receive errors {}",
+            ", pending {}; responses sent {}, failed {}; receive errors {}",
             self.pending, self.responses_sent, self.responses_failed, self.receive_errors
         )?;
         if self.kernel_drops > 0 {
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(
             stats.to_string(),
             "received 3: replied 1, silent 0, dropped 2 (response 1, malformed 1), pending 0; \
-             replies sent 0, failed 0; receive errors 0"
+             responses sent 0, failed 0; receive errors 0"
         );
     }
 
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_replies_are_counted_by_class_however_a_transport_tells() {
+    fn refused_responses_are_counted_by_class_however_a_transport_reports_them() {
         let mut stats = Stats::default();
         let mut sent = SendReport::default();
         sent.record_failure(ErrorKind::ConnectionRefused.into());

@@ -1,7 +1,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{SimNet, Storm, lock};
+use super::clock::Storm;
+use super::{SimNet, lock};
 use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, Outbox, SendReport, Transport, Wait};
 

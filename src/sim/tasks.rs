@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::clock::Storm;
 use super::endpoint::SimTransport;
 use super::state::State;
-use super::{SimNet, Storm, lock};
+use super::{SimNet, lock};
 use crate::transport::{Inbox, Outbox, SendReport};
 
 /// What a network knows about tasks.

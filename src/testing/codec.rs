@@ -1,5 +1,8 @@
+use std::time::{Duration, SystemTime};
+
 use super::{Kept, catch_panic, mutations, require};
 use crate::codec::{Codec, Correlation, Writer};
+use crate::timestamp::Timestamp;
 
 /// Checks what [`Codec`] says of every codec, on datagrams that are made from samples.
 ///
@@ -18,6 +21,11 @@ use crate::codec::{Codec, Correlation, Writer};
 /// - "a response repeats the id of its request", "a response answers its request", and
 ///   "`response_id` reads no request": where requests have ids.
 /// - "what does not fit is too long": an encoder says so, and does not write half.
+/// - "a stamp leaves the request as it is": [`Codec::stamp_request`] changes neither what a request
+///   decodes to, nor its id, nor its [key](Codec::request_key).
+/// - "a response is authentic": to whichever transmission of its request.
+///
+/// Whether a sample is [authentic](Codec::authenticate) is not asked, since that depends on the time.
 ///
 /// ```
 /// use rejoinder::testing::codec_conformance;
@@ -73,6 +81,9 @@ pub fn codec_conformance<C: Codec>(
         ids(codec, request, again, |request| {
             encode(&|out| respond(request, out))
         })?;
+        stamps(codec, request, &response, |request| {
+            again(0, request).unwrap_or_default()
+        })?;
         tells_too_long(request, &response, &respond)?;
         responses.push(response);
     }
@@ -94,6 +105,13 @@ pub fn codec_conformance<C: Codec>(
             "decoding never panics",
             || {
                 let _ = codec.decode_response(&bytes).is_ok();
+                let _ = codec.authenticate(EPOCH, &bytes).is_ok();
+                let _ = codec.request_key(&bytes);
+                codec.stamp_request(EPOCH, &mut bytes.clone());
+                let _ = requests.iter().any(|request| {
+                    codec.is_authentic_response(request, &bytes)
+                        || codec.is_authentic_response(&bytes, request)
+                });
                 let _ = codec.response_id(&bytes);
                 let _ = requests
                     .iter()
@@ -161,6 +179,33 @@ fn ids<C: Codec>(
     Ok(())
 }
 
+fn stamps<C: Codec>(
+    codec: &C,
+    request: &[u8],
+    response: &[u8],
+    content: impl Fn(&[u8]) -> Vec<u8>,
+) -> Kept {
+    let mut stamped = request.to_vec();
+    for seconds in [0, 1, 1_000_000_000] {
+        let time = Duration::from_secs(seconds);
+        let now = Timestamp::new(time, SystemTime::UNIX_EPOCH + time);
+        codec.stamp_request(now, &mut stamped);
+        let is_same = codec.decode_request(&stamped).is_ok()
+            && content(&stamped) == content(request)
+            && !codec.is_response(&stamped)
+            && codec.request_id(&stamped) == codec.request_id(request)
+            && codec.request_key(&stamped) == codec.request_key(request);
+        require("a stamp leaves the request as it is", is_same, || {
+            format!("{request:02x?} becomes {stamped:02x?}")
+        })?;
+        let is_authentic = codec.is_authentic_response(&stamped, response);
+        require("a response is authentic", is_authentic, || {
+            format!("{response:02x?} does not prove to answer {stamped:02x?}")
+        })?;
+    }
+    Ok(())
+}
+
 fn tells_too_long<E>(
     request: &[u8],
     response: &[u8],
@@ -179,3 +224,5 @@ fn tells_too_long<E>(
     }
     Ok(())
 }
+
+const EPOCH: Timestamp = Timestamp::new(Duration::ZERO, SystemTime::UNIX_EPOCH);

@@ -15,10 +15,10 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 /// The requirements, by the names that the error gives:
 ///
 /// - "no request makes a handler panic".
-/// - "every reply can be sent": none is too long, or one too many, or cannot be encoded.
-/// - "replies go to the peer that asked".
-/// - "a reply decodes as a response".
-/// - "a reply triggers no reply": if the codec marks responses.
+/// - "every response can be sent": none is too long, or one too many, or cannot be encoded.
+/// - "responses go to the peer that asked".
+/// - "a response decodes".
+/// - "a response triggers no response": if the codec marks responses.
 /// - "the samples are requests": so that the handler gets to see something.
 ///
 /// ```
@@ -47,7 +47,7 @@ pub fn handler_conformance<C: Codec + Clone, H: Handler<C>>(
             given,
         )?;
         require(
-            "every reply can be sent",
+            "every response can be sent",
             after.dropped(DropReason::ReplyFailed) == 0,
             given,
         )?;
@@ -59,13 +59,13 @@ pub fn handler_conformance<C: Codec + Clone, H: Handler<C>>(
         )?;
         for reply in replies {
             require(
-                "a reply decodes as a response",
+                "a response decodes",
                 codec.decode_response(&reply).is_ok(),
                 || format!("{reply:02x?}, {}", given()),
             )?;
             if codec.is_response(&reply) {
                 let more = answer(&mut core, &reply)?;
-                require("a reply triggers no reply", more.is_empty(), || {
+                require("a response triggers no response", more.is_empty(), || {
                     format!("{reply:02x?} does")
                 })?;
             }
@@ -87,7 +87,7 @@ fn answer<C: Codec, H: Handler<C>>(
     inbox.push(bytes, Meta::new(peer));
     core.handle(now, &mut inbox, &mut outbox);
     let to_asker = outbox.iter().all(|reply| reply.peer == peer);
-    require("replies go to the peer that asked", to_asker, || {
+    require("responses go to the peer that asked", to_asker, || {
         format!("{outbox:?}")
     })?;
     Ok(outbox.iter().map(|reply| reply.bytes.to_vec()).collect())

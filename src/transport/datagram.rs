@@ -1,6 +1,8 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+use crate::identity::Identity;
+
 /// The most bytes that one UDP datagram carries over IPv4: 65,535 less an IPv4 header of 20 bytes
 /// and a UDP header of 8 (RFC 791 §3.1, RFC 768). The default limit in both directions.
 ///
@@ -114,14 +116,18 @@ pub(crate) fn egress(
     interface: u32,
     delivery: Delivery,
 ) -> Egress {
-    let is_link_local = match peer.ip() {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    let stays = is_link_local || delivery != Delivery::Unicast;
+    // Most sockets do not know the interface: those need no look at the addresses.
+    let stays = interface != 0 && (delivery != Delivery::Unicast || is_link_local(peer.ip()));
     Egress {
         ip: local,
         interface: if stays { interface } else { 0 },
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 
@@ -231,6 +237,10 @@ pub struct Datagram<'a> {
     /// The bytes of the proxy's header, if this datagram has one: see
     /// [`Header`](crate::proxy::Header). They are not in `bytes`.
     pub proxy_header: &'a [u8],
+    /// The peer's identity, if it is authenticated: by the transport, or, once the codec has
+    /// [authenticated](crate::Codec::authenticate) the datagram, by the codec. Behind a proxy, the identity
+    /// that a transport established is the proxy's, because the proxy is its peer.
+    pub identity: Option<&'a Identity>,
 }
 
 /// By which proxy a datagram came.
@@ -296,13 +306,34 @@ impl<'a> Datagram<'a> {
     /// assert_eq!(datagram.bytes, b"hello");
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
+    #[inline]
     pub const fn new(bytes: &'a [u8], meta: Meta) -> Self {
         Self {
             bytes,
             meta,
             proxied: None,
             proxy_header: &[],
+            identity: None,
         }
+    }
+
+    /// The same datagram from a peer with this identity, or with none.
+    ///
+    /// ```
+    /// use rejoinder::Identity;
+    /// use rejoinder::transport::{Datagram, Meta};
+    ///
+    /// let sensor = Identity::from("sensor 7");
+    /// let meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// let datagram = Datagram::new(b"hello", meta).identified(Some(&sensor));
+    /// assert_eq!(datagram.identity, Some(&sensor));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn identified(mut self, identity: Option<&'a Identity>) -> Self {
+        self.identity = identity;
+        self
     }
 }
 

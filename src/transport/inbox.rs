@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::datagram::{Datagram, Meta};
+use crate::identity::Identity;
 
 /// A batch of received datagrams: a queue over an arena that is allocated once.
 ///
@@ -39,6 +40,11 @@ pub struct Inbox {
     first: usize,
     /// How many datagrams wait.
     waiting: usize,
+    /// The identities of runs that have one, with the index of the run, in order. Empty unless the
+    /// transport authenticates its peers.
+    identities: Vec<(usize, Identity)>,
+    /// How many of them belong to runs before the first.
+    passed_identities: usize,
 }
 
 /// Datagrams that lie in one buffer, one after the other: all of the same length but the last,
@@ -71,6 +77,8 @@ impl Inbox {
             runs: Vec::with_capacity(buffers),
             first: 0,
             waiting: 0,
+            identities: Vec::new(),
+            passed_identities: 0,
         }
     }
 
@@ -94,7 +102,8 @@ impl Inbox {
     /// Takes the next datagram.
     #[inline]
     pub fn pop(&mut self) -> Option<Datagram<'_>> {
-        let run = self.runs.get_mut(self.first)?;
+        let first = self.first;
+        let run = self.runs.get_mut(first)?;
         let start = run.start;
         let end = run.end.min(start + run.segment_bytes);
         let meta = Meta {
@@ -106,7 +115,15 @@ impl Inbox {
             self.first += 1;
         }
         self.waiting -= 1;
-        Some(Datagram::new(&self.arena[start..end], meta))
+        let datagram = Datagram::new(&self.arena[start..end], meta);
+        if self.identities.is_empty() {
+            return Some(datagram);
+        }
+        Some(datagram.identified(identity_of(
+            first,
+            &self.identities,
+            &mut self.passed_identities,
+        )))
     }
 
     /// For transports: whether a buffer is unused. An inbox that was emptied has them all.
@@ -121,6 +138,8 @@ impl Inbox {
             self.runs.clear();
             self.first = 0;
             self.used_buffers = 0;
+            self.identities.clear();
+            self.passed_identities = 0;
         }
         self.arena
             .chunks_exact_mut(self.buffer_bytes)
@@ -222,6 +241,82 @@ impl Inbox {
         buffer[..len].copy_from_slice(&bytes[..len]);
         self.fill(len, meta);
     }
+
+    /// For transports that authenticate their peers: says whose the datagrams are that the buffer
+    /// filled last holds. The inbox keeps a clone until it is emptied and filled again. A second call for
+    /// the same buffer replaces the identity. Without a call, a datagram has none.
+    ///
+    /// # Panics
+    ///
+    /// If no buffer was filled since the inbox was emptied.
+    ///
+    /// ```
+    /// use rejoinder::Identity;
+    /// use rejoinder::transport::{Inbox, Meta};
+    ///
+    /// let sensor = Identity::from("sensor 7");
+    /// let mut inbox = Inbox::new(8, 512);
+    /// let meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// inbox.push(b"from a stranger", meta);
+    /// inbox.push(b"from the sensor", meta);
+    /// inbox.identify(&sensor);
+    /// assert_eq!(inbox.pop().map(|datagram| datagram.identity), Some(None));
+    /// assert_eq!(inbox.pop().map(|datagram| datagram.identity), Some(Some(&sensor)));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn identify(&mut self, identity: &Identity) {
+        let last = self.runs.len().checked_sub(1);
+        let last = last.expect("a buffer was filled before its datagrams are identified");
+        match self.identities.last_mut() {
+            Some((run, known)) if *run == last => *known = identity.clone(),
+            _ => {
+                if self.identities.is_empty() {
+                    // As many as there are buffers, so that later batches allocate nothing.
+                    self.identities.reserve(self.runs.capacity());
+                }
+                self.identities.push((last, identity.clone()));
+            }
+        }
+    }
+
+    /// For transports that authenticate their peers: [`push`](Self::push) and
+    /// [`identify`](Self::identify).
+    ///
+    /// # Panics
+    ///
+    /// If no buffer is [spare](Self::spare).
+    ///
+    /// ```
+    /// use rejoinder::Identity;
+    /// use rejoinder::transport::{Inbox, Meta};
+    ///
+    /// let sensor = Identity::from("sensor 7");
+    /// let mut inbox = Inbox::new(8, 512);
+    /// inbox.push_identified(b"21 C", Meta::new("192.0.2.1:7777".parse()?), &sensor);
+    /// let datagram = inbox.pop().expect("it was pushed");
+    /// assert_eq!((datagram.bytes, datagram.identity), (&b"21 C"[..], Some(&sensor)));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn push_identified(&mut self, bytes: &[u8], meta: Meta, identity: &Identity) {
+        self.push(bytes, meta);
+        self.identify(identity);
+    }
+}
+
+/// The identity of a run. Runs are asked about in order, and each once or more.
+fn identity_of<'a>(
+    run: usize,
+    identities: &'a [(usize, Identity)],
+    passed: &mut usize,
+) -> Option<&'a Identity> {
+    let (of, identity) = loop {
+        let (of, identity) = identities.get(*passed)?;
+        if *of >= run {
+            break (*of, identity);
+        }
+        *passed += 1;
+    };
+    (of == run).then_some(identity)
 }
 
 impl fmt::Debug for Inbox {

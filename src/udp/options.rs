@@ -201,7 +201,7 @@ impl UdpOptions {
     /// fragments, and replaces the second one (RFC 8900 §3.7). DNS servers ignore the path's MTU for
     /// that reason (`IP_PMTUDISC_OMIT`, ip(7)): then no message from outside makes fragments, and
     /// IPv4's routers may still split what passes them. Over IPv6 they cannot, and what is too long
-    /// for a path is lost: limit replies to 1,232 bytes
+    /// for a path is lost: limit responses to 1,232 bytes
     /// (`ServerBuilder::max_response_bytes`), which every path takes (RFC 8200 §5).
     ///
     /// It has an effect on Linux.

@@ -6,3 +6,5 @@
 mod original;
 #[cfg(unix)]
 mod programs;
+#[cfg(all(unix, feature = "signed"))]
+mod signed;

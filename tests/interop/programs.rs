@@ -56,7 +56,7 @@ waiting for message...
             "\
 listening on {address} (end with Ctrl-C)
 start the client with: cargo run --example client -- --server {address}
-received 4: replied 4, silent 0, dropped 0, pending 0; replies sent 4, failed 0; receive errors 0
+received 4: replied 4, silent 0, dropped 0, pending 0; responses sent 4, failed 0; receive errors 0
 "
         )
     );
@@ -95,7 +95,7 @@ fn signals_end_the_server_with_totals_that_add_up() {
         assert_eq!(
             server.stderr.lines().last().unwrap(),
             "received 5: replied 2, silent 0, dropped 3 (response 1, malformed 2), pending 0; \
-             replies sent 2, failed 0; receive errors 0",
+             responses sent 2, failed 0; receive errors 0",
             "{signal}"
         );
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rejoinder::aio::{self, SharedHandler};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::udp::UdpOptions;
-use rejoinder::{Client, Codec, DropReason, RequestError, Retry, ServeError, Server, Wait};
+use rejoinder::{Client, Codec, DropReason, RequestError, Retry, ServeError, Wait};
 use tokio::task::{self, JoinSet};
 use tokio::time::{sleep, timeout};
 
@@ -26,8 +26,8 @@ async fn slowly(text: &str) -> String {
 async fn workers_serve_blocking_clients_over_sockets() {
     for options in [UdpOptions::new(), UdpOptions::new().portable()] {
         let workers = if cfg!(target_os = "linux") { 2 } else { 1 };
-        let builder = Server::builder(Tagged(Text)).udp_options(options);
-        let server = builder.workers(workers).bind_async("127.0.0.1:0").await;
+        let builder = aio::Server::builder(Tagged(Text)).udp_options(options);
+        let server = builder.workers(workers).bind("127.0.0.1:0").await;
         let server = server.unwrap();
         let (addr, handle) = (server.local_addr().unwrap(), server.handle());
         let mut serving = JoinSet::new();
@@ -97,7 +97,7 @@ async fn a_socket_that_is_shut_down_ends_the_server() {
     let closer = socket2::Socket::from(socket.try_clone().unwrap());
     let transport = UdpOptions::new().adopt(socket).unwrap();
     let transport = aio::AsyncUdp::new(transport).unwrap();
-    let server = Server::builder(Text).with_async_transport(transport);
+    let server = aio::Server::builder(Text).with_transport(transport);
     let serving = task::spawn(server.unwrap().serve(slowly));
     task::yield_now().await;
     // It is not connected, so the system reports an error, and shuts it down all the same.
@@ -118,11 +118,11 @@ async fn names_are_resolved_and_errors_are_reported() {
 #[tokio::test]
 async fn a_closed_port_is_noticed_while_nothing_can_be_received() {
     let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr();
-    let client = Client::builder(Tagged(Text)).fail_when_unreachable(true);
+    let client = aio::Client::builder(Tagged(Text)).fail_when_unreachable(true);
     // No retransmission can be what notices it.
     let client = client.retry(Retry::new().initial(Duration::from_secs(60)));
     let client = client.timeout(Duration::from_secs(120));
-    let client = client.connect_async(closed.unwrap()).await.unwrap();
+    let client = client.connect(closed.unwrap()).await.unwrap();
     let asked = timeout(Duration::from_secs(30), client.request("anybody?")).await;
     let error = asked.expect("it is noticed").unwrap_err();
     assert!(
@@ -149,7 +149,7 @@ async fn a_client_is_asked_from_several_threads_with_ids_and_without() {
         let (addr, handle) = (server.local_addr().unwrap(), server.handle());
         let serving = task::spawn(server.serve_sync(|text: &str| Some(text.to_uppercase())));
         // Fewer than there are callers, so that they wait for room.
-        let client = Client::builder(codec).window(16).connect_async(addr).await;
+        let client = aio::Client::builder(codec).window(16).connect(addr).await;
         let client = client.unwrap();
         let mut asking = JoinSet::new();
         for number in 0..64_u32 {

@@ -7,106 +7,34 @@
 //! cargo test --all-features --test net -- --ignored namespaces
 //! ```
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "tokio")]
+use rejoinder::aio;
 use rejoinder::codec::{Raw, Text};
+#[cfg(feature = "tokio")]
+use rejoinder::transport::ErrorClass;
 use rejoinder::transport::{Delivery, Inbox};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server, Stats, Transport, Wait};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rejoinder_test_support::network::{self, Machine, sh};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
 const PATIENT: Duration = Duration::from_secs(20);
+#[cfg(feature = "tokio")]
+const REQUESTS: u64 = 200;
 /// How long to wait for what shall not come.
 const SOON: Duration = Duration::from_millis(300);
 
-/// Runs a test in a process of its own that has a network of its own.
+/// Runs a test of this module in a process of its own that has a network of its own.
 fn in_own_net(name: &str, test: impl FnOnce()) {
-    const VARIABLE: &str = "REJOINDER_TESTS_NETWORK";
-    if std::env::var_os(VARIABLE).is_some() {
-        sh("ip link set lo up");
-        test();
-        return;
-    }
-    let status = Command::new("unshare")
-        .args(["-rn"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("namespaces::{name}"), "--ignored"])
-        .arg("--nocapture")
-        .env(VARIABLE, name)
-        .status();
-    assert!(status.unwrap().success());
-}
-
-fn sh(line: &str) {
-    let status = Command::new("sh").args(["-ec", line]).status().unwrap();
-    assert!(status.success(), "{line}");
-}
-
-/// Another machine on a cable.
-struct Machine {
-    /// Keeps the namespace.
-    process: Child,
-}
-
-impl Machine {
-    /// The cable has the ends `here` and `there`.
-    fn new(here: &str, there: &str) -> Self {
-        let process = Command::new("unshare")
-            .args(["-n", "sleep", "120"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let its = format!("/proc/{}/ns/net", process.id());
-        let begun = Instant::now();
-        while fs::read_link(&its).is_ok_and(|net| net == own) {
-            assert!(begun.elapsed() < PATIENT);
-            thread::yield_now();
-        }
-        let machine = Self { process };
-        let pid = machine.process.id();
-        sh(&format!(
-            "ip link add {here} type veth peer name {there} netns {pid}; ip link set {here} up"
-        ));
-        machine.sh(&format!("ip link set lo up; ip link set {there} up"));
-        machine
-    }
-
-    fn sh(&self, line: &str) {
-        sh(&format!(
-            "nsenter -t {} -n sh -ec '{line}'",
-            self.process.id()
-        ));
-    }
-
-    /// Does something on that machine.
-    fn run<R: Send>(&self, act: impl FnOnce() -> R + Send) -> R {
-        let net = File::open(format!("/proc/{}/ns/net", self.process.id())).unwrap();
-        thread::scope(|scope| {
-            let there = scope.spawn(move || {
-                // The thread's alone, and for the rest of its life.
-                let network = Some(LinkNameSpaceType::Network);
-                move_into_link_name_space(net.as_fd(), network).unwrap();
-                act()
-            });
-            there.join().unwrap()
-        })
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    network::in_own_net(&format!("namespaces::{name}"), test);
 }
 
 /// The index of an interface in the network of the calling thread.
@@ -214,6 +142,54 @@ fn neighbours_that_are_absent_stall_no_one() {
 }
 
 #[test]
+#[cfg(feature = "tokio")]
+#[ignore = "needs network namespaces"]
+fn a_server_on_tokio_does_not_wait_for_room_in_the_send_buffer() {
+    in_own_net(
+        "a_server_on_tokio_does_not_wait_for_room_in_the_send_buffer",
+        || {
+            // A neighbour that is absent: what is sent to it waits for seconds, in the send buffer.
+            let machine = Machine::new("va", "vb");
+            sh("ip link set va address 02:00:00:00:00:01; ip addr add 10.9.0.1/24 dev va");
+            machine.sh("ip addr add 10.9.0.2/24 dev vb; sysctl -qw net.ipv4.conf.vb.arp_ignore=8");
+            machine.sh("ip neigh replace 10.9.0.1 lladdr 02:00:00:00:00:01 dev vb");
+
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let stats = runtime.unwrap().block_on(async {
+                let bound = UdpSocket::bind("10.9.0.1:9999").unwrap();
+                let other = socket2::Socket::from(bound.try_clone().unwrap());
+                let transport = UdpOptions::new().adopt(bound).unwrap();
+                other.set_send_buffer_size(16 << 10).unwrap();
+                let transport = aio::AsyncUdp::new(transport).unwrap();
+                let server = aio::Server::builder(Text).with_transport(transport);
+                let server = server.unwrap();
+                let handle = server.handle();
+                let serving = server.serve_until(async |text: &str| text.to_owned(), async {
+                    machine.run(|| {
+                        // A port for each, so that the responses leave one by one.
+                        let peers = (0..REQUESTS).map(|_| UdpSocket::bind("10.9.0.2:0").unwrap());
+                        for peer in &peers.collect::<Vec<_>>() {
+                            peer.send_to(b"?", "10.9.0.1:9999").unwrap();
+                        }
+                    });
+                    while handle.stats().received < REQUESTS {
+                        tokio::task::yield_now().await;
+                    }
+                });
+                tokio::time::timeout(PATIENT, serving).await.unwrap()
+            });
+            let stats = stats.unwrap();
+            let refused = stats.send_errors_of(ErrorClass::Resources);
+            // Had it waited, every response would have left.
+            assert!(refused > 0, "the buffer was never full: {stats}");
+            assert_eq!(stats.responses_sent + stats.responses_failed, REQUESTS);
+        },
+    );
+}
+
+#[test]
 #[ignore = "needs network namespaces"]
 fn a_peer_on_another_machine_may_have_the_servers_port() {
     in_own_net(
@@ -257,7 +233,7 @@ impl Handler<Raw> for HowItCame {
         context: &Context,
         reply: &mut Reply<'_, Raw>,
     ) -> Result<(), ReplyError> {
-        self.0.lock().unwrap().push(*context);
+        self.0.lock().unwrap().push(context.clone());
         reply.send(b"here")
     }
 }
@@ -396,8 +372,8 @@ fn a_discovery_finds_both_servers_on_a_link() {
         let stats = thread::scope(|scope| {
             let threads = servers.map(|server| {
                 scope.spawn(move || {
-                    let handler = |question: &str| Some(format!("{question} I."));
-                    server.serve(handler).unwrap()
+                    let respond = |question: &str| Some(format!("{question} I."));
+                    server.serve(respond).unwrap()
                 })
             });
             for (group, expected) in [

@@ -187,6 +187,40 @@ fn a_server_without_workers_is_an_error() {
 }
 
 #[test]
+fn settings_that_open_transports_cannot_follow_are_errors() {
+    let open = || UdpTransport::bind("127.0.0.1:0").unwrap();
+    let options = || Server::builder(Text).udp_options(UdpOptions::new());
+    let messages = [
+        options().with_transport(open()).unwrap_err().to_string(),
+        options().with_transports([open()]).unwrap_err().to_string(),
+        Server::builder(Text)
+            .workers(2)
+            .with_transport(open())
+            .unwrap_err()
+            .to_string(),
+        Server::builder(Text)
+            .with_transports([] as [UdpTransport; 0])
+            .unwrap_err()
+            .to_string(),
+    ];
+    let set = "udp_options is set, must be unset for transports that are open: use them to open the \
+               transports";
+    assert_eq!(
+        messages,
+        [
+            set,
+            set,
+            "workers is 2, must be 1, one for each transport, or unset",
+            "transports is 0, must be at least 1",
+        ]
+    );
+    let two = Server::builder(Text)
+        .workers(2)
+        .with_transports([open(), open()]);
+    assert!(two.is_ok());
+}
+
+#[test]
 fn a_second_server_on_the_same_address_is_an_error() {
     let first = Server::builder(Text)
         .workers(2)

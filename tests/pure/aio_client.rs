@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rejoinder::aio::{self, AsyncSim};
+use rejoinder::aio::{AsyncSim, Client, Server, Tokio};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::{Link, SimNet};
 use rejoinder::transport::LocalPort;
-use rejoinder::{Client, Codec, RequestError, Retry, Server};
+use rejoinder::{ClientBuilder, Codec, RequestError, Retry};
 use rejoinder_test_support::fates::{self, Kind};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,7 +29,7 @@ where
         + 'static,
 {
     let endpoint = AsyncSim::new(net.bind(SERVER.parse().unwrap()).unwrap());
-    let server = Server::builder(codec).with_async_transport(endpoint);
+    let server = Server::builder(codec).with_transport(endpoint);
     let asked = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&asked);
     let handler = async move |text: &str| {
@@ -45,9 +45,9 @@ where
 
 fn client<C: Codec + Clone + Send + Sync + 'static>(
     net: &SimNet,
-    builder: rejoinder::ClientBuilder<C>,
-) -> aio::Client<SimNet, C> {
-    let connected = builder.with_async_connector(net.clone(), SERVER.parse().unwrap());
+    builder: ClientBuilder<C, Tokio>,
+) -> Client<SimNet, C> {
+    let connected = builder.with_connector(net.clone(), SERVER.parse().unwrap());
     connected.unwrap()
 }
 
@@ -81,7 +81,7 @@ fn four_tasks_are_right_whatever_becomes_of_their_first_three_datagrams() {
 }
 
 /// Two requests, and two more when the first ones are due again. Returns how many were answered.
-async fn four<C>(net: &SimNet, builder: rejoinder::ClientBuilder<C>) -> u32
+async fn four<C>(net: &SimNet, builder: ClientBuilder<C, Tokio>) -> u32
 where
     C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str> + Clone + Send + Sync + 'static,
 {

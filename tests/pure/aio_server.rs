@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rejoinder::aio::{self, AsyncHandler, AsyncSim, SharedHandler, WhenFull};
+use rejoinder::aio::{AsyncHandler, AsyncSim, Server, SharedHandler, Tokio, WhenFull};
 use rejoinder::codec::{Raw, Tagged, Text};
 use rejoinder::gate::AmplificationLimit;
 use rejoinder::handler::Dedup;
 use rejoinder::sim::{PacketFate, SimNet};
-use rejoinder::{
-    Codec, Context, DropReason, IntoReply, Reply, ReplyError, Server, ServerBuilder, Stats,
-};
+use rejoinder::{Codec, Context, DropReason, IntoReply, Reply, ReplyError, ServerBuilder, Stats};
 use tokio::task::{self, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
+
+use crate::server_core::Picky;
 
 const SERVER: &str = "10.0.0.1:9999";
 const PEER: &str = "10.0.0.2:4000";
@@ -30,9 +30,9 @@ fn ms(millis: u64) -> Duration {
 }
 
 /// A server on a network in memory.
-fn on<C: Codec>(net: &SimNet, builder: ServerBuilder<C>) -> aio::Server<AsyncSim, C> {
+fn on<C: Codec>(net: &SimNet, builder: ServerBuilder<C, (), Tokio>) -> Server<AsyncSim, C> {
     let endpoint = AsyncSim::new(net.bind(addr(SERVER)).unwrap());
-    builder.with_async_transport(endpoint).unwrap()
+    builder.with_transport(endpoint).unwrap()
 }
 
 /// The datagrams that reached a peer, in order. There is an endpoint at each peer's address.
@@ -232,6 +232,58 @@ async fn without_grace_a_handler_that_does_not_wait_still_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn malformed_datagrams_are_rejected_where_the_protocol_demands_it() {
+    for when_full in [WhenFull::Wait, WhenFull::Drop] {
+        let net = SimNet::new();
+        let builder = Server::builder(Picky).max_in_flight(1).when_full(when_full);
+        let server = on(&net, builder);
+        let mut peer = Peer::at(&net, PEER);
+        for request in ["?", "3ab", "9", "1"] {
+            peer.ask(&net, request);
+        }
+        let handler = async |()| {
+            sleep(ms(5)).await;
+            "!?"
+        };
+        let stats = server.serve_until(handler, sleep(ms(50))).await.unwrap();
+        let heard = peer.heard();
+        match when_full {
+            // While the only slot is taken, nothing more is looked at.
+            WhenFull::Wait => assert_eq!(heard, ["!?", "!!!", "!"]),
+            _ => assert_eq!(heard, ["!!!", "!", "!?"]),
+        }
+        assert_eq!(
+            (stats.replied, stats.rejected, stats.responses_sent),
+            (1, 2, 3)
+        );
+        assert_eq!(count(&stats, DropReason::Malformed), 3);
+        assert!(stats.is_conserved());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_that_cannot_leave_any_more_count_as_failed() {
+    let net = SimNet::new();
+    let server = on(&net, Server::builder(Picky).max_in_flight(1));
+    let handle = server.handle();
+    let mut peer = Peer::at(&net, PEER);
+    // The first keeps the only slot, so the others wait in the inbox until the server is dropped.
+    for request in ["?", "1", "?", "2a"] {
+        peer.ask(&net, request);
+    }
+    let serving = server.serve(async |()| std::future::pending::<()>().await);
+    assert!(tokio::time::timeout(ms(10), serving).await.is_err());
+    let stats = handle.stats();
+    assert!(peer.heard().is_empty());
+    assert_eq!(count(&stats, DropReason::Cancelled), 2);
+    assert_eq!(
+        (stats.received, stats.rejected, stats.responses_failed),
+        (4, 2, 2)
+    );
+    assert!(stats.is_conserved());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_driver_that_is_dropped_half_way_settles_what_is_in_flight() {
     let net = SimNet::new();
     let server = on(&net, Server::builder(Text));
@@ -282,7 +334,7 @@ async fn gates_decide_on_late_replies() {
     let endpoint = AsyncSim::new(net.bind(addr(SERVER)).unwrap());
     let server = Server::builder(Text)
         .gate(AmplificationLimit::default())
-        .with_async_transport(endpoint)
+        .with_transport(endpoint)
         .unwrap();
     let mut peer = Peer::at(&net, PEER);
     peer.ask(&net, "?");
@@ -314,9 +366,7 @@ async fn two_servers_that_face_each_other_go_quiet() {
     let net = SimNet::new();
     let one = on(&net, Server::builder(Tagged(Text)));
     let other = AsyncSim::new(net.bind(addr(PEER)).unwrap());
-    let other = Server::builder(Tagged(Text))
-        .with_async_transport(other)
-        .unwrap();
+    let other = Server::builder(Tagged(Text)).with_transport(other).unwrap();
     let handles = [one.handle(), other.handle()];
     let both = [
         task::spawn(one.serve(on_demand)),
@@ -494,7 +544,7 @@ async fn workers_are_tasks_of_their_own() {
     let net = SimNet::new();
     let ends = ["10.0.0.1:9999", "10.0.0.1:9998"];
     let ends = ends.map(|end| AsyncSim::new(net.bind(addr(end)).unwrap()));
-    let server = Server::builder(Text).with_async_transports(ends).unwrap();
+    let server = Server::builder(Text).with_transports(ends).unwrap();
     let handle = server.handle();
     let mut serving = JoinSet::new();
     for worker in server.into_workers() {

@@ -373,7 +373,7 @@ fn a_deferred_request_is_answered_through_the_proxy() {
     );
     let mut keep = Vec::new();
     let deferred = core
-        .defer_next(at(0), at(0), &mut inbox, &mut keep)
+        .defer_next(at(0), at(0), &mut inbox, &mut outbox, &mut keep)
         .expect("one");
     assert_eq!(keep, b"?12345678hello");
     assert_eq!(deferred.context().peer, addr("192.0.2.1:7777"));

@@ -163,7 +163,9 @@ fn no_two_requests_have_the_same_ticket() {
                 .count(),
             1
         );
-        assert_eq!(client.core.take_result(ticket).unwrap().unwrap(), "y");
+        let response = client.core.take_result(ticket).unwrap().unwrap();
+        assert_eq!((response.peer(), response.bytes()), (SERVER, &b"y"[..]));
+        assert_eq!(response.decode().unwrap(), "y");
         assert!(client.core.take_result(ticket).is_none());
         client.now += secs(300);
     }
@@ -310,7 +312,14 @@ fn one_that_cannot_be_opened_takes_the_descriptor_of_one_that_cools_down() {
         client.submit("x").unwrap();
         let socket = client.send()[0].0;
         client.receive(socket, b"y");
-        client.core.poll_result().unwrap().1.unwrap();
+        client
+            .core
+            .poll_result()
+            .unwrap()
+            .1
+            .unwrap()
+            .decode()
+            .unwrap();
     }
     client.close();
     assert_eq!(client.sockets.len(), 3);
@@ -461,7 +470,14 @@ fn ids_are_used_up_to_seven_eighths_and_never_twice_on_a_socket() {
             assert_eq!(sent[0].0.index(), 0, "{number} of {bits} bits");
             assert!(ids.insert(sent[0].1[0].clone()));
             client.receive(sent[0].0, &sent[0].1[0]);
-            client.core.poll_result().unwrap().1.unwrap();
+            client
+                .core
+                .poll_result()
+                .unwrap()
+                .1
+                .unwrap()
+                .decode()
+                .unwrap();
         }
         client.submit(()).unwrap();
         assert_eq!(client.send()[0].0.index(), 1, "{bits} bits");
@@ -589,7 +605,17 @@ fn an_acknowledgement_ends_the_retransmissions_and_not_the_wait() {
         client.now = secs(4);
         assert!(client.send().is_empty());
         client.receive(socket, b"yes");
-        assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"yes");
+        assert_eq!(
+            client
+                .core
+                .poll_result()
+                .unwrap()
+                .1
+                .unwrap()
+                .decode()
+                .unwrap(),
+            b"yes"
+        );
 
         // It has given up its place for a retransmission; and its wait ends at the deadline.
         for _ in 0..2 {
@@ -646,13 +672,33 @@ fn several_datagrams_make_one_response() {
     }
     assert_eq!(client.core.stats().ignored, 1, "one came twice");
     client.receive(socket, b"p\x01\x03cd");
-    assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"abcdef");
+    assert_eq!(
+        client
+            .core
+            .poll_result()
+            .unwrap()
+            .1
+            .unwrap()
+            .decode()
+            .unwrap(),
+        b"abcdef"
+    );
 
     // What comes of the next in the same slot is its own.
     client.submit(b"?").unwrap();
     let socket = client.send()[0].0;
     client.receive(socket, b"p\x00\x01z");
-    assert_eq!(client.core.poll_result().unwrap().1.unwrap(), b"z");
+    assert_eq!(
+        client
+            .core
+            .poll_result()
+            .unwrap()
+            .1
+            .unwrap()
+            .decode()
+            .unwrap(),
+        b"z"
+    );
 }
 
 #[test]
@@ -721,11 +767,12 @@ where
     C: for<'a> Codec<Response<'a> = &'a str>,
 {
     let mut responses = Vec::new();
-    while let Some((peer, response)) = client.core.poll_response(ticket) {
-        let std::net::IpAddr::V4(ip) = peer.ip() else {
-            panic!("{peer} is no member");
+    while let Some(response) = client.core.take_result(ticket) {
+        let response = response.unwrap();
+        let std::net::IpAddr::V4(ip) = response.peer().ip() else {
+            panic!("{response:?} is of no member");
         };
-        responses.push((ip.octets()[3], response.unwrap().to_owned()));
+        responses.push((ip.octets()[3], response.decode().unwrap().to_owned()));
     }
     responses
 }
@@ -734,7 +781,7 @@ where
 fn a_discovery_takes_one_response_of_each_peer_until_its_time_is_over() {
     let mut client = Driven::new(builder(Text));
     let (ticket, socket) = discovery(&mut client, secs(2));
-    assert!(!client.core.has_response(ticket));
+    assert!(!client.core.has_result(ticket));
     client.receive_with(socket, b"one", member(1));
     client.receive_with(socket, b"two", member(2));
     client.receive_with(socket, b"two again", member(2));
@@ -757,16 +804,17 @@ fn a_discovery_takes_one_response_of_each_peer_until_its_time_is_over() {
 
     client.now = secs(2);
     client.send();
-    assert!(client.core.has_response(ticket));
+    assert!(client.core.has_result(ticket));
     assert!(responses(&mut client, ticket).is_empty());
     assert!(client.core.poll_result().is_none());
     client.receive_with(socket, b"late", member(5));
-    assert!(client.core.poll_response(ticket).is_none());
+    assert!(client.core.take_result(ticket).is_none());
     assert_eq!(client.core.stats().ignored, 4);
 
     let room = client.core.stats().room;
     assert!(client.core.cancel(at(client.now), ticket));
     assert!(!client.core.cancel(at(client.now), ticket));
+    assert!(!client.core.has_result(ticket));
     assert_eq!(client.core.stats().room, room + 1);
 }
 
@@ -811,14 +859,11 @@ fn a_discovery_that_cannot_be_sent_says_why() {
     client.now = secs(1);
     client.send_with(refuse, || Ok(()));
     let ticket = ticket.unwrap();
-    let (peer, error) = client.core.poll_response(ticket).unwrap();
-    assert_eq!(peer, SERVER);
-    assert!(
-        matches!(error, Err(RequestError::NotSent { .. })),
-        "{error:?}"
-    );
-    assert!(client.core.has_response(ticket));
-    assert!(client.core.poll_response(ticket).is_none());
+    let error = client.core.take_result(ticket).unwrap().unwrap_err();
+    assert_eq!(error.peer(), Some(SERVER));
+    assert!(matches!(error, RequestError::NotSent { .. }), "{error:?}");
+    assert!(client.core.has_result(ticket));
+    assert!(client.core.take_result(ticket).is_none());
 }
 
 #[test]
@@ -831,8 +876,11 @@ fn a_refusal_of_one_member_leaves_the_others() {
     client.receive_with(socket, b"r1", member(2));
     client.receive_with(socket, b"w", member(3));
     let mut kinds = Vec::new();
-    while let Some((peer, response)) = client.core.poll_response(ticket) {
-        kinds.push((peer.to_string(), response.map(<[u8]>::to_vec).ok()));
+    while let Some(result) = client.core.take_result(ticket) {
+        kinds.push(match result {
+            Ok(response) => (response.peer().to_string(), Some(response.bytes().to_vec())),
+            Err(error) => (error.peer().unwrap().to_string(), None),
+        });
     }
     assert_eq!(kinds[0], ("192.0.2.2:8888".to_owned(), None));
     assert_eq!(kinds[1], ("192.0.2.3:8888".to_owned(), Some(b"w".to_vec())));
@@ -858,4 +906,28 @@ fn a_socket_that_is_of_no_use_and_cannot_be_replaced_is_not_tried_for_ever() {
         || Ok(()),
     );
     assert_ne!(attempts, 0);
+}
+
+#[test]
+fn a_response_names_the_address_that_sent_it_also_when_the_request_has_moved_on() {
+    let other = (std::net::Ipv4Addr::new(192, 0, 2, 77), 8888).into();
+    let mut client = Driven::new(builder(Text).other_peers([other]));
+    let ticket = client.submit("one").unwrap();
+    let first = client.send()[0].0;
+    client.now = secs(2);
+    let second = client.send()[0].0;
+    assert_ne!(first, second);
+    client.receive(first, b"slow");
+    let response = client.core.take_result(ticket).unwrap().unwrap();
+    assert_eq!((response.peer(), response.bytes()), (SERVER, &b"slow"[..]));
+
+    let mut client = Driven::new(builder(Kinds).other_peers([other]));
+    let random = &mut || Ok(1);
+    let ticket = client.core.submit(at(secs(0)), b"?", random).unwrap();
+    let first = client.send()[0].0;
+    client.now = secs(2);
+    client.send();
+    client.receive(first, b"r1");
+    let error = client.core.take_result(ticket).unwrap().unwrap_err();
+    assert!(matches!(error, RequestError::Refused { peer, .. } if peer == SERVER));
 }

@@ -315,6 +315,30 @@ fn all_codecs_keep_the_laws() {
     .unwrap();
 }
 
+#[cfg(feature = "signed")]
+#[test]
+fn a_codec_that_signs_keeps_the_laws() {
+    use rejoinder::Writer;
+    use rejoinder::codec::{Signed, SigningKey};
+
+    let now = Timestamp::new(Duration::ZERO, std::time::SystemTime::UNIX_EPOCH);
+    let keys = Signed::builder(Tagged(Text)).key(SigningKey::new(7, [7; 32]));
+    let codec = keys.build(now).unwrap();
+    let requests = ["?", "你好吗？", ""].map(|text| {
+        let mut space = [0; 128];
+        let mut out = Writer::new(&mut space);
+        codec.encode_request(1, text, &mut out).unwrap();
+        let len = out.finish().unwrap();
+        codec.stamp_request(now, &mut space[..len]);
+        space[..len].to_vec()
+    });
+    let requests: Vec<_> = requests.iter().map(Vec::as_slice).collect();
+    codec_conformance(&codec, &requests, |request, out| {
+        codec.encode_response(now, request, &"an answer", out)
+    })
+    .unwrap();
+}
+
 #[test]
 fn a_codec_that_breaks_a_law_is_named() {
     for (fault, law) in [
@@ -452,7 +476,7 @@ fn a_handler_that_breaks_a_law_is_named() {
     );
     assert_eq!(
         law(handler_conformance(&Text, Endless, &[b"ab"])),
-        "every reply can be sent"
+        "every response can be sent"
     );
     let silent = |_: &str| {};
     assert_eq!(

@@ -10,8 +10,10 @@ use rejoinder::codec::{Tagged, Text};
 use rejoinder::gate::{Gate, ResponseSize};
 use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::{Deferred, ServerCore};
-use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
+use rejoinder::transport::{Datagram, Delivery, Inbox, Meta, Outbox};
 use rejoinder::{Codec, DropReason, IntoReply, Reply, ReplyError, Server, Timestamp};
+
+use crate::server_core::Picky;
 
 /// What the gate, the handler or the driver does next.
 #[derive(Clone, Debug)]
@@ -160,7 +162,7 @@ impl Model {
     }
 
     fn defer(&mut self) -> bool {
-        while !self.pending.is_empty() {
+        while !self.pending.is_empty() && self.queued < MAX_QUEUED {
             match self.pending.remove(0) {
                 Arrival::Request => {
                     self.deferred += 1;
@@ -224,7 +226,7 @@ proptest! {
     fn every_datagram_is_accounted_for_after_every_step(steps in steps()) {
         let mut core = Server::builder(Text).gate(Moody).core(());
         let mut inbox = Inbox::new(8, MAX_BYTES);
-        let mut outbox = Outbox::new(MAX_RESPONSES * 2, MAX_BYTES);
+        let mut outbox = Outbox::new(MAX_QUEUED, MAX_BYTES);
         let (mut model, mut driver) = (Model::default(), Driver::default());
         let now = Timestamp::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
         for step in steps {
@@ -241,7 +243,7 @@ proptest! {
                 }
                 Step::Defer => {
                     let mut keep = driver.spare.pop().unwrap_or_default();
-                    let deferred = core.defer_next(now, now, &mut inbox, &mut keep);
+                    let deferred = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep);
                     prop_assert_eq!(deferred.is_some(), model.defer());
                     if let Some(deferred) = deferred {
                         prop_assert_eq!(&keep, b"request");
@@ -287,7 +289,9 @@ fn a_reply_without_room_in_the_outbox_is_dropped_and_counted() {
     let (mut inbox, mut outbox) = (Inbox::new(1, MAX_BYTES), Outbox::new(1, MAX_BYTES));
     arrive(Arrival::Request, &mut inbox);
     let (now, mut keep) = (Timestamp::system(), Vec::new());
-    let deferred = core.defer_next(now, now, &mut inbox, &mut keep).unwrap();
+    let deferred = core
+        .defer_next(now, now, &mut inbox, &mut outbox, &mut keep)
+        .unwrap();
     core.answer_deferred(now, deferred, &keep, &mut outbox, |reply| {
         reply.send(&"one")?;
         reply.send(&"two")
@@ -316,7 +320,7 @@ fn an_answer_carries_the_time_at_which_it_was_given_and_the_id_of_its_request() 
     let answered = Timestamp::new(Duration::from_secs(4), SystemTime::UNIX_EPOCH);
     let mut keep = Vec::new();
     let deferred = core
-        .defer_next(received, received, &mut inbox, &mut keep)
+        .defer_next(received, received, &mut inbox, &mut outbox, &mut keep)
         .unwrap();
     assert_eq!(deferred.context().now, received);
     assert_eq!(deferred.context().request_id, Some(7));
@@ -326,6 +330,98 @@ fn an_answer_carries_the_time_at_which_it_was_given_and_the_id_of_its_request() 
     let response = outbox.iter().next().unwrap();
     assert_eq!(codec.response_id(response.bytes), Some(7));
     assert!(outbox.is_unordered());
+}
+
+/// Lets no response out that has two bytes.
+#[derive(Clone)]
+struct NoPairs;
+
+impl Gate for NoPairs {
+    fn accept(&mut self, _: Timestamp, _: &Datagram<'_>) -> Result<(), DropReason> {
+        Ok(())
+    }
+
+    fn allow_responses(
+        &mut self,
+        _: Timestamp,
+        _: &Datagram<'_>,
+        responses: ResponseSize,
+    ) -> Result<(), DropReason> {
+        let is_pair = responses.bytes == 2;
+        (!is_pair).then_some(()).ok_or(DropReason::Gate("a pair"))
+    }
+}
+
+#[test]
+fn malformed_datagrams_are_rejected_as_by_a_handler_that_answers_at_once() {
+    let core = Server::builder(Picky).gate(NoPairs);
+    let mut at_once = core.clone().core(|()| Some("!"));
+    let mut deferring = core.core(());
+    let received = || {
+        let mut inbox = Inbox::new(16, MAX_BYTES);
+        let long = [b'x'; MAX_BYTES];
+        // Well-formed; rejected; forbidden by the gate; too long, of no length, no response, longer
+        // than any may be, a panic, none at all.
+        for bytes in [
+            &b"?"[..],
+            b"1",
+            b"3ab",
+            b"2ab",
+            b"2",
+            b"0abc",
+            b"l",
+            &long,
+            b"p",
+            b"a",
+            b"?",
+            b"4abc",
+        ] {
+            inbox.push(bytes, Meta::new("192.0.2.1:7777".parse().unwrap()));
+        }
+        let mut group = Meta::new("192.0.2.1:7777".parse().unwrap());
+        group.delivery = Delivery::Multicast;
+        inbox.push(b"1", group);
+        inbox
+    };
+    let now = Timestamp::new(Duration::from_secs(1), SystemTime::UNIX_EPOCH);
+    let (mut one, mut other) = (Outbox::new(32, MAX_BYTES), Outbox::new(32, MAX_BYTES));
+    at_once.handle(now, &mut received(), &mut one);
+    let (mut inbox, mut keep) = (received(), Vec::new());
+    while let Some(deferred) = deferring.defer_next(now, now, &mut inbox, &mut other, &mut keep) {
+        deferring.answer_deferred(now, deferred, &keep, &mut other, |reply| reply.send(&"!"));
+    }
+    let bytes = |outbox: &Outbox| {
+        outbox
+            .iter()
+            .map(|one| one.bytes.to_vec())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(bytes(&one), [&b"!"[..], b"!", b"!!!", b"!", b"!!!!"]);
+    assert_eq!(bytes(&one), bytes(&other));
+    assert_eq!(at_once.stats(), deferring.stats());
+    assert_eq!(deferring.stats().rejected, 3);
+    assert!(deferring.stats().is_conserved());
+}
+
+#[test]
+fn rejections_that_fill_the_outbox_leave_the_rest_in_the_inbox() {
+    let mut core = Server::builder(Picky).core(());
+    let (mut inbox, mut outbox) = (Inbox::new(8, MAX_BYTES), Outbox::new(2, MAX_BYTES));
+    for bytes in [b"1", b"1", b"1", b"?"] {
+        inbox.push(bytes, Meta::new("192.0.2.1:7777".parse().unwrap()));
+    }
+    let (now, mut keep) = (Timestamp::system(), Vec::new());
+    let none = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep);
+    assert!(none.is_none());
+    let stats = core.stats();
+    assert_eq!((outbox.len(), stats.rejected, stats.pending), (2, 2, 2));
+    assert!(stats.is_conserved());
+
+    outbox.clear();
+    let deferred = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep);
+    core.drop_deferred(now, deferred.unwrap(), DropReason::Cancelled);
+    assert_eq!((outbox.len(), core.stats().rejected), (1, 3));
+    assert!(inbox.is_empty() && core.stats().is_conserved());
 }
 
 fn arrive(arrival: Arrival, inbox: &mut Inbox) {
@@ -348,3 +444,4 @@ fn arrive(arrival: Arrival, inbox: &mut Inbox) {
 }
 
 const MAX_BYTES: usize = 64;
+const MAX_QUEUED: usize = MAX_RESPONSES * 2;

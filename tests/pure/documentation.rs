@@ -47,6 +47,35 @@ fn every_method_is_called_in_an_example() {
 }
 
 #[test]
+fn a_long_file_has_its_reason_among_the_decisions() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let decisions = fs::read_to_string(root.join("docs/decisions.md")).unwrap();
+    let mut files = Vec::new();
+    let mut folders = vec![root.join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(files.len() > 100, "the files were not found: {files:?}");
+    let too_long = files.iter().filter(|path| {
+        let lines = fs::read_to_string(path).unwrap().lines().count();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        lines > 450 && !decisions.contains(&format!("`{}`", name.replace('\\', "/")))
+    });
+    let too_long: Vec<_> = too_long.collect();
+    assert!(
+        too_long.is_empty(),
+        "split by subject, or give the reason in docs/decisions.md: {too_long:?}"
+    );
+}
+
+#[test]
 fn what_is_not_shown_is_found() {
     let method = |name: &str, has_self| Method {
         name: name.to_owned(),

@@ -373,3 +373,75 @@ fn errors_that_anybody_can_cause_do_not_hide_a_panic() {
         ["ERROR message=the handler panicked peer=192.0.2.1:50000 left_out=0"]
     );
 }
+
+#[test]
+fn an_identity_is_logged_with_what_its_peer_was_refused_and_cannot_act_on_the_log() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = ServerCore::new(Text, |_: &str| ());
+        let (mut inbox, mut outbox) = (Inbox::new(3, 512), Outbox::new(MAX_RESPONSES, 512));
+        let meta = Meta::new("192.0.2.1:50000".parse().unwrap());
+        let long = "x".repeat(300);
+        for identity in ["sensor", "a\r\nERROR \u{1b}[2J\u{202e}", &long] {
+            inbox.push_identified(b"\xff", meta, &identity.into());
+        }
+        core.handle(at(0), &mut inbox, &mut outbox);
+    });
+    let told = lines.take();
+    let shown: Vec<_> = told
+        .iter()
+        .map(|line| {
+            let (_, rest) = line.split_once(" identity=").unwrap();
+            rest.split_once(" reason=malformed").unwrap().0
+        })
+        .collect();
+    let cut = "x".repeat(200) + "…";
+    assert_eq!(shown, ["sensor", r"a\r\nERROR \u{1b}[2J\u{202e}", &cut]);
+}
+
+/// A deferred request that is given up is logged with its identity, too.
+#[test]
+fn an_identity_of_a_deferred_request_is_logged() {
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let mut core = Server::builder(Text).core(());
+        let mut inbox = Inbox::new(1, 512);
+        let meta = Meta::new("192.0.2.1:50000".parse().unwrap());
+        inbox.push_identified(b"?", meta, &"sensor".into());
+        let deferred = core.defer_next(
+            at(0),
+            at(0),
+            &mut inbox,
+            &mut Outbox::new(64, 512),
+            &mut Vec::new(),
+        );
+        core.drop_deferred(at(0), deferred.unwrap(), DropReason::HandlerTimedOut);
+    });
+    let told = lines.take();
+    assert!(
+        told[0].contains(" identity=sensor reason=handler timed out"),
+        "{told:?}"
+    );
+}
+
+#[cfg(feature = "signed")]
+#[test]
+fn the_cause_of_a_datagram_that_proves_nothing_is_logged() {
+    use rejoinder::codec::{Signed, SigningKey};
+
+    let lines = Lines::new(Level::DEBUG);
+    tracing::subscriber::with_default(lines.clone(), || {
+        let key = SigningKey::new(1, [1; 32]);
+        let codec = Signed::builder(Text).key(key).build(at(0)).unwrap();
+        let mut core = ServerCore::new(codec, |_: &str| ());
+        let (mut inbox, mut outbox) = batch(&[b"hello"]);
+        core.handle(at(0), &mut inbox, &mut outbox);
+    });
+    assert_eq!(
+        lines.take(),
+        [concat!(
+            "DEBUG message=dropped a datagram peer=192.0.2.1:50000 reason=unauthenticated ",
+            "cause=not a signed message left_out=0",
+        )]
+    );
+}

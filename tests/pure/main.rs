@@ -7,6 +7,8 @@
 mod aio_client;
 #[cfg(feature = "tokio")]
 mod aio_server;
+#[cfg(feature = "tokio")]
+mod aio_store;
 mod bad_network;
 mod behind;
 mod client;
@@ -19,6 +21,7 @@ mod dedup;
 mod deferral;
 mod documentation;
 mod gates;
+mod identity;
 #[cfg(feature = "tracing")]
 mod logging;
 mod production;
@@ -29,5 +32,7 @@ mod robot_patterns;
 mod rule_files;
 mod rules;
 mod server_core;
+#[cfg(feature = "signed")]
+mod signed;
 mod sim;
 mod swap;

@@ -472,7 +472,8 @@ fn invariant_5_what_cannot_be_understood_is_met_with_silence() {
 }
 
 /// A request is `?` and more; what begins with a digit is rejected with as many `!` as it says.
-struct Picky;
+#[derive(Clone, Copy)]
+pub(crate) struct Picky;
 
 impl Codec for Picky {
     type Request<'a> = ();
@@ -558,6 +559,29 @@ const INVALID_UTF8: [&[u8]; 12] = [
     b"\xff\xfe\x60\x4f",     // UTF-16
     b"\xe4\xbd\xa0\xc4\xe3", // GBK after UTF-8
 ];
+
+#[test]
+fn invariant_5_a_robot_that_answers_what_is_malformed_says_no_more_than_was_said() {
+    let robot = || {
+        let builder = rejoinder::Server::builder(Ctime::utc().answer_malformed(true));
+        builder.core(robot::handler())
+    };
+    let (mut one, mut other) = (robot(), robot());
+    for len in 1..70 {
+        let malformed = vec![0xff; len];
+        let sent = answers(&mut one, &[&malformed]);
+        let expected = len >= 29;
+        assert_eq!(sent.len(), usize::from(expected), "{len} bytes");
+        for response in sent {
+            assert!(response.len() <= len);
+            // And another robot has nothing to say to that.
+            assert!(answers(&mut other, &[&response]).is_empty());
+        }
+    }
+    let stats = one.stats();
+    assert_eq!((stats.dropped(DropReason::Malformed), stats.rejected), (69, 41));
+    assert_eq!(other.stats().dropped(DropReason::Response), 41);
+}
 
 #[test]
 fn an_empty_datagram_is_a_request_where_the_protocol_says_so() {

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use rejoinder::codec::Ctime;
-use rejoinder::{Server, aio};
+use rejoinder::aio;
 use rejoinder_ai::{Chat, Settings};
 
 #[tokio::main(flavor = "current_thread")]
@@ -44,10 +44,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("no --url and no CHAT_URL: the rules answer everything");
     }
     // The rules still answer in time where the model does not.
-    let server: aio::Server<_, _> = Server::builder(Ctime::local())
+    let server: aio::Server<_, _> = aio::Server::builder(Ctime::local())
         .handler_timeout(settings.deadline + Duration::from_secs(1))
         .max_response_bytes(1_232)
-        .bind_async(&listen)
+        .bind(&listen)
         .await?;
     println!("serving at {}; Ctrl-C ends it", server.local_addr()?);
     let stats = server

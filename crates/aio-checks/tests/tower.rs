@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rejoinder::aio::{AsyncSim, ServiceHandler};
+use rejoinder::aio::{AsyncSim, Client, Server, ServiceHandler};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::SimNet;
-use rejoinder::{Client, Context, DropReason, RequestError, Server, Stats};
+use rejoinder::{Context, DropReason, RequestError, Stats};
 use tokio::task;
 use tokio::time::sleep;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
@@ -34,7 +34,7 @@ where
 {
     let net = SimNet::new();
     let endpoint = AsyncSim::new(net.bind(addr()).unwrap());
-    let server = Server::builder(Text).with_async_transport(endpoint);
+    let server = Server::builder(Text).with_transport(endpoint);
     for port in 4_000..4_010 {
         net.inject(([10, 0, 0, 2], port).into(), addr(), b"100");
     }
@@ -82,12 +82,12 @@ async fn a_concurrency_limit_makes_requests_wait_and_load_shed_fails_them() {
 async fn a_client_is_a_service() {
     let net = SimNet::new();
     let endpoint = AsyncSim::new(net.bind(addr()).unwrap());
-    let server = Server::builder(Tagged(Text)).with_async_transport(endpoint);
+    let server = Server::builder(Tagged(Text)).with_transport(endpoint);
     task::spawn(server.unwrap().serve(async |text: &str| {
         sleep(Duration::from_millis(text.parse().unwrap_or(0))).await;
         text.to_uppercase()
     }));
-    let client = Client::builder(Tagged(Text)).with_async_connector(net, addr());
+    let client = Client::builder(Tagged(Text)).with_connector(net, addr());
     let client = client.unwrap();
     let response = client.clone().oneshot("hello".to_owned()).await.unwrap();
     assert_eq!(response.get(), "HELLO");

@@ -1,19 +1,25 @@
 //! What the fuzz targets do with their bytes. A test of this package does the same with the committed
 //! corpus, on a stable compiler.
 
+mod signed;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
+use proxy_header::{ParseConfig, ProxyHeader};
 use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Tagged};
 use rejoinder::gate::{AmplificationLimit, RateLimit};
 use rejoinder::handler::MAX_RESPONSES;
+use rejoinder::proxy::{Header, HeaderError};
 use rejoinder::sans_io::{ClientCore, SocketId};
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
+
+pub use self::signed::signed;
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
 pub fn ctime(data: &[u8]) {
@@ -237,6 +243,90 @@ pub fn server(data: &[u8]) {
     assert!(malformed <= received);
 }
 
+/// A header of a proxy, of either version: what is accepted has the addresses and the length that another
+/// parser finds, and what is refused is refused there too, or for a reason that is known.
+pub fn proxy(data: &[u8]) {
+    let theirs = ProxyHeader::parse(data, ParseConfig::default());
+    let theirs = theirs.map(|(header, bytes)| {
+        let addresses = header.proxied_address();
+        (addresses.map(|one| (one.source, one.destination)), bytes)
+    });
+    let ours = match data.first() {
+        Some(b'P') => Header::parse_v1(data),
+        _ => Header::parse_v2(data),
+    };
+    match (&ours, &theirs) {
+        (Ok((header, bytes)), theirs) => {
+            let rest = data
+                .get(*bytes..)
+                .expect("a header is a part of the datagram");
+            assert!(rest.len() < data.len());
+            match (header.client.zip(header.destination), theirs) {
+                (Some((client, destination)), Ok((Some(theirs), their_bytes))) => {
+                    assert_eq!(
+                        (client, destination),
+                        (peer_of(theirs.0), peer_of(theirs.1))
+                    );
+                    assert_eq!(bytes, their_bytes);
+                }
+                (None, Ok((None, their_bytes))) => assert_eq!(bytes, their_bytes),
+                // They read the addresses of a health check, which are to be skipped, and refuse short
+                // datagrams for a longer header that might come.
+                (None, Err(_)) => {}
+                (ours, theirs) => panic!("{ours:?}, {theirs:?}"),
+            }
+            vectors_are_all_of_the_rest(header, &data[..*bytes]);
+        }
+        (Err(error), Ok((addresses, bytes))) => {
+            let is_known = match error {
+                HeaderError::Missing => !data.starts_with(b"PROXY "),
+                HeaderError::Truncated => *bytes > 107,
+                HeaderError::TooLong { bytes: rest } => *rest > 520 && *bytes == 16 + rest,
+                // Addresses of Unix, or none although a client is promised.
+                HeaderError::Family => addresses.is_none(),
+                // They take `+1` and `01` for ports, and any bytes behind `UNKNOWN`.
+                HeaderError::Address => data.starts_with(b"PROXY "),
+                // They read vectors later, one at a time.
+                HeaderError::Tlv => data.starts_with(b"\r"),
+                _ => false,
+            };
+            assert!(is_known, "{error:?}, {addresses:?}");
+        }
+        (Err(_), Err(_)) => {}
+    }
+    if let Ok((header, _)) = ours
+        && let Some((client, destination)) = header.client.zip(header.destination)
+    {
+        let again = Header::encode_v2(client, destination);
+        let (again, bytes) = Header::parse_v2(&again).expect("it was just encoded");
+        assert_eq!(
+            (again.client, again.destination),
+            (header.client, header.destination)
+        );
+        assert!(bytes == 28 || bytes == 52);
+    }
+}
+
+/// Put together, the vectors are what follows the addresses.
+fn vectors_are_all_of_the_rest(header: &Header<'_>, bytes: &[u8]) {
+    let mut vectors = Vec::new();
+    for (kind, value) in header.tlvs() {
+        let len = u16::try_from(value.len()).expect("a header is not so long");
+        vectors.push(kind);
+        vectors.extend(len.to_be_bytes());
+        vectors.extend_from_slice(value);
+    }
+    let family = bytes
+        .get(13)
+        .filter(|_| bytes[0] == b'\r' && header.client.is_some());
+    let addresses = match family {
+        Some(0x11 | 0x12) => 28,
+        Some(_) => 52,
+        None => return assert_eq!(vectors, []),
+    };
+    assert_eq!(vectors, bytes[addresses..]);
+}
+
 /// A client with requests in flight: whatever comes, only its peer's responses are accepted, every
 /// request gets one result, by its deadline, and sending comes to an end.
 pub fn client(data: &[u8]) {
@@ -390,9 +480,13 @@ where
         assert_eq!((ignored, ended), if ended == 0 { (1, 0) } else { (0, 1) });
         if ended > 0 {
             assert!(!meta.truncated && self.codec.decode_response(&bytes).is_ok());
-            assert_eq!(
-                (meta.peer.ip().to_canonical(), meta.peer.port()),
-                (self.peer.ip().to_canonical(), self.peer.port())
+            // A group is answered by its members.
+            let asked = self.peer.ip().to_canonical();
+            let is_group = asked.is_multicast() || asked == IpAddr::V4(Ipv4Addr::BROADCAST);
+            assert!(
+                is_group
+                    || (meta.peer.ip().to_canonical(), meta.peer.port())
+                        == (asked, self.peer.port())
             );
         }
     }
@@ -401,7 +495,10 @@ where
         while let Some((ticket, result)) = self.core.poll_result() {
             let deadline = self.deadlines.remove(&ticket);
             match result {
-                Ok(_) => assert!(self.timeout > Duration::ZERO),
+                Ok(response) => {
+                    assert!(self.timeout > Duration::ZERO);
+                    assert!(response.decode().is_ok());
+                }
                 Err(error) => assert!(!error.to_string().is_empty()),
             }
             assert!(deadline.expect("a request has one result") >= self.timeout);

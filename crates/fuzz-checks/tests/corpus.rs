@@ -44,3 +44,13 @@ fn server() {
 fn client() {
     run("client", targets::client);
 }
+
+#[test]
+fn signed() {
+    run("signed", targets::signed);
+}
+
+#[test]
+fn proxy() {
+    run("proxy", targets::proxy);
+}

@@ -13,7 +13,7 @@ use rejoinder::Server;
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::coap::once;
 use rejoinder_protocols::coap::zurich::answer;
-use rejoinder_tools::service::{self, Common, Service};
+use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 
 /// 小Zurich as a CoAP server (RFC 7252)
 ///
@@ -37,7 +37,12 @@ fn main() -> ExitCode {
         let server = Server::builder(Coap)
             .max_request_bytes(1152)
             .max_response_bytes(1152);
-        let service = Service::open(options.address.as_deref(), DEFAULT, false, server, handler)?;
+        let service = Service::open(
+            Listen::at(options.address.as_deref(), DEFAULT),
+            Limit::ForOthers,
+            server,
+            handler,
+        )?;
         Ok((options.common, vec![service], None))
     })
 }

@@ -19,7 +19,7 @@ use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
 use rejoinder_protocols::dns::zone::Zone;
 use rejoinder_tools::program::Failure;
 use rejoinder_tools::program::input::read_text;
-use rejoinder_tools::service::{self, Common, Reload, Service};
+use rejoinder_tools::service::{self, Behind, Common, Limit, Listen, Reload, Service};
 
 /// A name server for one small zone (DNS on UDP: RFC 1035, RFC 6891)
 ///
@@ -34,6 +34,17 @@ struct Options {
     /// A master file. Default: a zone example.org with a bit of everything
     #[arg(long, value_name = "FILE")]
     zone: Option<PathBuf>,
+    /// How many answers per second any one network gets, or `off`
+    ///
+    /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address without --proxied,
+    /// otherwise 100
+    #[arg(
+        long, value_name = "ANSWERS", value_parser = service::limit, allow_negative_numbers = true,
+        default_value = "default", hide_default_value = true
+    )]
+    limit: Limit,
+    #[command(flatten)]
+    behind: Behind,
     #[command(flatten)]
     common: Common,
 }
@@ -46,13 +57,17 @@ fn main() -> ExitCode {
         };
         let zones = Swap::new(zone);
         let server = Server::builder(Dns)
-            // No message from outside is to make fragments, which can be forged.
-            .udp_options(UdpOptions::new().ignore_path_mtu(true))
             .blocked_ports(blocked_ports())
             .max_request_bytes(MAX_BYTES.into())
             .max_response_bytes(MAX_BYTES.into());
         let address = options.address.as_deref();
-        let service = Service::open(address, DEFAULT, false, server, zones.clone())?;
+        let server = options.behind.apply(server)?;
+        let limit = options.limit.behind(&options.behind);
+        // No message from outside is to make fragments, which can be forged.
+        let udp = UdpOptions::new().ignore_path_mtu(true);
+        let listen = Listen::at(address, DEFAULT).udp_options(udp);
+        let service = Service::open(listen, limit, server, zones.clone())?;
+        let service = service.noted(options.behind.note());
         let reload = options.zone.map(|path| {
             let load = move || {
                 zones.replace(read_zone(&path)?);

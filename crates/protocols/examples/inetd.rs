@@ -19,7 +19,7 @@ use rejoinder::codec::Raw;
 use rejoinder::gate::REFLECTOR_PORTS;
 use rejoinder::transport::Datagram;
 use rejoinder_protocols::inetd::services::Service as Kind;
-use rejoinder_tools::service::{self, Common, Service};
+use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 
 /// ECHO, TIME, DAYTIME and QOTD on UDP (RFC 862, 868, 867, 865)
 ///
@@ -73,8 +73,12 @@ fn main() -> ExitCode {
                     .blocked_ports((1..1024).chain(REFLECTOR_PORTS))
                     .gate(gate);
                 let default = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-                let service =
-                    Service::open_one_of_several(address.as_deref(), default, true, server, kind)?;
+                let service = Service::open_one_of_several(
+                    Listen::at(address.as_deref(), default),
+                    Limit::Always,
+                    server,
+                    kind,
+                )?;
                 running.push(service.named(name));
             }
         }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use rejoinder::Server;
 use rejoinder_protocols::sntp::blocked_ports;
 use rejoinder_protocols::sntp::codec::{LOCAL_CLOCK, Sntp};
-use rejoinder_tools::service::{self, Common, Service};
+use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 
 /// The machine's time by SNTP (RFC 4330, RFC 5905)
 #[derive(clap::Parser)]
@@ -34,7 +34,12 @@ fn main() -> ExitCode {
             .max_request_bytes(1500)
             .max_response_bytes(48);
         let address = options.address.as_deref();
-        let service = Service::open(address, DEFAULT, false, server, |()| LOCAL_CLOCK)?;
+        let service = Service::open(
+            Listen::at(address, DEFAULT),
+            Limit::ForOthers,
+            server,
+            |()| LOCAL_CLOCK,
+        )?;
         Ok((options.common, vec![service], None))
     })
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use rejoinder::Server;
 use rejoinder_protocols::stun::Mirror;
 use rejoinder_protocols::stun::codec::Stun;
-use rejoinder_tools::service::{self, Common, Service};
+use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 
 /// STUN's binding method on UDP (RFC 8489)
 #[derive(clap::Parser)]
@@ -27,7 +27,12 @@ struct Options {
 fn main() -> ExitCode {
     service::main(|options: Options| {
         let server = Server::builder(Stun).max_request_bytes(1500);
-        let service = Service::open(options.address.as_deref(), DEFAULT, false, server, Mirror)?;
+        let service = Service::open(
+            Listen::at(options.address.as_deref(), DEFAULT),
+            Limit::ForOthers,
+            server,
+            Mirror,
+        )?;
         Ok((options.common, vec![service], None))
     })
 }

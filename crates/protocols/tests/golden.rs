@@ -430,11 +430,11 @@ fn a_zone_file_may_be_written_as_people_write_it() {
         // All in one line; parentheses without spaces; blank lines and comments between.
         format!("{header}@ SOA ns root(1 2h 1h 1w 5m)\n; NS\n\n   \n{rest}"),
         // Several origins, one of them relative; names beside the origin.
-        format!(
+        String::from(
             "$TTL 1h\n$ORIGIN org.\nexample SOA ns.example root.example 1 2h 1h 1w 5m\n\
              $ORIGIN example\n@ NS ns\n MX 10 mail.example.org.\nns A 192.0.2.53\n\
              $ORIGIN mail.example.org.\n@ 300 A 192.0.2.25\n$ORIGIN example.org.\n\
-             txt TXT ( \"v=spf1; a ( b\"\n  second )\n"
+             txt TXT ( \"v=spf1; a ( b\"\n  second )\n",
         ),
         // Without $TTL: the last one that was stated (RFC 1035 §5.1).
         format!(

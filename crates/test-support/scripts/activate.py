@@ -1,6 +1,7 @@
 """Starts a program as a service manager does: activate.py SOCKET... -- PROGRAM ARGUMENT...
 
-A socket is udp:HOST, tcp:HOST, unix: for a nameless one, unbound:, or connected:HOST. They become descriptors 3, 4 and so on.
+A socket is udp:HOST, tcp:HOST, unix: for a nameless one, unbound:, connected:HOST, or stdin: for the one that
+standard input is. They become descriptors 3, 4 and so on.
 """
 import os
 import socket
@@ -12,6 +13,8 @@ program = sys.argv[separator + 1:]
 
 def opened(what):
     kind, _, host = what.partition(":")
+    if kind == "stdin":
+        return socket.socket(fileno=os.dup(0))
     if kind == "unix":
         return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if kind == "unbound":

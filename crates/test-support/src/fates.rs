@@ -85,7 +85,7 @@ pub fn host(net: &SimNet, kind: Kind) {
 }
 
 /// The settings of the exchanges' client: it sends three times.
-pub fn settings<C: Codec>(builder: ClientBuilder<C>) -> ClientBuilder<C> {
+pub fn settings<C: Codec, D>(builder: ClientBuilder<C, D>) -> ClientBuilder<C, D> {
     builder
         .timeout(TIMEOUT)
         .retry(Retry::new().initial(ms(300)))

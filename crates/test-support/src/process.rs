@@ -109,18 +109,30 @@ impl Program {
     /// Starts a program whose standard output is left to the caller, to read, not to read or to
     /// close.
     pub fn start_unread(command: &mut Command, input: &[u8]) -> (Self, ChildStdout) {
+        let (mut program, stdout) = Self::spawn(command, Stdio::piped());
+        let mut stdin = program.child.stdin.take().unwrap();
+        let input = input.to_owned();
+        // It is no error if the program does not read it to the end.
+        thread::spawn(move || stdin.write_all(&input));
+        (program, stdout)
+    }
+
+    /// Starts a program whose standard input is a file or a socket, and collects what it writes.
+    pub fn start_on(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
+        let (mut program, stdout) = Self::spawn(command, stdin.into());
+        program.stdout = Some(Captured::new(stdout));
+        program
+    }
+
+    fn spawn(command: &mut Command, stdin: Stdio) -> (Self, ChildStdout) {
         command
-            .stdin(Stdio::piped())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| {
             let name = command.get_program().display();
             panic!("{name} cannot be started, and this test needs it: {error}")
         });
-        let mut stdin = child.stdin.take().unwrap();
-        let input = input.to_owned();
-        // It is no error if the program does not read it to the end.
-        thread::spawn(move || stdin.write_all(&input));
         let stdout = child.stdout.take().unwrap();
         let program = Self {
             stdout: None,

@@ -1,5 +1,6 @@
 //! `rejoinder ask`: sends messages to 小Zurich, or to any server of the ctime protocol.
 
+mod asker;
 mod editor;
 mod input;
 mod output;
@@ -15,6 +16,7 @@ use rejoinder::codec::Ctime;
 use rejoinder::udp::{UdpConnector, UdpOptions};
 use rejoinder::{Client, RequestError};
 
+use self::asker::{Asker, Keys};
 use self::input::{Input, Next};
 use self::output::{Answer, Output, Problem, Shape};
 use crate::program::address::{DEFAULT, command, looks_like_an_address, reachable, resolve};
@@ -60,6 +62,13 @@ pub(crate) struct Options {
     /// Print an object for each message, with all of that, on a line
     #[arg(long)]
     json: bool,
+    /// Ask over DTLS, with the identity and the key of the first line of a file
+    ///
+    /// Its lines are `identity:hexkey`, as psktool writes them. None but its owner may read it. The server is
+    /// `rejoinder serve --psk-file`.
+    #[cfg(feature = "dtls")]
+    #[arg(long, value_name = "FILE")]
+    psk_file: Option<std::path::PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
@@ -95,6 +104,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         ));
     }
 
+    #[cfg(feature = "dtls")]
+    let keys = Keys::read(options.psk_file.as_deref())?;
+    #[cfg(not(feature = "dtls"))]
+    let keys = Keys;
     // A script reads one kind of line only.
     let reported = |kind, failure| match failure {
         Failure::RunTime(message) if output.json => {
@@ -107,7 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         Ok(peers) if peers.iter().any(|peer| peer.port() == 0) => Err(Failure::Usage(format!(
             "no server has port 0, as in `{server}`"
         ))),
-        Ok(peers) => talk(&peers, options.timeout, output, &options.messages)
+        Ok(peers) => talk(&peers, options.timeout, output, keys, &options.messages)
             .or_else(|failure| reported("io", failure)),
         Err(failure) => reported("no_address", failure),
     }
@@ -117,11 +130,13 @@ fn talk(
     peers: &[SocketAddr],
     timeout: Duration,
     output: Output,
+    keys: Keys,
     messages: &[OsString],
 ) -> Result<ExitCode, Failure> {
     let mut session = Session {
         peers: peers.iter().copied().map(reachable).collect(),
         client: None,
+        keys,
         timeout,
         output,
         unanswered: false,
@@ -144,7 +159,8 @@ struct Session {
     /// and `127.0.0.1`, and a server may listen at one of them only. There is at least one.
     peers: Vec<SocketAddr>,
     /// For the first of them, once it has answered.
-    client: Option<Client<UdpConnector, Ctime>>,
+    client: Option<Asker>,
+    keys: Keys,
     timeout: Duration,
     output: Output,
     unanswered: bool,
@@ -263,8 +279,14 @@ impl Session {
     }
 
     /// A client for the first address.
-    fn connect(&self, timeout: Duration) -> Result<Client<UdpConnector, Ctime>, RequestError> {
+    fn connect(&self, timeout: Duration) -> Result<Asker, RequestError> {
+        #[cfg(feature = "dtls")]
+        if let Some(asker) = self.keys.connect(self.peers[0], timeout)? {
+            return Ok(asker);
+        }
+        let Keys { .. } = self.keys;
         self.connect_with(timeout, UdpOptions::new())
+            .map(Asker::Plain)
     }
 
     fn connect_with(

@@ -1,6 +1,7 @@
 //! What all the programs share: how they end, and what they print where.
 
 pub mod address;
+pub(crate) mod http;
 pub mod input;
 pub(crate) mod manager;
 pub mod output;

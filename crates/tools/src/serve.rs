@@ -2,41 +2,47 @@
 //!
 //! Standard output is the transcript of the original program, standard error is everything else.
 
+#[cfg(feature = "dtls")]
+mod dtls;
 mod log;
 mod metrics;
-mod network;
+pub(crate) mod network;
 pub mod rates;
 pub mod rules;
 pub mod transcript;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rejoinder::Server;
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::gate::RateLimit;
-use rejoinder::udp::UdpTransport;
-use rejoinder::{Server, ServerBuilder};
+use rejoinder::udp::{UdpOptions, UdpTransport};
 
 use self::log::Format;
-use self::metrics::Metrics;
 use self::network::Network;
 use self::rates::Rates;
 use self::rules::RulesFile;
 use self::transcript::Transcribed;
 use crate::program::address::{DEFAULT, command, reachable};
+use crate::program::http::Endpoint;
 use crate::program::output::{Output, Stream};
 use crate::program::signals::Signals;
 use crate::program::sockets::{addresses_of, bind, passed};
 use crate::program::{self, Failure, GRACE, manager, say, warn, zone};
-use crate::service::{Reload, Service, both, run as run_services};
+use crate::service::{
+    Behind, DEFAULT_LIMIT, Fleet, Limit, Reload, Service, both, limit, run as run_services,
+};
 
 /// Answer requests: the robot, or rules of your own
 ///
-/// Ctrl-C ends it, a second one at once. SIGUSR1 prints the counters. SIGHUP reads the rules again.
+/// Ctrl-C and SIGTERM end it, a second one at once. SIGUSR1 prints the counters. SIGHUP reads the rules
+/// again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Where to listen: HOST:PORT, or only one of them
@@ -64,15 +70,16 @@ pub(crate) struct Options {
     watch: bool,
     /// How many answers per second, and KiB, any one network gets, or `off`
     ///
-    /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address, otherwise 100,
-    /// because the sender of a datagram is easily forged
+    /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address without --proxied,
+    /// otherwise 100, because the sender of a datagram is easily forged
     #[arg(
         short, long, value_name = "ANSWERS", value_parser = limit, allow_negative_numbers = true,
         default_value = "default", hide_default_value = true
     )]
     limit: Limit,
-    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; can be repeated
-    #[arg(long, value_name = "NET", value_parser = network::parse)]
+    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; several with commas,
+    /// or repeated
+    #[arg(long, value_name = "NET", value_parser = network::parse, value_delimiter = ',')]
     exempt: Vec<Network>,
     /// The longest request that is answered, in bytes; longer ones are dropped and counted
     #[arg(
@@ -80,6 +87,23 @@ pub(crate) struct Options {
         default_value = "65507"
     )]
     max_request: usize,
+    /// Answer a request that is not UTF-8 with an empty text, dated 1970, if it has 29 bytes or more
+    ///
+    /// For proxies that take silence for death. A response is never longer than the request; shorter ones
+    /// are not answered
+    #[arg(long)]
+    answer_malformed: bool,
+    #[command(flatten)]
+    behind: Behind,
+    #[command(flatten)]
+    fleet: Fleet,
+    /// Serve over DTLS the clients whose keys are in a file
+    ///
+    /// Its lines are `identity:hexkey`, as psktool writes them. None but its owner may read it. Clients need
+    /// `rejoinder ask --psk-file`: their requests carry ids.
+    #[cfg(feature = "dtls")]
+    #[arg(long, value_name = "FILE", conflicts_with = "proxied")]
+    psk_file: Option<PathBuf>,
     /// Every so often, one line of rates on standard error; 0.1 to 86400
     #[arg(short, long, value_name = "SECONDS", value_parser = interval, allow_negative_numbers = true)]
     stats: Option<Duration>,
@@ -114,25 +138,44 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
     program::has_memory(workers * WORKER_BYTES, format_args!("{workers} workers"))?;
     let transports = sockets(options.address.as_deref(), options.workers)?;
     let addresses = addresses_of(&transports)?;
-    let is_local = addresses.iter().all(|addr| addr.ip().is_loopback());
-    let limit = match options.limit {
-        Limit::Answers(answers) => Some(answers),
-        Limit::ForOthers if !is_local => Some(DEFAULT_LIMIT),
-        Limit::ForOthers | Limit::Off => None,
-    };
+    let limit = options.limit.behind(&options.behind);
+    let limit = limit.answers(&addresses, DEFAULT_LIMIT);
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
-    let server = builder(options.max_request)
-        .gate(gate.transpose()?)
-        .with_transports(transports)?;
-    let metrics = match &options.metrics {
-        Some(address) => Some(Metrics::bind(address)?),
+    let codec = Ctime::local().answer_malformed(options.answer_malformed);
+    let gate = gate.transpose()?;
+    #[cfg(feature = "dtls")]
+    let secured = match &options.psk_file {
+        Some(path) => Some(dtls::keys(path)?),
         None => None,
     };
+    #[cfg(not(feature = "dtls"))]
+    let secured = None;
+    let start = match secured {
+        #[cfg(feature = "dtls")]
+        Some(keys) => dtls::start(keys, codec, options.max_request, gate, transports)?,
+        #[cfg(not(feature = "dtls"))]
+        Some(never) => never,
+        None => {
+            let server = Server::builder(codec)
+                .max_request_bytes(options.max_request)
+                .gate(gate);
+            let server = options.behind.apply(server)?.with_transports(transports)?;
+            Box::new(|addresses, robot| Service::new(server, addresses, robot)) as Start
+        }
+    };
+    let metrics = match &options.metrics {
+        Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
+        None => None,
+    };
+    let member = options.fleet.open()?;
 
     let listening = listening_line(&addresses, workers);
     say(format_args!("{listening} (end with Ctrl-C)"));
-    let client = command("ask", "--server ", reachable(addresses[0]));
-    say(format_args!("start the client with: {client}"));
+    // Without a proxy in between, it would get no answer.
+    if !options.behind.is_set() {
+        let client = command("ask", "--server ", reachable(addresses[0]));
+        say(format_args!("start the client with: {client}"));
+    }
     say(format_args!("the time in responses is {}", zone::offset()));
     let (robot, count) = match loaded {
         Some((rules, robot)) => {
@@ -143,20 +186,14 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
         }
         None => (zurich(), None),
     };
-    if let Some(answers) = limit {
-        say(format_args!(
-            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
-             with --limit)"
-        ));
-    } else if !is_local {
-        say("no rate limit: an attacker with a forged source can use this server to flood others");
-    }
+    say_who_is_served(&options.behind, limit, &addresses);
     if let Some(metrics) = &metrics {
         say(format_args!(
             "metrics at http://{}/metrics",
             metrics.addr()?
         ));
     }
+    member.announce()?;
 
     let transcript = if options.quiet {
         None
@@ -164,7 +201,7 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
         Some(start_output(Stream::Stdout)?)
     };
     let robot = Transcribed::new(robot, transcript.clone());
-    let service = Service::new(server, addresses, robot.clone());
+    let service = start(addresses, robot.clone());
     let counters = rules::Counters::new(count);
     let watched = options.rules.filter(|_| options.watch);
     let reload = match rules {
@@ -178,21 +215,43 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
     };
     if let Some(metrics) = metrics {
         let outputs = [("stdout", transcript.clone()), ("stderr", Some(status))];
-        metrics.serve(service.handle(), robot.clone(), counters, outputs)?;
+        metrics::serve(metrics, service.handle(), robot.clone(), counters, outputs)?;
     }
     manager::ready(&listening);
 
     let rates = options.stats.map(|every| Rates::new(every, Instant::now()));
-    run_services(vec![service], signals, reload.as_ref(), rates, || {
-        let transcript = transcript.as_ref()?;
-        transcript.drain(GRACE);
-        let lines = transcript.left_out();
-        (lines > 0).then(|| format!("{lines} lines of the transcript were left out"))
-    })
+    run_services(
+        vec![service],
+        signals,
+        member,
+        reload.as_ref(),
+        rates,
+        || {
+            let transcript = transcript.as_ref()?;
+            transcript.drain(GRACE);
+            let lines = transcript.left_out();
+            (lines > 0).then(|| format!("{lines} lines of the transcript were left out"))
+        },
+    )
 }
 
-fn builder(max_request: usize) -> ServerBuilder<Ctime> {
-    Server::builder(Ctime::local()).max_request_bytes(max_request)
+/// Makes a service of a server that is ready, once its handler is.
+type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
+
+/// Which clients there are, and how much each gets.
+fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAddr]) {
+    if let Some(note) = behind.note() {
+        say(note);
+    }
+    let is_local = !behind.is_set() && addresses.iter().all(|addr| addr.ip().is_loopback());
+    if let Some(answers) = limit {
+        say(format_args!(
+            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
+             with --limit)"
+        ));
+    } else if !is_local {
+        say("no rate limit: an attacker with a forged source can use this server to flood others");
+    }
 }
 
 fn start_output(stream: Stream) -> Result<Output, Failure> {
@@ -202,10 +261,15 @@ fn start_output(stream: Stream) -> Result<Output, Failure> {
 
 /// What the arguments say, or the service manager; not both.
 fn sockets(address: Option<&str>, workers: Option<usize>) -> Result<Vec<UdpTransport>, Failure> {
-    let passed = passed(usize::MAX)?;
+    let passed = passed(usize::MAX, &UdpOptions::new())?;
     if passed.is_empty() {
         let address = address.map_or_else(|| DEFAULT.to_string(), str::to_owned);
-        return bind(&address, DEFAULT.port(), workers.unwrap_or(1));
+        return bind(
+            &address,
+            DEFAULT.port(),
+            workers.unwrap_or(1),
+            UdpOptions::new(),
+        );
     }
     let count = passed.len();
     if let Some(address) = address {
@@ -240,7 +304,7 @@ fn start_reload(
         .map_err(|error| Failure::RunTime(format!("cannot start a thread: {error}")))
 }
 
-fn listening_line(addresses: &[std::net::SocketAddr], workers: usize) -> String {
+fn listening_line(addresses: &[SocketAddr], workers: usize) -> String {
     let mut shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     // Workers share an address.
     shown.dedup();
@@ -249,24 +313,6 @@ fn listening_line(addresses: &[std::net::SocketAddr], workers: usize) -> String 
         _ => String::new(),
     };
     format!("listening on {}{with}", shown.join(" and "))
-}
-
-/// How many answers a second any one network gets.
-#[derive(Clone, Copy, Debug)]
-enum Limit {
-    /// The default number, if others than this machine can ask.
-    ForOthers,
-    Answers(u32),
-    Off,
-}
-
-fn limit(text: &str) -> Result<Limit, &'static str> {
-    match text.parse() {
-        Ok(answers) if answers > 0 => Ok(Limit::Answers(answers)),
-        Err(_) if text == "off" => Ok(Limit::Off),
-        Err(_) if text == "default" => Ok(Limit::ForOthers),
-        _ => Err("neither a number of answers per second, 1 to 4294967295, nor `off`"),
-    }
 }
 
 fn workers(text: &str) -> Result<usize, String> {
@@ -308,8 +354,6 @@ fn rate_limit(answers: u32, exempt: &[Network]) -> Result<RateLimit, Failure> {
         .map_err(|error| Failure::Usage(format!("bad limit: {error}")))
 }
 
-/// The default of the crate's own rate limit.
-const DEFAULT_LIMIT: u32 = 100;
 /// Far more than there are processors. Each takes some megabytes.
 const MAX_WORKERS: usize = 1_024;
 /// A terabyte.

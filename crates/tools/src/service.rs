@@ -4,6 +4,7 @@
 //! [`output`](crate::program::output)). The thread that handles signals reads no file either: a
 //! reload has a thread of its own.
 
+mod fleet;
 mod reload;
 
 use std::fmt;
@@ -11,12 +12,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rejoinder::gate::{Gate, RateLimit};
-use rejoinder::udp::UdpTransport;
-use rejoinder::{Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats};
+use rejoinder::udp::{UdpOptions, UdpTransport};
+use rejoinder::{
+    Codec, Handler, ServeError, Server, ServerBuilder, ServerHandle, Stats, Transport,
+};
 
+use self::fleet::InService;
+pub(crate) use self::fleet::Member;
+pub use self::fleet::{Behind, Fleet, Limit, limit};
 pub use self::reload::Reload;
 use crate::program::signals::{Asked, PERIOD, Signals};
 use crate::program::sockets::{addresses_of, bind, passed};
@@ -29,6 +35,37 @@ pub struct Common {
     /// Print nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
+    /// How balancers learn about it.
+    #[command(flatten)]
+    pub fleet: Fleet,
+}
+
+/// Where a service gets its requests.
+#[derive(Clone, Debug)]
+pub struct Listen<'a> {
+    address: Option<&'a str>,
+    default: SocketAddr,
+    options: UdpOptions,
+}
+
+impl<'a> Listen<'a> {
+    /// At this address, with the default's port if it has none; without it on the sockets that a service
+    /// manager has opened, or else at the default.
+    #[must_use]
+    pub fn at(address: Option<&'a str>, default: SocketAddr) -> Self {
+        Self {
+            address,
+            default,
+            options: UdpOptions::new(),
+        }
+    }
+
+    /// The same on sockets with these options, whether they are opened or passed.
+    #[must_use]
+    pub fn udp_options(mut self, options: UdpOptions) -> Self {
+        self.options = options;
+        self
+    }
 }
 
 /// One server, ready to run.
@@ -51,36 +88,40 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    pub(crate) fn new<C, G, H>(
-        server: Server<UdpTransport, C, G>,
+    pub(crate) fn new<T, C, G, H>(
+        server: Server<T, C, G>,
         addresses: Vec<SocketAddr>,
         handler: H,
     ) -> Self
     where
+        T: Transport + Send + 'static,
         C: Codec + Send + 'static,
         G: Gate + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
+        let handle = server.handle();
+        let handler = InService {
+            handler,
+            server: handle.clone(),
+        };
         Self {
             name: "",
             addresses,
             notes: Vec::new(),
-            handle: server.handle(),
+            handle,
             serve: Box::new(move || server.serve(handler)),
         }
     }
 
-    /// A service on the sockets that a service manager has opened, or else at an address, with
-    /// `port` where that has none. Peers on other machines get a limited number of answers, because
-    /// the sender of a datagram is easily forged; those on this machine too, if `always_limited`.
+    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other machines get a limited number of answers by default,
+    /// because the sender of a datagram is easily forged.
     ///
     /// # Errors
     ///
     /// If the address is none, or cannot be had.
     pub fn open<C, G, H>(
-        address: Option<&str>,
-        default: SocketAddr,
-        always_limited: bool,
+        listen: Listen<'_>,
+        limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
     ) -> Result<Self, Failure>
@@ -89,8 +130,8 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
-        let passed = passed(usize::MAX)?;
-        Self::on(passed, address, default, always_limited, builder, handler)
+        let passed = passed(usize::MAX, &listen.options)?;
+        Self::on(passed, listen, limit, builder, handler)
     }
 
     /// The same for one of several services in a program. They get the sockets of the service manager in
@@ -100,9 +141,8 @@ impl Service {
     ///
     /// If the address is none, or cannot be had.
     pub fn open_one_of_several<C, G, H>(
-        address: Option<&str>,
-        default: SocketAddr,
-        always_limited: bool,
+        listen: Listen<'_>,
+        limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
     ) -> Result<Self, Failure>
@@ -111,15 +151,14 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
-        let passed = passed(usize::from(address.is_none()))?;
-        Self::on(passed, address, default, always_limited, builder, handler)
+        let passed = passed(usize::from(listen.address.is_none()), &listen.options)?;
+        Self::on(passed, listen, limit, builder, handler)
     }
 
     fn on<C, G, H>(
         passed: Vec<UdpTransport>,
-        address: Option<&str>,
-        default: SocketAddr,
-        always_limited: bool,
+        listen: Listen<'_>,
+        limit: Limit,
         builder: ServerBuilder<C, G>,
         handler: H,
     ) -> Result<Self, Failure>
@@ -128,6 +167,11 @@ impl Service {
         G: Gate + Clone + Send + 'static,
         H: Handler<C> + Send + Sync + 'static,
     {
+        let Listen {
+            address,
+            default,
+            options,
+        } = listen;
         let transports = match (passed, address) {
             (passed, None) if !passed.is_empty() => passed,
             (passed, Some(address)) if !passed.is_empty() => {
@@ -135,19 +179,22 @@ impl Service {
             }
             (_, address) => {
                 let address = address.map_or_else(|| default.to_string(), str::to_owned);
-                bind(&address, default.port(), 1)?
+                bind(&address, default.port(), 1, options)?
             }
         };
         let addresses = addresses_of(&transports)?;
-        let is_limited = always_limited || !addresses.iter().all(|addr| addr.ip().is_loopback());
+        let answers = limit.answers(&addresses, DEFAULT_LIMIT);
+        let gate =
+            answers.map(|answers| RateLimit::builder().responses_per_second(answers).build());
         let server = builder
-            .gate(is_limited.then(RateLimit::default))
+            .gate(gate.transpose()?)
             .with_transports(transports)?;
         let mut service = Self::new(server, addresses, handler);
-        if is_limited {
-            // `RateLimit`'s default.
-            let note = "giving any one network 100 answers, and 64 KiB, a second at most";
-            service.notes.push(note.to_owned());
+        if let Some(answers) = answers {
+            // `RateLimit`'s default of bytes.
+            service.notes.push(format!(
+                "giving any one network {answers} answers, and 64 KiB, a second at most"
+            ));
         }
         Ok(service)
     }
@@ -156,6 +203,13 @@ impl Service {
     #[must_use]
     pub fn named(mut self, name: &'static str) -> Self {
         self.name = name;
+        self
+    }
+
+    /// The same with a line that is printed at the start.
+    #[must_use]
+    pub fn noted(mut self, note: Option<String>) -> Self {
+        self.notes.extend(note);
         self
     }
 
@@ -200,15 +254,16 @@ pub fn main<A: clap::Parser>(
                 program::queue_status()?;
                 let (common, services, reload) = start(arguments)?;
                 program::status_is_wanted(!common.quiet);
-                announce(&services);
-                run(services, signals, reload.as_ref(), None, || None)
+                let member = common.fleet.open()?;
+                announce(&services, &member)?;
+                run(services, signals, member, reload.as_ref(), None, || None)
             }
         }
     };
     end(run())
 }
 
-pub(crate) fn announce(services: &[Service]) {
+pub(crate) fn announce(services: &[Service], member: &Member) -> Result<(), Failure> {
     let mut all = Vec::new();
     for service in services {
         let shown: Vec<_> = service
@@ -223,7 +278,9 @@ pub(crate) fn announce(services: &[Service]) {
         }
         all.push(line);
     }
+    member.announce()?;
     manager::ready(&all.join("; "));
+    Ok(())
 }
 
 /// Runs servers side by side until a signal comes, or one of them has no socket any more. `finish` is
@@ -231,10 +288,12 @@ pub(crate) fn announce(services: &[Service]) {
 pub(crate) fn run(
     services: Vec<Service>,
     mut signals: Signals,
+    mut member: Member,
     reload: Option<&Reload>,
     mut rates: Option<Rates>,
     finish: impl FnOnce() -> Option<String>,
 ) -> Result<ExitCode, Failure> {
+    member.serve(services.iter().map(Service::handle).collect())?;
     let (done, ended) = mpsc::channel();
     let mut running = Vec::new();
     for (index, service) in services.into_iter().enumerate() {
@@ -258,7 +317,8 @@ pub(crate) fn run(
     let mut results: Vec<Option<Result<Stats, ServeError>>> = Vec::new();
     results.resize_with(running.len(), || None);
     loop {
-        let wait = rates.as_ref().map(|rates| rates.wait(Instant::now()));
+        let line = rates.as_ref().map(|rates| rates.wait(Instant::now()));
+        let wait = [line, member.left()].into_iter().flatten().min();
         match ended.recv_timeout(PERIOD.min(wait.unwrap_or(PERIOD))) {
             Ok((index, result)) => {
                 results[index] = Some(result);
@@ -272,8 +332,15 @@ pub(crate) fn run(
         {
             say(line);
         }
-        match signals.next() {
-            Some(Asked::Shutdown) => break,
+        if member.left() == Some(Duration::ZERO) {
+            break;
+        }
+        let asked = signals.next();
+        if asked == Some(Asked::Shutdown) && !member.leave(running.iter().map(|(_, handle)| handle))
+        {
+            break;
+        }
+        match asked {
             Some(Asked::Stats) => {
                 for (prefix, handle) in &running {
                     say(format_args!("{prefix}{}", handle.stats()));
@@ -289,10 +356,12 @@ pub(crate) fn run(
                     manager::ready(nothing);
                 }
             }
-            None => {}
+            Some(Asked::Shutdown) | None => {}
         }
     }
-    manager::stopping();
+    if member.left().is_none() {
+        manager::stopping(None);
+    }
     for (_, handle) in &running {
         handle.shutdown();
     }
@@ -315,3 +384,6 @@ pub(crate) fn run(
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// The default of `RateLimit`.
+pub(crate) const DEFAULT_LIMIT: u32 = 100;

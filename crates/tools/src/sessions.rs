@@ -21,7 +21,7 @@ use crate::program::input::Lines;
 use crate::program::signals::Signals;
 use crate::program::stream::wait_for_input;
 use crate::program::{self, Failure, complain, print};
-use crate::service::{self, Common, Service, announce};
+use crate::service::{self, Common, Limit, Listen, Service, announce};
 use codec::{Conversation, Turn};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::escape::Escaped;
@@ -192,10 +192,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let robot = Acquaintance::new(peers, Duration::from_secs(options.lifetime.into()));
     let server = Server::builder(Conversation).max_request_bytes(1_200);
     let address = options.address.as_deref();
-    let service = Service::open(address, DEFAULT, false, server, robot.once(peers))?;
+    let service = Service::open(
+        Listen::at(address, DEFAULT),
+        Limit::ForOthers,
+        server,
+        robot.once(peers),
+    )?;
     let services = vec![service];
-    announce(&services);
-    service::run(services, signals, None, None, || None)
+    let member = options.common.fleet.open()?;
+    announce(&services, &member)?;
+    service::run(services, signals, member, None, None, || None)
 }
 
 /// The other side: one client, whose requests all come from one socket, and so one session.

@@ -701,7 +701,7 @@ fn systemd_activates_the_server_with_the_first_datagram() {
     let ended = systemd.finish();
     assert_eq!(ended.code(), Some(0));
     assert!(ended.stderr.ends_with(
-        "received 2: replied 2, silent 0, dropped 0, pending 0; replies sent 2, failed 0; receive errors 0\n"
+        "received 2: replied 2, silent 0, dropped 0, pending 0; responses sent 2, failed 0; receive errors 0\n"
     ), "{}", ended.stderr);
 }
 

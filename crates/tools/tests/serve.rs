@@ -153,7 +153,8 @@ fn other_requests_have_answers_of_their_own_and_none_stops_the_next() {
         ("GET /metrics?x=1 HTTP/1.1\n\n", "200 OK"),
         ("GET /other HTTP/1.1\r\n\r\n", "404 Not Found"),
         ("POST /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
-        ("\u{1}\r\n\r\n", "405 Method Not Allowed"),
+        ("GET http://x/metrics HTTP/1.1\r\n\r\n", "200 OK"),
+        ("\u{1}\r\n\r\n", "400 Bad Request"),
     ] {
         let response = get(&metrics, request);
         assert!(
@@ -360,7 +361,7 @@ fn values_that_will_not_do_are_told_with_the_option() {
             &["--watch"],
             "the following required arguments were not provided: --rules <FILE>",
         ),
-        (&["--metrics", ":1"], "bad address `:1`: no host"),
+        (&["--metrics", ":1"], "--metrics: bad address `:1`: no host"),
     ] {
         let ended = Program::start(tool("serve").arg("127.0.0.1:0").args(args)).finish();
         assert_eq!(ended.code(), Some(2), "{}", ended.stderr);

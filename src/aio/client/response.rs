@@ -8,18 +8,17 @@ use crate::codec::Codec;
 /// The response to a request: the datagram, which lends what it decodes to.
 ///
 /// ```
-/// use rejoinder::aio;
+/// use rejoinder::aio::Client;
 /// use rejoinder::codec::Text;
 /// use rejoinder::sans_io::ServerCore;
 /// use rejoinder::sim::SimNet;
-/// use rejoinder::Client;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let net = SimNet::new();
 /// let server = "10.0.0.1:9999".parse()?;
 /// net.host(server, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
-/// let client = Client::builder(Text).with_async_connector(net, server)?;
+/// let client = Client::builder(Text).with_connector(net, server)?;
 ///
 /// let response = client.request("quiet").await?;
 /// assert_eq!(response.get(), "QUIET");

@@ -347,8 +347,8 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
     /// Gives results to those who wait for them.
     fn collect(&mut self) {
         let mut any = false;
-        while let Some((ticket, result)) = self.core.poll_datagram() {
-            let outcome = result.map(Bytes::copy_from_slice);
+        while let Some((ticket, result)) = self.core.poll_result() {
+            let outcome = result.map(|response| Bytes::copy_from_slice(response.bytes()));
             any = true;
             if let Some(waker) = self.waiters.finish(self.waiter_of[ticket.slot()], outcome) {
                 waker.wake();

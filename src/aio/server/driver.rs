@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Instant;
 
-use super::Place;
+use super::worker::Place;
 use crate::aio::alarm::Alarm;
 use crate::aio::transport::AsyncTransport;
 use crate::codec::Codec;
@@ -78,8 +78,17 @@ pub(super) trait Work<C, H, G> {
         true
     }
 
-    /// Drops the requests in flight and those in the inbox.
-    fn cancel(&mut self, _: &mut ServerCore<C, H, G>, _: Timestamp, _: &mut Inbox) {}
+    /// Drops the requests in flight and those in the inbox. Returns whether some are left there, because
+    /// the outbox is full of rejections.
+    fn cancel(
+        &mut self,
+        _: &mut ServerCore<C, H, G>,
+        _: Timestamp,
+        _: &mut Inbox,
+        _: &mut Outbox,
+    ) -> bool {
+        false
+    }
 }
 
 /// One turn of the work.
@@ -108,7 +117,7 @@ impl Turn<'_, '_> {
         {
             return false;
         }
-        // Replies do not wait for slow neighbours. A batch of one never reads the clock.
+        // Responses do not wait for slow neighbours. A batch of one never reads the clock.
         if self.done.is_power_of_two()
             || self.done > 0 && self.done.is_multiple_of(UNTIMED_REQUESTS)
         {
@@ -365,13 +374,19 @@ where
     /// Accounts for everything that is in flight.
     fn settle(&mut self) {
         let now = self.transport.now();
-        self.work.cancel(&mut self.core, now, &mut self.inbox);
-        let mut report = self.sending.take().unwrap_or_default();
-        for _ in report.sent + report.failed..self.outbox.len() {
-            report.record_failure(io::ErrorKind::WouldBlock.into());
+        let mut has_more = true;
+        while has_more {
+            has_more = self
+                .work
+                .cancel(&mut self.core, now, &mut self.inbox, &mut self.outbox);
+            // What has not left is lost.
+            let mut report = self.sending.take().unwrap_or_default();
+            for _ in report.sent + report.failed..self.outbox.len() {
+                report.record_failure(io::ErrorKind::WouldBlock.into());
+            }
+            self.core.on_sent(&report);
+            self.outbox.clear();
         }
-        self.core.on_sent(&report);
-        self.outbox.clear();
         self.place.shared.publish(self.place.index, &self.core);
     }
 }
@@ -402,7 +417,7 @@ enum Step {
 const REQUESTS_PER_POLL: usize = 256;
 /// How many handlers are polled between two sends.
 const REQUESTS_PER_TURN: usize = 256;
-/// How long the first replies of a turn may wait for the others.
+/// How long the first responses of a turn may wait for the others.
 const FLUSH_AFTER: Duration = Duration::from_millis(10);
 /// The most handlers that are polled between two readings of the clock.
 const UNTIMED_REQUESTS: usize = 64;

@@ -304,9 +304,13 @@ where
                     return;
                 }
                 let mut unused = Vec::new();
-                if let Some(deferred) =
-                    core.defer_next(turn.received, turn.now, turn.inbox, &mut unused)
-                {
+                if let Some(deferred) = core.defer_next(
+                    turn.received,
+                    turn.now,
+                    turn.inbox,
+                    turn.outbox,
+                    &mut unused,
+                ) {
                     core.drop_deferred(turn.now, deferred, DropReason::Overloaded);
                 }
                 continue;
@@ -316,9 +320,11 @@ where
             if job.bytes.capacity() > KEPT_BYTES {
                 job.bytes = Vec::new();
             }
-            job.deferred = core.defer_next(received, now, turn.inbox, &mut job.bytes);
+            job.deferred = core.defer_next(received, now, turn.inbox, turn.outbox, &mut job.bytes);
             let Some(deferred) = &job.deferred else {
                 self.free.push(name(index));
+                // The outbox may be full of rejections.
+                turn.has_more |= !turn.inbox.is_empty();
                 return;
             };
             let peer = deferred.context().peer;
@@ -381,14 +387,21 @@ where
         self.by_age.oldest.is_none()
     }
 
-    fn cancel(&mut self, core: &mut ServerCore<C, (), G>, now: Timestamp, inbox: &mut Inbox) {
+    fn cancel(
+        &mut self,
+        core: &mut ServerCore<C, (), G>,
+        now: Timestamp,
+        inbox: &mut Inbox,
+        outbox: &mut Outbox,
+    ) -> bool {
         while let Some(oldest) = self.by_age.oldest {
             self.drop_request(oldest as usize, core, now, DropReason::Cancelled);
         }
         let mut unused = Vec::new();
-        while let Some(deferred) = core.defer_next(now, now, inbox, &mut unused) {
+        while let Some(deferred) = core.defer_next(now, now, inbox, outbox, &mut unused) {
             core.drop_deferred(now, deferred, DropReason::Cancelled);
         }
+        !inbox.is_empty()
     }
 }
 

@@ -32,6 +32,9 @@ impl<C: Codec> ClientCore<C> {
             return false;
         }
         let slot = &mut self.slots[index];
+        if !self.codec.is_authentic_response(&slot.request, bytes) {
+            return false;
+        }
         let arrived = now.saturating_sub(meta.waited);
         // A driver that comes late cannot know when a datagram arrived, unless the transport does.
         let is_late = arrived == slot.deadline || arrived > slot.deadline && !meta.waited.is_zero();
@@ -51,13 +54,23 @@ impl<C: Codec> ClientCore<C> {
         }
         match kind {
             ResponseKind::Acknowledged => self.acknowledge(now, index),
-            ResponseKind::Refused => self.refuse(now, index, socket, bytes),
+            ResponseKind::Refused => {
+                slot.peer = meta.peer;
+                self.refuse(now, index, socket, bytes);
+            }
             ResponseKind::Part {
                 index: part,
                 total,
                 payload,
-            } => return self.assemble(now, index, socket, (part, total), payload),
+            } => {
+                let is_of_use = self.assemble(now, index, socket, (part, total), payload);
+                if !self.slots[index].is_in_flight() {
+                    self.slots[index].peer = meta.peer;
+                }
+                return is_of_use;
+            }
             ResponseKind::Whole => {
+                slot.peer = meta.peer;
                 slot.response.clear();
                 slot.response.extend_from_slice(bytes);
                 self.measure(index, arrived);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use siphasher::sip::SipHasher13;
 
-/// What each prefix owes, in a table of a fixed size.
+/// What each prefix or identity owes, in a table of a fixed size. They are named by their hashes.
 pub(super) struct Table {
     hasher: SipHasher13,
     parts: Box<[Mutex<Box<[Set]>>]>,
@@ -28,20 +28,18 @@ impl Table {
         self.parts.len() * self.sets_per_part * size_of::<Set>()
     }
 
-    /// When a prefix owes nothing any more, in nanoseconds of the monotonic clock.
-    pub(super) fn free_at(&self, prefix: u128) -> u64 {
-        let hash = self.hash(prefix);
+    /// When it owes nothing any more, in nanoseconds of the monotonic clock.
+    pub(super) fn free_at(&self, hash: u64) -> u64 {
         self.with_set(hash, |set| set.free_at(hash))
     }
 
-    pub(super) fn charge(&self, prefix: u128, now: u64, cost: u64) {
-        let hash = self.hash(prefix);
+    pub(super) fn charge(&self, hash: u64, now: u64, cost: u64) {
         self.with_set(hash, |set| set.charge(hash, now, cost));
     }
 
-    pub(super) fn hash(&self, prefix: u128) -> u64 {
+    pub(super) fn hash(&self, subject: &[u8]) -> u64 {
         // Zero marks an unused place.
-        self.hasher.hash(&prefix.to_be_bytes()).max(1)
+        self.hasher.hash(subject).max(1)
     }
 
     #[expect(

@@ -1,7 +1,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::{Gate, RateLimit, RateLimitBuilder, ResponseSize};
+use super::{Gate, RateLimit, RateLimitBuilder, ResponseSize, Subject};
+use crate::drop_reason::DropReason;
+use crate::identity::Identity;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
@@ -278,7 +280,10 @@ fn the_key_is_not_shown_and_random_by_default() {
     let ip = "192.0.2.1".parse().unwrap();
     let hash = |limit: &RateLimit| {
         let shared = &limit.shared;
-        shared.table.hash(shared.prefixes.of(ip).unwrap())
+        let Subject::Prefix(prefixes) = &shared.subject else {
+            panic!("limits prefixes unless set otherwise");
+        };
+        shared.table.hash(&prefixes.of(ip).unwrap().to_be_bytes())
     };
     assert_ne!(hash(&one), hash(&two));
 }
@@ -300,4 +305,55 @@ fn networks_are_spread_over_the_whole_table() {
     assert_eq!(answered(), 4_096);
     let forgotten = answered();
     assert!(forgotten < 100, "{forgotten} of {networks}");
+}
+
+/// Asks once at a time as an identity, and takes one answer if it may.
+fn ask_as(limit: &mut RateLimit, millis: u64, identity: &str) -> bool {
+    let now = Timestamp::new(Duration::from_millis(millis), SystemTime::UNIX_EPOCH);
+    let identity = Identity::from(identity);
+    let meta = Meta::new("192.0.2.1:50000".parse().unwrap());
+    let datagram = Datagram::new(b"?", meta).identified(Some(&identity));
+    let admitted = limit
+        .accept(now, &datagram)
+        .and_then(|()| limit.accept_identified(now, &datagram));
+    if admitted.is_ok() {
+        let one = ResponseSize::new(1, 1);
+        limit.allow_responses(now, &datagram, one).unwrap();
+    }
+    assert!(matches!(admitted, Ok(()) | Err(DropReason::RateLimited)));
+    admitted.is_ok()
+}
+
+#[test]
+fn each_identity_has_a_budget_and_strangers_pass() {
+    let limited = builder().responses_per_second(10).per_identity();
+    let mut limit = limited.build().unwrap();
+    for identity in ["one", "other", "\0", ""] {
+        let answered = (0..100).filter(|_| ask_as(&mut limit, 0, identity)).count();
+        assert_eq!(answered, 10, "{identity:?}");
+    }
+    assert!((0..100).all(|_| ask(&mut limit, 0, "192.0.2.1")));
+    // An answer is paid for after it was given.
+    assert!(ask_as(&mut limit, 1, "one"));
+    assert!(!ask_as(&mut limit, 99, "one"));
+    assert!(ask_as(&mut limit, 101, "one"));
+}
+
+#[test]
+fn a_limit_of_networks_is_blind_to_identities() {
+    let mut limit = builder().responses_per_second(10).build().unwrap();
+    let identities = (0..100).map(|number| number.to_string());
+    let answered = identities.filter(|identity| ask_as(&mut limit, 0, identity));
+    assert_eq!(answered.count(), 10);
+}
+
+#[test]
+fn a_table_of_identities_is_bounded() {
+    let limited = builder().responses_per_second(10).per_identity();
+    let mut limit = limited.build().unwrap();
+    let memory = limit.memory_bytes();
+    for number in 0..NETWORKS {
+        assert!(ask_as(&mut limit, 0, &number.to_string()));
+    }
+    assert_eq!(limit.memory_bytes(), memory);
 }

@@ -1,9 +1,9 @@
 use super::ServerCore;
-use super::pipeline::Refusal;
+use super::pipeline::Origin;
 use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
-use crate::handler::{Context, Reply, ReplyError, request_hash};
+use crate::handler::{Context, Reply, ReplyError, RequestHash};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Inbox, Meta, Outbox};
@@ -17,14 +17,14 @@ use crate::transport::{Datagram, Inbox, Meta, Outbox};
 ///
 /// ```
 /// use rejoinder::codec::Text;
-/// use rejoinder::transport::{Inbox, Meta};
+/// use rejoinder::transport::{Inbox, Meta, Outbox};
 /// use rejoinder::{DropReason, Server, Timestamp};
 ///
 /// let mut core = Server::builder(Text).core(());
-/// let mut inbox = Inbox::new(8, 512);
+/// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
 /// inbox.push(b"hello?", Meta::new("192.0.2.1:7777".parse()?));
 /// let (now, mut keep) = (Timestamp::system(), Vec::new());
-/// let deferred = core.defer_next(now, now, &mut inbox, &mut keep).expect("a request");
+/// let deferred = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep).expect("a request");
 /// assert_eq!(deferred.context().peer.port(), 7777);
 /// core.drop_deferred(now, deferred, DropReason::Overloaded);
 /// # Ok::<(), std::net::AddrParseError>(())
@@ -47,8 +47,11 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// Takes datagrams out of the inbox until one is a request that passes the checks and gates,
     /// and defers it. Its bytes replace the contents of `keep`. It counts as
     /// [`deferred`](crate::Stats::deferred) until its token is passed to
-    /// [`answer_deferred`](Self::answer_deferred) or [`drop_deferred`](Self::drop_deferred). `None`
-    /// means that the inbox is empty.
+    /// [`answer_deferred`](Self::answer_deferred) or [`drop_deferred`](Self::drop_deferred).
+    ///
+    /// Where the protocol [demands a response](Codec::encode_rejection) to a malformed datagram, it goes
+    /// into the outbox. `None` means that the inbox is empty, or that the outbox has no room for such a
+    /// response: send it, clear it, and call again.
     ///
     /// `received` is when the inbox was received, and `now` is the time for
     /// [`max_age`](crate::ServerBuilder::max_age).
@@ -65,8 +68,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// }
     /// let now = Timestamp::system();
     /// let (mut first, mut second) = (Vec::new(), Vec::new());
-    /// let one = core.defer_next(now, now, &mut inbox, &mut first).expect("a request");
-    /// let two = core.defer_next(now, now, &mut inbox, &mut second).expect("a request");
+    /// let one = core.defer_next(now, now, &mut inbox, &mut outbox, &mut first).expect("a request");
+    /// let two = core.defer_next(now, now, &mut inbox, &mut outbox, &mut second).expect("a request");
     /// assert_eq!(core.stats().deferred, 2);
     ///
     /// // The second is answered first, and the first never.
@@ -81,11 +84,14 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         received: Timestamp,
         now: Timestamp,
         inbox: &mut Inbox,
+        outbox: &mut Outbox,
         keep: &mut Vec<u8>,
     ) -> Option<Deferred> {
+        self.begin_batch(outbox);
         self.latest = received;
         let mut deferred = None;
         while deferred.is_none()
+            && outbox.has_room_for(1)
             && let Some(datagram) = inbox.pop()
         {
             let is_stale = self.is_stale(received, now.monotonic, &datagram.meta);
@@ -94,19 +100,22 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                 Some(behind) => match behind.unwrap(received, &datagram) {
                     Ok(unwrapped) => unwrapped,
                     Err(reason) => {
-                        let fate = self.refuse(received, &datagram.meta, reason.into());
+                        let fate = self.refuse(received, &Origin::of(&datagram), reason.into());
                         self.stats.count(fate);
                         continue;
                     }
                 },
             };
-            let fate = self.fenced(received, &datagram.meta, |core| {
+            let queued = outbox.len();
+            let fate = self.fenced(received, Origin::of(&datagram), |core, from| {
                 core.check(received, &datagram, is_stale)?;
-                core.codec
-                    .decode_request(datagram.bytes)
-                    .map_err(Refusal::Malformed)?;
+                from.identity = core.authenticate(received, &datagram)?;
+                let datagram = datagram.identified(from.identity.as_ref());
+                if let Err(error) = core.codec.decode_request(datagram.bytes) {
+                    return core.reject(received, &datagram, error, outbox);
+                }
                 let mut context = core.context(received, &datagram);
-                context.request_hash = request_hash(datagram.bytes);
+                context.request_hash = RequestHash::of(&core.codec, datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {
@@ -115,6 +124,9 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                 });
                 Ok(Fate::Deferred)
             });
+            if let Fate::Dropped(_) = fate {
+                outbox.truncate(queued);
+            }
             self.stats.count(fate);
         }
         self.pending = inbox.len();
@@ -130,7 +142,6 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// [`ReplyFailed`](DropReason::ReplyFailed): check
     /// [`has_room_for`](Outbox::has_room_for)`(`[`MAX_RESPONSES`](crate::handler::MAX_RESPONSES)`)`
     /// first.
-    #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn answer_deferred(
         &mut self,
         now: Timestamp,
@@ -143,7 +154,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         // The response carries the time at which it is encoded.
         context.now = now;
         self.begin_batch(outbox);
-        let mut datagram = Datagram::new(request, meta);
+        let mut datagram = Datagram::new(request, meta).identified(context.identity());
         datagram.proxied = context.proxied;
         let fate = self.answer_late(&datagram, &context, outbox, write);
         self.stats.settle(fate);
@@ -153,20 +164,21 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     ///
     /// ```
     /// # use rejoinder::codec::Text;
-    /// # use rejoinder::transport::{Inbox, Meta};
+    /// # use rejoinder::transport::{Inbox, Meta, Outbox};
     /// # use rejoinder::{DropReason, Server, Timestamp};
     /// let mut core = Server::builder(Text).core(());
-    /// let mut inbox = Inbox::new(8, 512);
+    /// let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
     /// inbox.push(b"hello?", Meta::new("192.0.2.1:7777".parse()?));
     /// let (now, mut keep) = (Timestamp::system(), Vec::new());
-    /// let deferred = core.defer_next(now, now, &mut inbox, &mut keep).expect("a request");
+    /// let deferred = core.defer_next(now, now, &mut inbox, &mut outbox, &mut keep).expect("a request");
     /// core.drop_deferred(now, deferred, DropReason::Cancelled);
     /// assert_eq!(core.stats().dropped(DropReason::Cancelled), 1);
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn drop_deferred(&mut self, now: Timestamp, deferred: Deferred, reason: DropReason) {
-        let fate = self.fenced(now, &deferred.meta, |_| Err(reason.into()));
+        let from = Origin::new(&deferred.meta, deferred.context.identity());
+        let fate = self.fenced(now, from, |_, _| Err(reason.into()));
         self.stats.settle(fate);
     }
 }

@@ -7,6 +7,7 @@ use crate::codec::{Codec, Writer};
 use crate::drop_reason::DropReason;
 use crate::gate::{Gate, ResponseSize};
 use crate::handler::{Context, Handler, Reply, ReplyError};
+use crate::identity::Identity;
 use crate::server::panics::{drop_quietly, quietly};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
@@ -32,12 +33,23 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                     unwrapped = inner;
                     &unwrapped
                 }
-                Err(reason) => return self.refuse(now, &datagram.meta, reason.into()),
+                Err(reason) => {
+                    return self.refuse(now, &Origin::of(datagram), reason.into());
+                }
             },
         };
         let queued = outbox.len();
-        let fate = self.fenced(now, &datagram.meta, |core| {
+        let fate = self.fenced(now, Origin::of(datagram), |core, from| {
             core.check(now, datagram, is_stale)?;
+            from.identity = core.authenticate(now, datagram)?;
+            let identified;
+            let datagram = match &from.identity {
+                None => datagram,
+                identity => {
+                    identified = datagram.identified(identity.as_ref());
+                    &identified
+                }
+            };
             let request = match core.codec.decode_request(datagram.bytes) {
                 Ok(request) => request,
                 Err(error) => return core.reject(now, datagram, error, outbox),
@@ -62,7 +74,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
 
     /// Queues the codec's response to a datagram that does not decode, if it has one.
     #[cold]
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         now: Timestamp,
         datagram: &Datagram<'_>,
@@ -86,7 +98,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         let (codec, gate) = (&self.codec, &mut self.gate);
         match respond(codec, gate, datagram, &context, outbox, write) {
             Ok(_) => {
-                self.refuse(now, &datagram.meta, Refusal::Malformed(error));
+                self.refuse(now, &Origin::of(datagram), Refusal::Malformed(error));
                 Ok(Fate::Rejected)
             }
             Err(_) => Err(Refusal::Malformed(error)),
@@ -102,7 +114,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         write: impl FnOnce(&mut Reply<'_, C>) -> Result<(), ReplyError>,
     ) -> Fate {
         let queued = outbox.len();
-        let fate = self.fenced(context.now, &datagram.meta, |core| {
+        let fate = self.fenced(context.now, Origin::of(datagram), |core, _| {
             respond(
                 &core.codec,
                 &mut core.gate,
@@ -127,16 +139,16 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     pub(super) fn fenced(
         &mut self,
         now: Timestamp,
-        meta: &Meta,
-        act: impl FnOnce(&mut Self) -> Result<Fate, Refusal<C::Error>>,
+        mut from: Origin<'_>,
+        act: impl FnOnce(&mut Self, &mut Origin<'_>) -> Result<Fate, Refusal<C::Error>>,
     ) -> Fate {
-        let result = panic::catch_unwind(AssertUnwindSafe(|| act(self)));
+        let result = panic::catch_unwind(AssertUnwindSafe(|| act(self, &mut from)));
         match result {
             Ok(Ok(fate)) => fate,
-            Ok(Err(refusal)) => self.refuse(now, meta, refusal),
+            Ok(Err(refusal)) => self.refuse(now, &from, refusal),
             Err(payload) => {
                 drop_quietly(payload);
-                self.refuse(now, meta, Refusal::For(DropReason::HandlerPanicked))
+                self.refuse(now, &from, Refusal::For(DropReason::HandlerPanicked))
             }
         }
     }
@@ -144,11 +156,12 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     pub(super) fn refuse(
         &mut self,
         now: Timestamp,
-        meta: &Meta,
+        from: &Origin<'_>,
         refusal: Refusal<C::Error>,
     ) -> Fate {
         let (reason, cause): (_, Option<&(dyn Error + 'static)>) = match &refusal {
             Refusal::For(reason) => (*reason, None),
+            Refusal::Unauthenticated(error) => (DropReason::Unauthenticated, Some(error)),
             Refusal::Malformed(error) => (DropReason::Malformed, Some(error)),
             Refusal::Reply(ReplyError::Handler(error)) => {
                 (DropReason::HandlerFailed, Some(error.as_ref()))
@@ -158,7 +171,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         // To show an error of the codec is its own code again, and so is to drop it. Each has a
         // catch of its own: a panic within a panic would be the end.
         let log = &mut self.log;
-        quietly(|| log.dropped(now, meta, reason, cause));
+        quietly(|| log.dropped(now, from.meta, from.identity.as_ref(), reason, cause));
         quietly(|| drop(refusal));
         Fate::Dropped(reason)
     }
@@ -185,12 +198,32 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         Ok(self.gate.accept(now, datagram)?)
     }
 
+    /// Who sent a datagram, if that is proved, and whether the gates accept it from there.
+    #[inline]
+    pub(super) fn authenticate(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+    ) -> Result<Option<Identity>, Refusal<C::Error>> {
+        let identity = self
+            .codec
+            .authenticate(now, datagram.bytes)
+            .map_err(Refusal::Unauthenticated)?
+            .or_else(|| datagram.identity.cloned());
+        if identity.is_some() {
+            let datagram = datagram.identified(identity.as_ref());
+            self.gate.accept_identified(now, &datagram)?;
+        }
+        Ok(identity)
+    }
+
     #[inline]
     pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
         let id = self.codec.request_id(datagram.bytes);
         Context::new(&datagram.meta, now)
             .with_request_id(id)
             .with_proxied(datagram.proxied)
+            .with_identity(datagram.identity.cloned())
     }
 
     #[inline]
@@ -226,9 +259,29 @@ fn respond<C: Codec, G: Gate>(
 /// A rejection is a header: DNS has 12 bytes, STUN 20 and an attribute.
 const MAX_REJECTION_BYTES: usize = 64;
 
+/// Where a datagram came from, for the log.
+pub(super) struct Origin<'a> {
+    meta: &'a Meta,
+    pub(super) identity: Option<Identity>,
+}
+
+impl<'a> Origin<'a> {
+    #[inline]
+    pub(super) fn of(datagram: &'a Datagram<'_>) -> Self {
+        Self::new(&datagram.meta, datagram.identity)
+    }
+
+    #[inline]
+    pub(super) fn new(meta: &'a Meta, identity: Option<&Identity>) -> Self {
+        let identity = identity.cloned();
+        Self { meta, identity }
+    }
+}
+
 /// Why nothing is sent for a datagram.
 pub(super) enum Refusal<E> {
     For(DropReason),
+    Unauthenticated(E),
     Malformed(E),
     Reply(ReplyError),
 }

@@ -35,6 +35,7 @@ impl Behind {
         let mut unwrapped = Datagram::new(payload, meta);
         unwrapped.proxied = Some(proxied);
         unwrapped.proxy_header = header;
+        unwrapped.identity = datagram.identity;
         Ok(unwrapped)
     }
 }

@@ -122,7 +122,7 @@ fn number(word: &[u8]) -> Option<u32> {
         .ok()
 }
 
-fn key<'a>(request: Request<'a>) -> &'a [u8] {
+fn key(request: Request<'_>) -> &[u8] {
     match request {
         Request::Get { key } | Request::Set { key, .. } => key,
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use rejoinder::sans_io::{ClientCore, SocketId};
+use rejoinder::sans_io::{ClientCore, RawResponse, SocketId};
 use rejoinder::transport::{Connect, Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
 use rejoinder::udp::{UdpConnector, UdpTransport};
 use rejoinder::{Client, ConfigError, RequestError, Retry, Timestamp, Transport, Wait};
@@ -138,13 +138,13 @@ impl Peers {
     }
 
     fn tell_results(&mut self, peer: usize, at: Duration, tell: &mut impl FnMut(Outcome<'_>)) {
-        while let Some((ticket, answer)) = self.cores[peer].poll_result() {
+        while let Some((ticket, result)) = self.cores[peer].poll_result() {
             self.places.push_back(peer);
             self.in_flight -= 1;
             tell(Outcome {
                 asked: self.asked[peer][ticket.slot()],
                 at,
-                answer,
+                answer: result.and_then(RawResponse::decode),
             });
         }
     }

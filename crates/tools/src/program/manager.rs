@@ -2,9 +2,13 @@
 
 #[cfg(unix)]
 mod imp {
-    use sd_notify::NotifyState::{self, MonotonicUsec, Ready, Reloading, Status, Stopping};
+    use std::time::Duration;
 
-    use crate::program::complain;
+    use sd_notify::NotifyState::{
+        self, ExtendTimeoutUsec, MonotonicUsec, Ready, Reloading, Status, Stopping,
+    };
+
+    use crate::program::{GRACE, complain};
 
     pub(crate) fn ready(status: &str) {
         notify(&[Ready, Status(status)]);
@@ -18,8 +22,14 @@ mod imp {
         }
     }
 
-    pub(crate) fn stopping() {
-        notify(&[Stopping]);
+    /// `after` is how long the program still answers. The manager's own time for a stop begins then.
+    pub(crate) fn stopping(after: Option<Duration>) {
+        let Some(after) = after else {
+            return notify(&[Stopping]);
+        };
+        let extended = after + GRACE + Duration::from_secs(1);
+        let extended = u32::try_from(extended.as_micros()).unwrap_or(u32::MAX);
+        notify(&[Stopping, ExtendTimeoutUsec(extended)]);
     }
 
     fn notify(states: &[NotifyState<'_>]) {
@@ -33,7 +43,7 @@ mod imp {
 mod imp {
     pub(crate) fn ready(_: &str) {}
     pub(crate) fn reloading() {}
-    pub(crate) fn stopping() {}
+    pub(crate) fn stopping(_: Option<std::time::Duration>) {}
 }
 
 pub(crate) use imp::{ready, reloading, stopping};

@@ -24,6 +24,8 @@ pub(crate) struct Signals {
     stats: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     terminal: terminal::Terminal,
+    /// Whether a shutdown that was asked for by signal was reported.
+    is_reported: bool,
 }
 
 impl Signals {
@@ -35,6 +37,7 @@ impl Signals {
             shutdown: Arc::default(),
             stats: Arc::default(),
             reload: Arc::default(),
+            is_reported: false,
         };
         for signal in [SIGINT, SIGTERM] {
             register_conditional_default(signal, Arc::clone(&signals.shutdown))?;
@@ -47,10 +50,12 @@ impl Signals {
         Ok(signals)
     }
 
-    /// What is asked for now, the most important thing first. To be called every [`PERIOD`].
+    /// What is asked for now, the most important thing first, and each thing once. To be called every
+    /// [`PERIOD`].
     pub(crate) fn next(&mut self) -> Option<Asked> {
         let has_hung_up = self.terminal.has_just_gone();
-        if self.shutdown.load(Ordering::Relaxed) {
+        if !self.is_reported && self.shutdown.load(Ordering::Relaxed) {
+            self.is_reported = true;
             return Some(Asked::Shutdown);
         }
         if self.stats.swap(false, Ordering::Relaxed) {

@@ -16,15 +16,16 @@ use super::address::{resolve, why_not_bound};
 use super::{Failure, warn};
 
 /// The sockets that a service manager has opened, as systemd passes them (`sd_listen_fds(3)`): at
-/// most `most` of those that are not in use yet, in order. Their buffers are not made smaller.
-pub(crate) fn passed(most: usize) -> Result<Vec<UdpTransport>, Failure> {
+/// most `most` of those that are not in use yet, in order. The first call adopts all of them, with its
+/// options. Their buffers are not made smaller.
+pub(crate) fn passed(most: usize, options: &UdpOptions) -> Result<Vec<UdpTransport>, Failure> {
     // A descriptor must not be adopted twice.
     static PASSED: Mutex<Option<VecDeque<UdpTransport>>> = Mutex::new(None);
 
     let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
     let left = match &mut *passed {
         Some(left) => left,
-        none => none.insert(all_passed()?.into()),
+        none => none.insert(all_passed(options)?.into()),
     };
     let taken = most.min(left.len());
     let taken: Vec<_> = left.drain(..taken).collect();
@@ -33,10 +34,9 @@ pub(crate) fn passed(most: usize) -> Result<Vec<UdpTransport>, Failure> {
 }
 
 #[cfg(unix)]
-fn all_passed() -> Result<Vec<UdpTransport>, Failure> {
+fn all_passed(options: &UdpOptions) -> Result<Vec<UdpTransport>, Failure> {
     let mut passed = ListenFd::from_env();
     let count = passed.len();
-    let options = UdpOptions::new();
     (0..count)
         .map(|index| {
             let socket = passed.take_udp_socket(index).ok().flatten();
@@ -76,15 +76,20 @@ const NO_UDP: &str = "is no UDP socket: a socket unit needs ListenDatagram=, sys
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-fn all_passed() -> Result<Vec<UdpTransport>, Failure> {
+fn all_passed(_: &UdpOptions) -> Result<Vec<UdpTransport>, Failure> {
     Ok(Vec::new())
 }
 
 /// Binds a socket for each worker to the first of the addresses that can be had. A receive buffer
 /// smaller than the one asked for is reported.
-pub(crate) fn bind(text: &str, port: u16, workers: usize) -> Result<Vec<UdpTransport>, Failure> {
+pub(crate) fn bind(
+    text: &str,
+    port: u16,
+    workers: usize,
+    options: UdpOptions,
+) -> Result<Vec<UdpTransport>, Failure> {
     let addresses = resolve(text, port)?;
-    let transports = UdpOptions::new()
+    let transports = options
         .receive_buffer_bytes(RECEIVE_BUFFER_BYTES)
         .bind_group(&addresses[..], workers)
         .map_err(|error| Failure::RunTime(why_not_bound(text, &addresses, &error.into())))?;

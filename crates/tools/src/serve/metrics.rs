@@ -1,26 +1,16 @@
 //! `--metrics`: counters for Prometheus, as text over HTTP (exposition format 0.0.4).
-//!
-//! One connection is served at a time, for a bounded time and with bounded memory: a scraper that does
-//! not read delays the next scrape and nothing else.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rejoinder::{ServerHandle, Stats};
 
 use super::rules::Counters;
 use super::transcript::Transcribed;
-use crate::program::Failure;
-use crate::program::address::{resolve, why_not_bound};
+use crate::program::http::{Endpoint, Page as HttpPage};
 use crate::program::output::Output;
-
-/// An endpoint that is bound.
-#[derive(Debug)]
-pub(crate) struct Metrics(TcpListener);
 
 /// Where the numbers come from.
 struct Source {
@@ -31,149 +21,50 @@ struct Source {
     started: u64,
 }
 
-impl Metrics {
-    pub(crate) fn bind(text: &str) -> Result<Self, Failure> {
-        let addresses = resolve(text, DEFAULT_PORT)?;
-        TcpListener::bind(&addresses[..])
-            .map(Self)
-            .map_err(|error| {
-                let problem = why_not_bound(text, &addresses, &error);
-                Failure::RunTime(format!("--metrics: {problem}"))
-            })
-    }
-
-    pub(crate) fn addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// Answers scrapers on a thread of its own, as long as the program runs.
-    pub(crate) fn serve(
-        self,
-        handle: ServerHandle,
-        robot: Transcribed,
-        rules: Arc<Counters>,
-        outputs: [(&'static str, Option<Output>); 2],
-    ) -> io::Result<()> {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH);
-        let source = Source {
-            handle,
-            robot,
-            rules,
-            outputs,
-            started: started.map_or(0, |time| time.as_secs()),
-        };
-        let work = move || {
-            for stream in self.0.incoming() {
-                match stream {
-                    // A scraper that went away is no concern of the server.
-                    Ok(stream) => drop(answer(stream, &source)),
-                    // Too many descriptors are open, for example.
-                    Err(_) => thread::sleep(Duration::from_millis(100)),
-                }
-            }
-        };
-        thread::Builder::new()
-            .name("metrics".to_owned())
-            .spawn(work)?;
-        Ok(())
-    }
-}
-
-/// Reads one request and answers it.
-fn answer(mut stream: TcpStream, source: &Source) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut head = Vec::new();
-    let mut buffer = [0; 1_024];
-    // A request for metrics has no body: it ends with an empty line.
-    while !head.windows(4).any(|end| end == b"\r\n\r\n")
-        && !head.windows(2).any(|end| end == b"\n\n")
-    {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || head.len() > MAX_HEAD_BYTES {
-            return respond(
-                &mut stream,
-                "400 Bad Request",
-                "text/plain",
-                "no request\n",
-                false,
-            );
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => head.extend_from_slice(&buffer[..read]),
-        }
-    }
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line);
-    let mut words = line.split_whitespace();
-    let (method, target) = (
-        words.next().unwrap_or_default(),
-        words.next().unwrap_or_default(),
-    );
-    let path = target.split('?').next().unwrap_or_default();
-    let is_head = method == "HEAD";
-    match (method, path) {
-        ("GET" | "HEAD", "/metrics") => {
-            let text = source.text();
-            respond(
-                &mut stream,
-                "200 OK",
-                "text/plain; version=0.0.4; charset=utf-8",
-                &text,
-                is_head,
-            )
-        }
-        ("GET" | "HEAD", "/") => {
-            let page = "<!doctype html><title>rejoinder</title><a href=\"/metrics\">metrics</a>\n";
-            respond(
-                &mut stream,
-                "200 OK",
-                "text/html; charset=utf-8",
-                page,
-                is_head,
-            )
-        }
-        ("GET" | "HEAD", _) => respond(
-            &mut stream,
-            "404 Not Found",
-            "text/plain",
-            "no such page\n",
-            is_head,
-        ),
-        _ => respond(
-            &mut stream,
-            "405 Method Not Allowed",
-            "text/plain",
-            "GET it\n",
-            false,
-        ),
-    }
-}
-
-fn respond(
-    stream: &mut TcpStream,
-    status: &str,
-    kind: &str,
-    body: &str,
-    is_head: bool,
+/// Answers scrapers on a thread of its own, as long as the program runs.
+pub(super) fn serve(
+    endpoint: Endpoint,
+    handle: ServerHandle,
+    robot: Transcribed,
+    rules: Arc<Counters>,
+    outputs: [(&'static str, Option<Output>); 2],
 ) -> io::Result<()> {
-    let mut response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    if !is_head {
-        response.push_str(body);
-    }
-    stream.write_all(response.as_bytes())
+    let started = SystemTime::now().duration_since(UNIX_EPOCH);
+    let source = Source {
+        handle,
+        robot,
+        rules,
+        outputs,
+        started: started.map_or(0, |time| time.as_secs()),
+    };
+    endpoint.serve("metrics", move |path| match path {
+        "/metrics" => Some(HttpPage {
+            status: "200 OK",
+            kind: "text/plain; version=0.0.4; charset=utf-8",
+            body: source.text(),
+        }),
+        "/" => Some(HttpPage {
+            status: "200 OK",
+            kind: "text/html; charset=utf-8",
+            body: INDEX.to_owned(),
+        }),
+        _ => None,
+    })
 }
+
+const INDEX: &str = "<!doctype html><title>rejoinder</title><a href=\"/metrics\">metrics</a>\n";
 
 impl Source {
     fn text(&self) -> String {
         let mut page = Page(String::new());
         page.info();
         page.stats(&self.handle.stats());
+        page.family(
+            "ready",
+            "gauge",
+            "1 while the server is in service, 0 when it is taken out of it.",
+        );
+        page.value("ready", "", u8::from(self.handle.is_ready()));
         page.family(
             "rules",
             "gauge",
@@ -324,10 +215,7 @@ const LABELLED: [(&str, &str, &str, &str); 3] = [
 ];
 
 /// Among those that exporters share out (9000 to 9999).
-const DEFAULT_PORT: u16 = 9_888;
-/// How long a request may take to arrive, and a response to be taken.
-const PATIENCE: Duration = Duration::from_secs(2);
-const MAX_HEAD_BYTES: usize = 8 << 10;
+pub(super) const DEFAULT_PORT: u16 = 9_888;
 
 #[cfg(test)]
 mod tests {

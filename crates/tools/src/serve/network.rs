@@ -1,5 +1,6 @@
 //! A network as people write it: an address and how many of its bits count.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The addresses that begin like one.
@@ -7,6 +8,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(crate) struct Network {
     pub(crate) ip: IpAddr,
     pub(crate) bits: u8,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ip, bits } = self;
+        let is_whole = *bits == if ip.is_ipv4() { 32 } else { 128 };
+        if is_whole {
+            write!(f, "{ip}")
+        } else {
+            write!(f, "{ip}/{bits}")
+        }
+    }
 }
 
 /// `10.0.0.0/8`, `fd00::/8`, or an address, which is a network of its own.
@@ -70,6 +83,7 @@ mod tests {
                 bits,
             };
             assert_eq!(parse(text), Ok(network));
+            assert_eq!(network.to_string(), text.trim_matches(['[', ']']));
         }
         for text in [
             "",

@@ -1,12 +1,12 @@
 //! The handler: a robot that can be replaced while it answers, and prints what the original prints.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rejoinder::bot::Robot;
-use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::handler::Swap;
-use rejoinder::{Context, Handler, Reply, ReplyError};
+use rejoinder::{Codec, Context, Handler, Reply, ReplyError};
 
 use crate::program::output::Output;
 
@@ -45,12 +45,16 @@ impl Transcribed {
     }
 }
 
-impl Handler<Ctime> for Transcribed {
+/// Bare, or with an id around it: the robot knows nothing of that.
+impl<C> Handler<C> for Transcribed
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Answer<'a> = &'a dyn fmt::Display>,
+{
     fn handle(
         &self,
         request: &str,
         _: &Context,
-        reply: &mut Reply<'_, Ctime>,
+        reply: &mut Reply<'_, C>,
     ) -> Result<(), ReplyError> {
         let robot = self.0.robot.current();
         let mut answer = robot.answer(request);

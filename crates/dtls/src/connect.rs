@@ -1,0 +1,519 @@
+//! Clients: how they are set up, and their transports.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rejoinder::transport::{
+    Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, Outgoing, SendReport,
+};
+use rejoinder::{Codec, ConfigError, Correlation, Timestamp, Transport, Wait};
+use rustls_pki_types::ServerName;
+
+use crate::association::{Credentials, Policy};
+use crate::certificate::{Authorities, CertificateError, CertifiedKey, Role};
+use crate::psk::{MAX_IDENTITY_BYTES, PskFile, is_usable};
+use crate::record::MAX_PLAINTEXT_BYTES;
+use crate::session::{Client, MAX_REPLIES, Sent, Session};
+use crate::settings::{Configs, HANDSHAKE_DATAGRAM_BYTES, Mode, Settings};
+use crate::transport::{add, shorter};
+
+/// How a DTLS client proves who it is, and which servers it trusts.
+///
+/// ```
+/// use rejoinder::Client;
+/// use rejoinder::codec::{Tagged, Text};
+/// use rejoinder::udp::UdpConnector;
+/// use rejoinder_dtls::ClientConfig;
+///
+/// let codec = Tagged(Text);
+/// let connector = ClientConfig::psk("lamp-7", [0x5a; 16])
+///     .connector(UdpConnector::default(), &codec)?;
+/// let client = Client::new(connector, codec, "127.0.0.1:5684".parse()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ClientConfig {
+    trust: Trust,
+    own: Option<CertifiedKey>,
+    settings: Settings,
+    is_seeded: bool,
+}
+
+#[derive(Clone)]
+enum Trust {
+    Psk { identity: Vec<u8>, key: Vec<u8> },
+    Certificates(Authorities, ServerName<'static>),
+}
+
+impl ClientConfig {
+    /// A client with a pre-shared key: an identity of 1 to 128 bytes and a key of 1 to 64, best 16
+    /// random ones or more (RFC 4279 §5.3 and §7.2).
+    pub fn psk(identity: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        Self::new(Trust::Psk {
+            identity: identity.into(),
+            key: key.into(),
+        })
+    }
+
+    /// A client with the identity and the key of the first line of a file. Without a line it is refused
+    /// by [`connector`](Self::connector).
+    ///
+    /// ```no_run
+    /// use rejoinder_dtls::{ClientConfig, PskFile};
+    ///
+    /// let config = ClientConfig::psk_file(&PskFile::read("psk.txt")?);
+    /// # Ok::<(), rejoinder_dtls::PskFileError>(())
+    /// ```
+    pub fn psk_file(file: &PskFile) -> Self {
+        let (identity, key) = file.first().unwrap_or_default();
+        Self::psk(identity, key)
+    }
+
+    /// A client that accepts a server with a certificate for `name`, a DNS name or an IP address, that
+    /// one of the authorities has signed.
+    ///
+    /// # Errors
+    ///
+    /// If the name is neither.
+    ///
+    /// ```no_run
+    /// use rejoinder_dtls::{Authorities, ClientConfig};
+    ///
+    /// let authorities = Authorities::from_pem_file("ca.pem")?;
+    /// let config = ClientConfig::certificates(authorities, "server.example")?;
+    /// # Ok::<(), rejoinder_dtls::CertificateError>(())
+    /// ```
+    pub fn certificates(authorities: Authorities, name: &str) -> Result<Self, CertificateError> {
+        let server = ServerName::try_from(name.to_owned())
+            .map_err(|_| CertificateError::Name(name.to_owned()))?;
+        Ok(Self::new(Trust::Certificates(authorities, server)))
+    }
+
+    fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            own: None,
+            settings: Settings {
+                handshake_timeout: Duration::from_secs(10),
+                retransmit_after: Duration::from_secs(1),
+                handshake_datagram_bytes: HANDSHAKE_DATAGRAM_BYTES,
+                max_payload_bytes: MAX_PLAINTEXT_BYTES,
+            },
+            is_seeded: false,
+        }
+    }
+
+    /// Shows a certificate to a server that asks for one. With a pre-shared key it is not used.
+    pub fn certificate(mut self, own: CertifiedKey) -> Self {
+        self.own = Some(own);
+        self
+    }
+
+    /// How long a handshake may take. Default: 10 seconds, more than zero and at most ten years.
+    ///
+    /// ```
+    /// use rejoinder_dtls::ClientConfig;
+    /// use std::time::Duration;
+    ///
+    /// let config = ClientConfig::psk("me", [7; 16])
+    ///     .handshake_timeout(Duration::from_secs(3))
+    ///     .retransmit_after(Duration::from_millis(200));
+    /// ```
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.settings.handshake_timeout = time;
+        self
+    }
+
+    /// As [`DtlsBuilder::retransmit_after`](crate::DtlsBuilder::retransmit_after).
+    pub fn retransmit_after(mut self, time: Duration) -> Self {
+        self.settings.retransmit_after = time;
+        self
+    }
+
+    /// As [`DtlsBuilder::max_payload_bytes`](crate::DtlsBuilder::max_payload_bytes).
+    pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_payload_bytes = bytes;
+        self
+    }
+
+    /// As [`DtlsBuilder::handshake_datagram_bytes`](crate::DtlsBuilder::handshake_datagram_bytes).
+    pub fn handshake_datagram_bytes(mut self, bytes: usize) -> Self {
+        self.settings.handshake_datagram_bytes = bytes;
+        self
+    }
+
+    /// Lets random values follow from the connector's [entropy](Connect::entropy), as
+    /// [`DtlsBuilder::insecure_seed`](crate::DtlsBuilder::insecure_seed) does: **for simulations, and for
+    /// nothing else**.
+    pub fn insecure_seeds(mut self) -> Self {
+        self.is_seeded = true;
+        self
+    }
+
+    /// A connector for a [`Client`](rejoinder::Client) with this codec, over another connector.
+    ///
+    /// # Errors
+    ///
+    /// If a setting, the identity or the key is out of range, or the codec matches responses to requests
+    /// by their [socket](Correlation::Socket). Then every request would have a socket of its own, and a
+    /// handshake. Use a codec with ids; [`Tagged`](rejoinder::codec::Tagged) gives them to any other.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder_dtls::ClientConfig;
+    ///
+    /// let config = ClientConfig::psk("me", [7; 16]);
+    /// let error = config.connector(SimNet::new(), &Text).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "codec is one that matches responses by their socket, must be one with ids, such as \
+    ///      `Tagged`: each request would need a handshake of its own"
+    /// );
+    /// ```
+    pub fn connector<N, C: Codec>(self, net: N, codec: &C) -> Result<Connector<N>, ConfigError> {
+        if codec.correlation() == Correlation::Socket {
+            return Err(ConfigError::out_of_range(
+                "codec",
+                "one that matches responses by their socket",
+                "one with ids, such as `Tagged`: each request would need a handshake of its own",
+            ));
+        }
+        self.settings.check()?;
+        let (mode, credentials, authorities, name) = match self.trust {
+            Trust::Psk { identity, key } => {
+                if identity.is_empty() || identity.len() > MAX_IDENTITY_BYTES {
+                    let value = format!("{} bytes long", identity.len());
+                    return Err(ConfigError::out_of_range("identity", value, "1 to 128"));
+                }
+                if !is_usable(&key) {
+                    let value = format!("{} bytes long", key.len());
+                    return Err(ConfigError::out_of_range("key", value, "1 to 64"));
+                }
+                let mode = Mode::PskClient { identity, key };
+                (mode, Credentials::Psk, None, None)
+            }
+            Trust::Certificates(authorities, name) => {
+                let mode = Mode::Certificate {
+                    asks_for_certificate: true,
+                };
+                let own = self.own.map(Credentials::Certificate);
+                let own = own.unwrap_or(Credentials::Nothing);
+                (mode, own, Some(authorities), Some(name))
+            }
+        };
+        let client = Client {
+            configs: Configs::new(mode, &self.settings)?,
+            credentials,
+            policy: Policy {
+                role: Role::Server,
+                authorities,
+                name,
+            },
+            settings: self.settings,
+        };
+        Ok(Connector {
+            net,
+            client: Arc::new(client),
+            is_seeded: self.is_seeded,
+        })
+    }
+}
+
+/// Neither identity nor key.
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("certificate", &self.own)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens DTLS transports for a client: see [`ClientConfig::connector`].
+///
+/// Each transport shakes hands when the first payload is sent, and again after the server has closed.
+/// Payloads wait for the handshake, up to 1,024; one that the client sends again meanwhile waits once.
+/// A handshake that fails is an error of the kind [`HostUnreachable`](io::ErrorKind::HostUnreachable)
+/// that names the reason, and the next one begins a second later at the earliest. Requests that have no
+/// answer by their deadline fail with it. With
+/// [`fail_when_unreachable`](rejoinder::ClientBuilder::fail_when_unreachable) requests fail with it at
+/// once.
+#[derive(Clone)]
+pub struct Connector<N> {
+    pub(crate) net: N,
+    client: Arc<Client>,
+    is_seeded: bool,
+}
+
+impl<N> Connector<N> {
+    pub(crate) fn session(
+        &self,
+        peer: SocketAddr,
+        entropy: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> io::Result<Session> {
+        let mut seed = None;
+        if self.is_seeded {
+            let mut bytes = [0; 8];
+            entropy(&mut bytes)?;
+            seed = Some(u64::from_le_bytes(bytes));
+        }
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Ok(Session::new(Arc::clone(&self.client), peer, seed))
+    }
+}
+
+impl<N: Connect> Connect for Connector<N> {
+    type Transport = DtlsClient<N::Transport>;
+
+    fn connect(&self, peer: SocketAddr) -> io::Result<Self::Transport> {
+        let session = self.session(peer, |bytes| self.net.entropy(bytes))?;
+        Ok(DtlsClient::new(self.net.connect(peer)?, session))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.net.now()
+    }
+
+    fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.net.entropy(bytes)
+    }
+
+    fn wait_any(
+        &self,
+        transports: &[&Self::Transport],
+        wait: Wait,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        let now = self.net.now().monotonic;
+        let timer = |one: &&Self::Transport| one.driver.session.next_timer();
+        let next = transports.iter().filter_map(timer).min();
+        let wait = shorter(wait, now, wait.deadline(now), next);
+        let inner: Vec<_> = transports.iter().map(|one| &one.inner).collect();
+        self.net.wait_any(&inner, wait, ready)?;
+        let now = self.net.now().monotonic;
+        for (index, one) in transports.iter().enumerate() {
+            let is_due = timer(one).is_some_and(|due| due <= now);
+            if (is_due || one.driver.has_something()) && !ready.contains(&index) {
+                ready.push(index);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<N: fmt::Debug> fmt::Debug for Connector<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector")
+            .field("net", &self.net)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client's transport: one association over another transport. [`Connector`] opens them.
+///
+/// Dropping it closes the association.
+pub struct DtlsClient<T: Transport> {
+    inner: T,
+    driver: Driver,
+}
+
+impl<T: Transport> DtlsClient<T> {
+    fn new(inner: T, session: Session) -> Self {
+        Self {
+            inner,
+            driver: Driver::new(session),
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.driver.outbox.is_empty() {
+            let _ = self.inner.send(&self.driver.outbox);
+            self.driver.outbox.clear();
+        }
+    }
+
+    fn deliver(&mut self, inbox: &mut Inbox) -> usize {
+        let now = self.inner.now();
+        let mut delivered = 0;
+        while self.driver.step(now, inbox, &mut delivered) {
+            self.flush();
+        }
+        delivered
+    }
+}
+
+impl<T: Transport> Transport for DtlsClient<T> {
+    fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
+        let end = wait.deadline(self.inner.now().monotonic);
+        let delivered = self.deliver(inbox);
+        if delivered > 0 {
+            return Ok(delivered);
+        }
+        loop {
+            let now = self.inner.now();
+            self.driver.session.on_timer(now, &mut self.driver.outbox);
+            self.flush();
+            if let Some(error) = self.driver.session.take_error() {
+                return Err(error);
+            }
+            let timer = self.driver.session.next_timer();
+            let received = self.inner.recv(
+                &mut self.driver.raw,
+                shorter(wait, now.monotonic, end, timer),
+            );
+            let delivered = self.deliver(inbox);
+            let is_over = matches!(wait, Wait::No) || self.inner.now().monotonic >= end;
+            match received {
+                Err(error) => return Err(error),
+                Ok(_) if delivered > 0 => return Ok(delivered),
+                Ok(_) => {}
+            }
+            if let Some(error) = self.driver.session.take_error() {
+                return Err(error);
+            }
+            if is_over {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn send(&mut self, outbox: &Outbox) -> SendReport {
+        let mut report = SendReport::default();
+        let now = self.inner.now();
+        let mut kept = 0;
+        for datagram in outbox.iter() {
+            match self.driver.protect(now, &datagram) {
+                Err(error) => report.record_failure(error),
+                Ok(Sent::Kept) => kept += 1,
+                Ok(Sent::Queued) => {}
+            }
+            if !self.driver.outbox.has_room_for(MAX_REPLIES) {
+                add(&mut report, self.inner.send(&self.driver.outbox));
+                self.driver.outbox.clear();
+            }
+        }
+        let mut left = SendReport::default();
+        if !self.driver.outbox.is_empty() {
+            left = self.inner.send(&self.driver.outbox);
+            self.driver.outbox.clear();
+        }
+        if kept > 0 {
+            // What left is a hello, on which all that was kept depends.
+            if left.failed > 0 {
+                (left.sent, left.failed) = (0, kept);
+            } else {
+                left = SendReport::accepted(kept);
+            }
+        }
+        add(&mut report, left);
+        report
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
+        self.inner.wait_for_room(wait)
+    }
+
+    fn is_local_ip(addr: SocketAddr) -> bool {
+        T::is_local_ip(addr)
+    }
+
+    fn kernel_drops(&self) -> u64 {
+        self.inner.kernel_drops()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+}
+
+impl<T: Transport> Drop for DtlsClient<T> {
+    fn drop(&mut self) {
+        let now = self.inner.now();
+        self.driver.session.close(now, &mut self.driver.outbox);
+        self.flush();
+    }
+}
+
+impl<T: Transport + fmt::Debug> fmt::Debug for DtlsClient<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DtlsClient")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session and its batches.
+pub(crate) struct Driver {
+    pub(crate) session: Session,
+    /// What came from the transport inside.
+    pub(crate) raw: Inbox,
+    pub(crate) outbox: Outbox,
+    /// Payloads for which the inbox had no space: those of one datagram at most.
+    waiting: VecDeque<(Vec<u8>, Meta)>,
+}
+
+impl Driver {
+    pub(crate) fn new(session: Session) -> Self {
+        Self {
+            raw: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
+            outbox: session.outbox(),
+            waiting: VecDeque::new(),
+            session,
+        }
+    }
+
+    /// Whether something can be received without the transport inside.
+    pub(crate) fn has_something(&self) -> bool {
+        !self.raw.is_empty() || !self.waiting.is_empty() || self.session.has_error()
+    }
+
+    /// Takes one payload or one datagram. Returns whether there was any, and space for it.
+    pub(crate) fn step(
+        &mut self,
+        now: Timestamp,
+        inbox: &mut Inbox,
+        delivered: &mut usize,
+    ) -> bool {
+        if !inbox.has_space() {
+            return false;
+        }
+        if let Some((bytes, meta)) = self.waiting.pop_front() {
+            inbox.push(&bytes, meta);
+            *delivered += 1;
+            return true;
+        }
+        let Some(datagram) = self.raw.pop() else {
+            return false;
+        };
+        let waiting = &mut self.waiting;
+        let mut deliver = |payload: &[u8], meta: Meta| {
+            if inbox.has_space() {
+                inbox.push(payload, meta);
+                *delivered += 1;
+            } else {
+                waiting.push_back((payload.to_vec(), meta));
+            }
+        };
+        self.session
+            .receive(now, &datagram, &mut self.outbox, &mut deliver);
+        true
+    }
+
+    /// Queues a payload, protected, or keeps it until the handshake is over.
+    pub(crate) fn protect(&mut self, now: Timestamp, datagram: &Outgoing<'_>) -> io::Result<Sent> {
+        self.session.send(now, datagram.bytes, &mut self.outbox)
+    }
+}
+
+/// Buffers for receiving.
+const BATCH: usize = 64;

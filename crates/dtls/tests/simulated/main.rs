@@ -1,0 +1,12 @@
+//! Handshakes and exchanges on a network in memory, in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod attacks;
+mod bad_network;
+mod certificates;
+mod exchange;
+#[cfg(feature = "tokio")]
+mod on_tokio;
+mod pipe;
+mod support;
