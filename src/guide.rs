@@ -22,6 +22,10 @@
     feature = "rules",
     doc = "10. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
+#![cfg_attr(
+    feature = "tokio",
+    doc = "8. [`shared_state`]: what several nodes of a service share, and while their store is down."
+)]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
 //! (tokio), [`from_coap_rs`] (the crate `coap`) or [`from_packet_conn`] (Go).

@@ -60,6 +60,8 @@
 //! - A server on the Internet: the gates of [`gate`], and the checks that are always on
 //!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
 //! - A server behind proxies: [`proxy`] and [`ServerBuilder::behind`].
+//! - State that several nodes share: the module `aio::store`, and the page `guide::shared_state` (feature
+//!   `tokio`).
 //! - Servers and clients on tokio: the module `aio`, and the page `guide::on_tokio` (feature `tokio`).
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].

@@ -80,6 +80,7 @@ use crate::codec::{Codec, RequestKey};
 ///
 /// # What else
 ///
+/// - It is the memory of one node. `aio::store::SharedDedup` (feature `tokio`) does it for several.
 /// - While the handler works on the first copy, further ones get no response: on other workers, and
 ///   on all where a `Dedup` wraps an async handler.
 /// - If it fails or panics, nothing is remembered, and the next copy is a first one.
