@@ -247,7 +247,7 @@ fn rules_are_replaced_for_minutes_and_no_answer_is_wrong_or_lost() {
     let counters = ended.stderr.lines().last().unwrap();
     let received = requests + dropped;
     let start = format!("received {received}: replied {requests}, silent 0, dropped {dropped} (");
-    let end = format!("), pending 0; replies sent {requests}, failed 0; receive errors 0");
+    let end = format!("), pending 0; responses sent {requests}, failed 0; receive errors 0");
     assert!(
         counters.starts_with(&start) && counters.ends_with(&end),
         "{counters}"
