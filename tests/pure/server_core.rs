@@ -579,7 +579,10 @@ fn invariant_5_a_robot_that_answers_what_is_malformed_says_no_more_than_was_said
         }
     }
     let stats = one.stats();
-    assert_eq!((stats.dropped(DropReason::Malformed), stats.rejected), (69, 41));
+    assert_eq!(
+        (stats.dropped(DropReason::Malformed), stats.rejected),
+        (69, 41)
+    );
     assert_eq!(other.stats().dropped(DropReason::Response), 41);
 }
 

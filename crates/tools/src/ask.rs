@@ -286,7 +286,7 @@ impl Session {
         }
         let Keys { .. } = self.keys;
         self.connect_with(timeout, UdpOptions::new())
-            .map(Asker::Plain)
+            .map(|client| Asker::Plain(Box::new(client)))
     }
 
     fn connect_with(

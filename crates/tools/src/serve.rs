@@ -141,28 +141,7 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
     let limit = options.limit.behind(&options.behind);
     let limit = limit.answers(&addresses, DEFAULT_LIMIT);
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
-    let codec = Ctime::local().answer_malformed(options.answer_malformed);
-    let gate = gate.transpose()?;
-    #[cfg(feature = "dtls")]
-    let secured = match &options.psk_file {
-        Some(path) => Some(dtls::keys(path)?),
-        None => None,
-    };
-    #[cfg(not(feature = "dtls"))]
-    let secured = None;
-    let start = match secured {
-        #[cfg(feature = "dtls")]
-        Some(keys) => dtls::start(keys, codec, options.max_request, gate, transports)?,
-        #[cfg(not(feature = "dtls"))]
-        Some(never) => never,
-        None => {
-            let server = Server::builder(codec)
-                .max_request_bytes(options.max_request)
-                .gate(gate);
-            let server = options.behind.apply(server)?.with_transports(transports)?;
-            Box::new(|addresses, robot| Service::new(server, addresses, robot)) as Start
-        }
-    };
+    let start = server(&options, gate.transpose()?, transports)?;
     let metrics = match &options.metrics {
         Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
         None => None,
@@ -237,6 +216,27 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
 
 /// Makes a service of a server that is ready, once its handler is.
 type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
+
+/// The server, for clients with keys if there is a file of them.
+fn server(
+    options: &Options,
+    gate: Option<RateLimit>,
+    transports: Vec<UdpTransport>,
+) -> Result<Start, Failure> {
+    let codec = Ctime::local().answer_malformed(options.answer_malformed);
+    #[cfg(feature = "dtls")]
+    if let Some(path) = &options.psk_file {
+        let keys = dtls::keys(path)?;
+        return dtls::start(&keys, codec, options.max_request, gate, transports);
+    }
+    let server = Server::builder(codec)
+        .max_request_bytes(options.max_request)
+        .gate(gate);
+    let server = options.behind.apply(server)?.with_transports(transports)?;
+    Ok(Box::new(|addresses, robot| {
+        Service::new(server, addresses, robot)
+    }))
+}
 
 /// Which clients there are, and how much each gets.
 fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAddr]) {
