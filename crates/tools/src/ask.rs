@@ -284,8 +284,8 @@ impl Session {
             return Ok(asker);
         }
         let Keys { .. } = self.keys;
-        self.connect_with(timeout, UdpOptions::new())
-            .map(Asker::Plain)
+        let plain = self.connect_with(timeout, UdpOptions::new())?;
+        Ok(Asker::Plain(Box::new(plain)))
     }
 
     fn connect_with(

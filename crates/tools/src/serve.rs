@@ -21,7 +21,7 @@ use rejoinder::Server;
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
-use rejoinder::gate::RateLimit;
+use rejoinder::gate::{Gate, RateLimit};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 
 use self::log::Format;
@@ -144,26 +144,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
     let codec = Ctime::local().answer_malformed(options.answer_malformed);
     let gate = gate.transpose()?;
-    #[cfg(feature = "dtls")]
-    let secured = match &options.psk_file {
-        Some(path) => Some(dtls::keys(path)?),
-        None => None,
-    };
-    #[cfg(not(feature = "dtls"))]
-    let secured = None;
-    let start = match secured {
-        #[cfg(feature = "dtls")]
-        Some(keys) => dtls::start(keys, codec, options.max_request, gate, transports)?,
-        #[cfg(not(feature = "dtls"))]
-        Some(never) => never,
-        None => {
-            let server = Server::builder(codec)
-                .max_request_bytes(options.max_request)
-                .gate(gate);
-            let server = options.behind.apply(server)?.with_transports(transports)?;
-            Box::new(|addresses, robot| Service::new(server, addresses, robot)) as Start
-        }
-    };
+    let start = server(&options, codec, gate, transports)?;
     let metrics = match &options.metrics {
         Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
         None => None,
@@ -238,6 +219,27 @@ pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
 
 /// Makes a service of a server that is ready, once its handler is.
 type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
+
+/// A server for clients with keys, or for all.
+fn server<G: Gate + Clone + Send + 'static>(
+    options: &Options,
+    codec: Ctime,
+    gate: G,
+    transports: Vec<UdpTransport>,
+) -> Result<Start, Failure> {
+    #[cfg(feature = "dtls")]
+    if let Some(path) = &options.psk_file {
+        let keys = dtls::keys(path)?;
+        return dtls::start(&keys, codec, options.max_request, gate, transports);
+    }
+    let server = Server::builder(codec)
+        .max_request_bytes(options.max_request)
+        .gate(gate);
+    let server = options.behind.apply(server)?.with_transports(transports)?;
+    Ok(Box::new(|addresses, robot| {
+        Service::new(server, addresses, robot)
+    }))
+}
 
 /// Which clients there are, and how much each gets.
 fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAddr]) {

@@ -6,7 +6,7 @@ use rejoinder::{Client, RequestError};
 
 /// A client for one address.
 pub(super) enum Asker {
-    Plain(Client<UdpConnector, Ctime>),
+    Plain(Box<Client<UdpConnector, Ctime>>),
     #[cfg(feature = "dtls")]
     Secured(Box<dtls::Secured>),
 }

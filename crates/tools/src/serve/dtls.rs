@@ -23,7 +23,7 @@ pub(super) fn keys(path: &Path) -> Result<PskFile, Failure> {
 
 /// The server for clients with keys. Each worker has associations of its own.
 pub(super) fn start<G: Gate + Clone + Send + 'static>(
-    keys: PskFile,
+    keys: &PskFile,
     codec: Ctime,
     max_request: usize,
     gate: G,
