@@ -28,7 +28,6 @@ use crate::transport::{Driver, add};
 /// use rejoinder::codec::{Tagged, Text};
 /// use rejoinder::sim::SimNet;
 /// use rejoinder_dtls::{ClientConfig, Dtls};
-/// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
