@@ -111,6 +111,7 @@ impl Proxies {
     }
 
     /// Determines the client of a datagram, and removes the header.
+    #[inline]
     pub(crate) fn unwrap<'d>(
         &mut self,
         now: Timestamp,
