@@ -211,7 +211,8 @@ mod tests {
         let key = right.get(7).unwrap();
         assert_eq!(key.sign(&[&header, b"ping"]), expected);
         assert!(key.verifies(&[&header, b"pi", b"ng"], &expected));
-        for bit in 0..128 {
+        // Miri is slow.
+        for bit in (0..128).step_by(if cfg!(miri) { 37 } else { 1 }) {
             let mut wrong = expected;
             wrong[bit / 8] ^= 1 << (bit % 8);
             assert!(!key.verifies(&[&header, b"ping"], &wrong), "{bit}");
