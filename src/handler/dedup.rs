@@ -178,7 +178,8 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
         let exchange = Exchange {
             addresses: (!is_unique).then_some(addresses),
             identity: context.identity().cloned(),
-            id: context.request_id,
+            // Of unique bytes, an id that is not among them says nothing.
+            id: context.request_id.filter(|_| !is_unique),
             bytes: request.hash,
             key,
         };

@@ -24,13 +24,10 @@ use crate::transport::{Driver, add};
 /// A DTLS server as an [`AsyncTransport`], around any other: see [`Dtls`](crate::Dtls).
 ///
 /// ```
-/// use rejoinder::Server;
-/// use rejoinder::aio::AsyncSim;
+/// use rejoinder::aio::{AsyncSim, Client, Server};
 /// use rejoinder::codec::{Tagged, Text};
 /// use rejoinder::sim::SimNet;
 /// use rejoinder_dtls::{ClientConfig, Dtls};
-/// use rejoinder::Client;
-/// use std::time::Duration;
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,11 +35,11 @@ use crate::transport::{Driver, add};
 /// let addr = "10.0.0.1:5684".parse()?;
 /// let endpoint = AsyncSim::new(net.bind(addr)?);
 /// let transport = Dtls::builder().psk(|_: &[u8]| Some(vec![7; 16])).wrap_async(endpoint)?;
-/// let server = Server::builder(Tagged(Text)).with_async_transport(transport)?;
+/// let server = Server::builder(Tagged(Text)).with_transport(transport)?;
 /// let handle = server.handle();
 ///
 /// let connector = ClientConfig::psk("me", [7; 16]).connector(net, &Tagged(Text))?;
-/// let client = Client::builder(Tagged(Text)).with_async_connector(connector, addr)?;
+/// let client = Client::builder(Tagged(Text)).with_connector(connector, addr)?;
 /// let asking = async {
 ///     let answer = client.request("quiet").await.map(|answer| answer.get().to_owned());
 ///     handle.shutdown();

@@ -317,6 +317,9 @@ impl<N: fmt::Debug> fmt::Debug for Connector<N> {
 
 /// A client's transport: one association over another transport. [`Connector`] opens them.
 ///
+/// A payload for another address than the server's fails with the kind
+/// [`ConnectionReset`](io::ErrorKind::ConnectionReset).
+///
 /// Dropping it closes the association.
 pub struct DtlsClient<T: Transport> {
     inner: T,
@@ -511,7 +514,8 @@ impl Driver {
 
     /// Queues a payload, protected, or keeps it until the handshake is over.
     pub(crate) fn protect(&mut self, now: Timestamp, datagram: &Outgoing<'_>) -> io::Result<Sent> {
-        self.session.send(now, datagram.bytes, &mut self.outbox)
+        self.session
+            .send(now, datagram.peer, datagram.bytes, &mut self.outbox)
     }
 }
 

@@ -82,9 +82,13 @@ impl Session {
     pub(crate) fn send(
         &mut self,
         now: Timestamp,
+        peer: SocketAddr,
         payload: &[u8],
         outbox: &mut Outbox,
     ) -> io::Result<Sent> {
+        if peer != self.peer {
+            return Err(SendError::NoAssociation(peer).into());
+        }
         let (bytes, max_bytes) = (payload.len(), self.client.settings.max_payload_bytes);
         if bytes > max_bytes {
             return Err(SendError::TooLong { bytes, max_bytes }.into());

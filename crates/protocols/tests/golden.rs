@@ -18,8 +18,9 @@ use proptest::prelude::*;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Raw, ResponseKind};
 use rejoinder::sans_io::ServerCore;
-use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Codec, DropReason, Handler, Server, Timestamp, Writer};
+use rejoinder::sim::SimNet;
+use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
+use rejoinder::{Client, Codec, DropReason, Handler, RequestError, Server, Timestamp, Writer};
 
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Edns, Query};
@@ -146,6 +147,17 @@ fn an_sntp_client_takes_no_time_from_a_clock_that_is_not_set() {
     let mut bad = good.clone();
     bad[40..].fill(0);
     assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Unsynchronized));
+
+    // Of another mode, or of no version; and the response to another request.
+    for first in [4 << 3 | 3, 4 << 3 | 5, 4, 5 << 3 | 4] {
+        let mut bad = good.clone();
+        bad[0] = first;
+        assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Form));
+        assert_eq!(Sntp.response_id(&bad), None);
+    }
+    let mut other = good.clone();
+    other[31] ^= 1;
+    assert_ne!(Sntp.response_id(&other), Sntp.response_id(&good));
 
     let mut kiss = good;
     kiss[1] = 0;
@@ -701,6 +713,33 @@ fn stun_answers_with_the_peer_or_with_what_it_does_not_know() {
         let datagram = hex(&format!("{kind}0000 2112a442 00000000 00000000 00000007"));
         assert!(ask(&mut core, &datagram).is_empty());
     }
+}
+
+#[test]
+fn a_stun_client_ends_at_an_error_response() {
+    let net = SimNet::new();
+    let server = "10.0.0.1:3478".parse().unwrap();
+    // 420 with a reason that would act on a terminal, and with the request's id.
+    net.host(server, |_, datagram: Datagram<'_>, outbox: &mut Outbox| {
+        let error = [
+            &hex("0111000c")[..],
+            &datagram.bytes[4..20],
+            &hex("00090006 00000414"),
+            b"\x1b!\0\0",
+        ];
+        outbox
+            .push(datagram.meta.peer, None, &error.concat())
+            .unwrap();
+    })
+    .unwrap();
+    let error = Client::new(net.clone(), Stun, server)
+        .request(())
+        .unwrap_err();
+    let RequestError::Refused { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.to_string(), "error 420: \\u{1b}!");
+    assert_eq!(net.now().monotonic, Duration::ZERO, "at once");
 }
 
 /// RFC 8489 §11: what has no magic cookie is of RFC 3489, whose clients know only MAPPED-ADDRESS.

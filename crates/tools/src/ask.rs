@@ -285,8 +285,8 @@ impl Session {
             return Ok(asker);
         }
         let Keys { .. } = self.keys;
-        self.connect_with(timeout, UdpOptions::new())
-            .map(|client| Asker::Plain(Box::new(client)))
+        let plain = self.connect_with(timeout, UdpOptions::new())?;
+        Ok(Asker::Plain(Box::new(plain)))
     }
 
     fn connect_with(

@@ -21,7 +21,7 @@ use rejoinder::Server;
 use rejoinder::bot::zurich;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
-use rejoinder::gate::RateLimit;
+use rejoinder::gate::{Gate, RateLimit};
 use rejoinder::udp::{UdpOptions, UdpTransport};
 
 use self::log::Format;
@@ -141,7 +141,9 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
     let limit = options.limit.behind(&options.behind);
     let limit = limit.answers(&addresses, DEFAULT_LIMIT);
     let gate = limit.map(|limit| rate_limit(limit, &options.exempt));
-    let start = server(&options, gate.transpose()?, transports)?;
+    let codec = Ctime::local().answer_malformed(options.answer_malformed);
+    let gate = gate.transpose()?;
+    let start = server(&options, codec, gate, transports)?;
     let metrics = match &options.metrics {
         Some(address) => Some(Endpoint::bind("--metrics", address, metrics::DEFAULT_PORT)?),
         None => None,
@@ -217,13 +219,13 @@ pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failur
 /// Makes a service of a server that is ready, once its handler is.
 type Start = Box<dyn FnOnce(Vec<SocketAddr>, Transcribed) -> Service>;
 
-/// The server, for clients with keys if there is a file of them.
-fn server(
+/// A server for clients with keys, or for all.
+fn server<G: Gate + Clone + Send + 'static>(
     options: &Options,
-    gate: Option<RateLimit>,
+    codec: Ctime,
+    gate: G,
     transports: Vec<UdpTransport>,
 ) -> Result<Start, Failure> {
-    let codec = Ctime::local().answer_malformed(options.answer_malformed);
     #[cfg(feature = "dtls")]
     if let Some(path) = &options.psk_file {
         let keys = dtls::keys(path)?;

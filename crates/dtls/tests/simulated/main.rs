@@ -5,6 +5,7 @@
 mod attacks;
 mod bad_network;
 mod certificates;
+mod conformance;
 mod exchange;
 #[cfg(feature = "tokio")]
 mod on_tokio;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use rejoinder::aio::AsyncSim;
+use rejoinder::aio::{AsyncSim, Client, Server};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::{Link, SimNet};
-use rejoinder::{Client, Server};
 use rejoinder_dtls::ClientConfig;
 use tokio::time::{Instant, sleep};
 
@@ -16,7 +15,7 @@ async fn exchange(seed: u64, link: Link, config: ClientConfig) -> (u64, u64) {
     net.set_link(link).unwrap();
     let endpoint = AsyncSim::new(net.bind(server_addr()).unwrap());
     let transport = builder(seed).wrap_async(endpoint).unwrap();
-    let server = Server::builder(Tagged(Text)).with_async_transport(transport);
+    let server = Server::builder(Tagged(Text)).with_transport(transport);
     let server = server.unwrap();
     let handle = server.handle();
     let serving = server.serve(async |text: &str| {
@@ -24,7 +23,7 @@ async fn exchange(seed: u64, link: Link, config: ClientConfig) -> (u64, u64) {
         text.to_uppercase()
     });
     let connector = config.connector(net, &Tagged(Text)).unwrap();
-    let client = Client::builder(Tagged(Text)).with_async_connector(connector, server_addr());
+    let client = Client::builder(Tagged(Text)).with_connector(connector, server_addr());
     let client = client.unwrap();
     let asking = async {
         let (mut answered, mut failed) = (0, 0);
@@ -84,7 +83,7 @@ async fn a_wrong_key_fails_at_once_where_that_is_wanted() {
     let net = SimNet::seeded(2);
     let endpoint = AsyncSim::new(net.bind(server_addr()).unwrap());
     let transport = builder(2).wrap_async(endpoint).unwrap();
-    let server = Server::builder(Tagged(Text)).with_async_transport(transport);
+    let server = Server::builder(Tagged(Text)).with_transport(transport);
     let server = server.unwrap();
     let handle = server.handle();
     let connector = ClientConfig::psk(IDENTITY, *b"another key here")
@@ -92,7 +91,7 @@ async fn a_wrong_key_fails_at_once_where_that_is_wanted() {
         .connector(net, &Tagged(Text));
     let client = Client::builder(Tagged(Text))
         .fail_when_unreachable(true)
-        .with_async_connector(connector.unwrap(), server_addr())
+        .with_connector(connector.unwrap(), server_addr())
         .unwrap();
     let begun = Instant::now();
     let asking = async {
