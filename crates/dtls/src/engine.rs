@@ -280,11 +280,12 @@ impl<G: Gate> Engine<G> {
             Err(NoHello::Fragmented) => return Err(DtlsDrop::FragmentedHello),
             Err(NoHello::Other) => {}
         }
-        // While a peer shakes hands again, what is protected may belong to either.
+        // While a peer shakes hands again, protected data and alerts are those of its association: a
+        // handshake has no use for them, and would fail at them.
         let has_association = self.associations.peek(peer).is_some();
         let is_of_handshake = match (record.epoch, record.content_type) {
             (0, _) | (_, HANDSHAKE) => true,
-            (_, APPLICATION_DATA | ALERT) => !has_association,
+            (_, APPLICATION_DATA | ALERT) => false,
             _ => return Err(DtlsDrop::Malformed),
         };
         if is_of_handshake && self.handshakes.peek(peer).is_some() {
