@@ -9,7 +9,7 @@
 //! that fails is named.
 //!
 //! With the number 0 it runs every fate of the first eight datagrams of four overlapping exchanges
-//! instead, 390,625 scripts for each kind of correlation.
+//! instead, 390,625 scripts for each kind of correlation, and for responses of two datagrams.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

@@ -20,9 +20,10 @@ use divan::{Bencher, black_box};
 use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Ctime, Signed, SigningKey, Text};
+use rejoinder::proxy::{Header, Proxies, ProxyMode};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
-use rejoinder::{Codec, Timestamp, Writer};
+use rejoinder::{Codec, Server, Timestamp, Writer};
 
 fn main() {
     divan::main();
@@ -287,6 +288,32 @@ mod batch_of_64 {
                 black_box(outbox.len());
                 outbox.clear();
             }
+        });
+    }
+
+    /// The same behind a proxy: a header of version 2 in front of each request.
+    #[divan::bench(args = REQUESTS, sample_size = 20)]
+    fn server_core_behind_a_proxy(bencher: Bencher<'_, '_>, name: &str) {
+        let client = "192.0.2.1:49999".parse().unwrap();
+        let header = Header::encode_v2(client, "198.51.100.1:8888".parse().unwrap());
+        let datagram = [&header[..], request(name).as_bytes()].concat();
+        let meta = Meta::new("10.0.0.1:5000".parse().unwrap());
+        let proxies = Proxies::builder(ProxyMode::V2).trust([10, 0, 0, 0].into(), 8);
+        let server = Server::builder(Ctime::local()).behind(proxies.build().unwrap());
+        let mut core = server.core(zurich());
+        let mut inbox = Inbox::new(BATCH, MAX_DATAGRAM_BYTES);
+        let mut outbox = Outbox::new(2 * BATCH, MAX_DATAGRAM_BYTES);
+        let now = now();
+        bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+            for _ in 0..BATCH {
+                inbox.push(black_box(&datagram), meta);
+            }
+            while !inbox.is_empty() {
+                core.handle(now, &mut inbox, &mut outbox);
+                black_box(outbox.len());
+                outbox.clear();
+            }
+            assert_eq!(core.stats().dropped_total(), 0);
         });
     }
 

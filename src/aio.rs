@@ -66,7 +66,7 @@ mod transport;
 mod udp;
 mod wakes;
 
-pub use self::client::{Client, Response};
+pub use self::client::{Client, Discovery, Response};
 pub(crate) use self::config::AioConfig;
 pub use self::config::WhenFull;
 pub use self::connect::AsyncConnect;

@@ -9,17 +9,19 @@
 //! 4. [`gate`]: who is let in.
 //! 5. [`transport`]: datagrams over something else than UDP.
 //! 6. [`production`]: a server that is left alone, and what its counters mean.
+//! 7. [`security`]: what an attacker can do, and keys against it.
+//! 8. [`fleet`]: several nodes behind proxies and balancers, replaced without loss.
 #![cfg_attr(
     feature = "tokio",
-    doc = "7. [`on_tokio`]: handlers that wait, and clients of async programs."
+    doc = "9. [`on_tokio`]: handlers that wait, and clients of async programs."
 )]
 #![cfg_attr(
     feature = "tokio",
-    doc = "8. [`shared_state`]: one service on several machines."
+    doc = "10. [`shared_state`]: what several nodes of a service share, and while their store is down."
 )]
 #![cfg_attr(
     feature = "rules",
-    doc = "9. [`rules`]: robots from files, and what a pattern and a template can do."
+    doc = "11. [`rules`]: robots from files, and what a pattern and a template can do."
 )]
 //!
 //! If you come from somewhere else, begin at [`from_socketserver`] (Python), [`from_udp_framed`]
@@ -51,6 +53,8 @@ pub mod on_tokio {}
 pub mod bad_network {}
 #[doc = include_str!("guide/production.md")]
 pub mod production {}
+#[doc = include_str!("guide/fleet.md")]
+pub mod fleet {}
 
 #[cfg(feature = "rules")]
 #[doc = include_str!("guide/rules.md")]
@@ -72,6 +76,8 @@ pub mod handler {}
 #[cfg(feature = "tokio")]
 #[doc = include_str!("guide/shared_state.md")]
 pub mod shared_state {}
+#[doc = include_str!("guide/security.md")]
+pub mod security {}
 #[doc = include_str!("guide/stability.md")]
 pub mod stability {}
 #[doc = include_str!("guide/transport.md")]

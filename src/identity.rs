@@ -12,7 +12,7 @@ use crate::escape::Escaped;
 /// Its value is any bytes, often text. A clone shares them: it counts a reference and allocates nothing.
 ///
 /// [`Display`](fmt::Display) and [`Debug`](fmt::Debug) write text as [`Escaped`] does, and bytes that are no
-/// UTF-8 as `\x` and two hexadecimal digits, so a name from the network cannot act on a terminal or a log.
+/// UTF-8 as `\x` and two hexadecimal digits. So a name from the network cannot act on a terminal or a log.
 ///
 /// ```
 /// use rejoinder::Identity;

@@ -60,11 +60,15 @@
 //! - A server on the Internet: the gates of [`gate`], and the checks that are always on
 //!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
 //! - A server behind proxies: [`proxy`] and [`ServerBuilder::behind`].
+//! - State that several nodes share: the module `aio::store`, and the page `guide::shared_state` (feature
+//!   `tokio`).
 //! - Servers and clients on tokio: the module `aio`, and the page `guide::on_tokio` (feature `tokio`).
 //! - A client with many requests in flight: [`Client::submit`], [`Correlation`], [`codec::Tagged`],
 //!   which adds ids to any codec, and [`Retry`].
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
-//! - A server in production, and what its counters mean: [`guide::production`].
+//! - A server in production, and what its counters mean: [`guide::production`]. Several of them behind a
+//!   balancer: [`guide::fleet`].
+//! - Peers that prove who they are: [`Identity`], [`Context::identity`], [`guide::security`].
 //! - What a release may change: [`guide::stability`].
 //!
 //! # When not to use it
@@ -84,6 +88,7 @@
 //! Off by default:
 //!
 //! - `rules`: rule sets of robots from files, in TOML. Turns on `bot`.
+//! - `signed`: `codec::Signed`, messages that prove which key's holder made them.
 //! - `testing`: conformance tests for transports, codecs and handlers of your own, a transport that
 //!   fails on demand, and fault scripts for proptest.
 //! - `tokio`: the module `aio`, servers and clients on tokio. Turns on `udp`.
@@ -102,8 +107,8 @@
 //! - Only the peer that was asked can answer, and nothing makes a client's deadline later.
 //! - Every queue and table of a server and a client has a fixed size.
 //!
-//! UDP itself proves nothing about the sender of a datagram and encrypts nothing, and neither does
-//! this crate.
+//! UDP itself proves nothing about the sender of a datagram and encrypts nothing. The page
+//! [`guide::security`] says which layers do.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::print_stdout, clippy::print_stderr)]

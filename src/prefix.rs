@@ -26,6 +26,7 @@ impl Prefix {
         })
     }
 
+    #[inline]
     pub(crate) fn contains(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.is_v4 == ip.is_ipv4() && mapped(ip) & self.mask == self.bits

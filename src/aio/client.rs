@@ -1,3 +1,6 @@
+mod discovery;
+#[cfg(all(test, shuttle))]
+mod model;
 mod response;
 mod state;
 mod waiters;
@@ -9,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::{self, ToSocketAddrs};
 
+pub use self::discovery::Discovery;
 pub use self::response::Response;
 use self::state::State;
 use super::connect::AsyncConnect;

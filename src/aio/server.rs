@@ -53,6 +53,28 @@ use crate::server::{self, ServeError, ServerBuilder, ServerHandle, Shared, Stats
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Its type
+///
+/// `G` are the gates, in pairs as [`gate`](ServerBuilder::gate) adds them: `()` without, `((), A)` with one,
+/// `(((), A), B)` with two.
+///
+/// ```
+/// use rejoinder::aio::{self, AsyncUdp};
+/// use rejoinder::codec::Text;
+/// use rejoinder::gate::RateLimit;
+///
+/// struct Bot {
+///     server: aio::Server<AsyncUdp, Text, ((), RateLimit)>,
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let builder = aio::Server::builder(Text).gate(RateLimit::default());
+/// let bot = Bot { server: builder.bind("127.0.0.1:0").await? };
+/// println!("at {}", bot.server.local_addr()?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Server<T, C, G = ()> {
     /// One at least.

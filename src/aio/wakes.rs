@@ -1,5 +1,8 @@
 //! Which slots were woken: a bit for each, and one waker of the task for all.
 
+#[cfg(all(test, shuttle))]
+mod model;
+
 use std::mem;
 use std::task::{Wake, Waker};
 

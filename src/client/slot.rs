@@ -1,6 +1,6 @@
 use std::error::Error;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::RequestError;
@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub(super) routes: Vec<Route>,
     /// The address that it was sent to last.
     pub(super) peer: SocketAddr,
+    /// The address that the response came from.
+    pub(super) responder: SocketAddr,
     /// How often it moved to another address because one refused it.
     pub(super) moves: usize,
     pub(super) started: Duration,
@@ -82,7 +84,8 @@ impl Slot {
             responders: None,
             id: 0,
             routes: Vec::new(),
-            peer: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+            peer: UNSPECIFIED,
+            responder: UNSPECIFIED,
             moves: 0,
             started: Duration::ZERO,
             deadline: Duration::ZERO,
@@ -154,3 +157,5 @@ impl Slot {
         }
     }
 }
+
+const UNSPECIFIED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);

@@ -66,24 +66,27 @@ use crate::timestamp::Timestamp;
 /// - **It knows what one process accepted.** Servers that share a key accept a request once each. Clones of
 ///   one codec, such as those of a server's workers, count as one. A [`service`](SignedBuilder::service)
 ///   keeps apart servers of different kinds.
+/// - **It does not number the responses to one request.** An attacker on the path can drop the first of several,
+///   and a client then takes the next.
 /// - **It does not keep a handler from running twice.** A client that gets no response signs the request anew
 ///   and sends it again. [`Dedup`](crate::handler::Dedup) recognizes it by its nonce, whatever its address.
 ///
 /// # Time
 ///
 /// The clocks of both sides may differ by the [`window`](SignedBuilder::window), 60 seconds by default. A
-/// server keeps no clock of its own: [`build`](SignedBuilder::build) and the server's driver pass the time.
+/// codec reads no clock: [`build`](SignedBuilder::build) and the driver pass the time.
+///
 /// Requests that were signed before `build`, by the client's clock, are refused, since an earlier process may
-/// have accepted them. So after a restart a client whose clock is slow gets no response for as long as it is
-/// slow; and a request that was signed by a clock that is fast can be replayed to the new process, for as
-/// long as it is fast. A server's clock must not go back over a restart.
+/// have accepted them. So after a restart, a client with a slow clock gets no response for the time by which
+/// the clock is slow. And a request that was signed by a fast clock can be replayed to the new process, for
+/// the time by which that clock is fast. A server's clock must not go back over a restart.
 ///
 /// # What is remembered
 ///
 /// For each key, a table of [`replay_capacity`](SignedBuilder::replay_capacity) requests, about 25 bytes
 /// each, allocated with the key's first request. When it is full, the oldest is forgotten, and requests as old
 /// as that are refused. So a replay is never accepted, and no key's load takes places of another key. At the
-/// default of 16,384 the full window holds up to some 100 requests a second of one key; at 4,000 a second a
+/// default of 16,384, the full window holds up to some 100 requests a second of one key. At 4,000 a second, a
 /// request may be about one second old when it arrives. Only holders of the key can fill its table.
 ///
 /// # Bytes
@@ -114,8 +117,9 @@ use crate::timestamp::Timestamp;
 /// first 16 bytes of HMAC-SHA-256(K, message). The inner request is the same in all transmissions of a
 /// request; the time and the MAC are not. A response answers each of them.
 ///
-/// With the secret 0x00 0x01 … 0x1f, key 7, no service, the time 1,562,519,878 s (2019-07-07 17:17:58 UTC),
-/// the salt 0xa0 … 0xa7, the id 0x0102030405060708, the inner request `ping` and the inner response `pong`:
+/// An example has the secret 0x00 0x01 … 0x1f, key 7, no service, and the time 1,562,519,878 s (2019-07-07
+/// 17:17:58 UTC). The salt is 0xa0 … 0xa7, and the id 0x0102030405060708. The inner request is `ping`, and the
+/// inner response `pong`:
 ///
 /// ```
 /// use rejoinder::codec::{Signed, SigningKey, Text};
@@ -162,9 +166,10 @@ use crate::timestamp::Timestamp;
 ///
 /// # Keys change
 ///
-/// Several keys are valid at once. To replace one: give all servers the new key beside the old, with
-/// [`set_keys`](Self::set_keys) or at their next start; then give it to the clients; then take the old one from
-/// the servers. A client signs with the first of its keys.
+/// Several keys are valid at once. To replace one, give all servers the new key beside the old, with
+/// [`set_keys`](Self::set_keys) or at their next start. Then give it to the clients. Then take the old one
+/// from the servers. A client signs with the first of its keys.
+/// [`guide::security`](crate::guide::security) has an example.
 ///
 /// # The inner codec
 ///
@@ -202,7 +207,7 @@ impl<C> Signed<C> {
     /// Replaces the keys, here and in all clones. The first is the one that a client signs with.
     ///
     /// A key that was there before, with the same secret, still refuses what it accepted. A new one accepts
-    /// what is signed after `now`. Requests at work whose key is gone get no response.
+    /// what is signed from `now` on. Requests at work whose key is gone get no response.
     ///
     /// # Errors
     ///

@@ -80,6 +80,7 @@ use crate::codec::{Codec, RequestKey};
 ///
 /// # What else
 ///
+/// - It is the memory of one node. `aio::store::SharedDedup` (feature `tokio`) does it for several.
 /// - While the handler works on the first copy, further ones get no response: on other workers, and
 ///   on all where a `Dedup` wraps an async handler.
 /// - If it fails or panics, nothing is remembered, and the next copy is a first one.
@@ -177,7 +178,8 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
         let exchange = Exchange {
             addresses: (!is_unique).then_some(addresses),
             identity: context.identity().cloned(),
-            id: context.request_id,
+            // Of unique bytes, an id that is not among them says nothing.
+            id: context.request_id.filter(|_| !is_unique),
             bytes: request.hash,
             key,
         };

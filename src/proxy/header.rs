@@ -43,6 +43,7 @@ impl<'a> Header<'a> {
     /// assert_eq!(&datagram[bytes..], b"hello");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[inline]
     pub fn parse_v2(datagram: &'a [u8]) -> Result<(Self, usize), HeaderError> {
         let rest = datagram
             .strip_prefix(SIGNATURE)
@@ -238,6 +239,7 @@ pub enum HeaderError {
 }
 
 /// The addresses of a header of version 2, and what follows them.
+#[inline]
 fn addresses(family: u8, body: &[u8]) -> Result<(SocketAddr, SocketAddr, &[u8]), HeaderError> {
     match family {
         0x11 | 0x12 => {
@@ -265,6 +267,7 @@ fn addresses(family: u8, body: &[u8]) -> Result<(SocketAddr, SocketAddr, &[u8]),
     }
 }
 
+#[inline]
 fn check_tlvs(tlvs: &[u8]) -> Result<(), HeaderError> {
     let mut vectors = Tlvs { rest: tlvs };
     while vectors.next().is_some() {}

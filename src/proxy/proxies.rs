@@ -111,6 +111,7 @@ impl Proxies {
     }
 
     /// Determines the client of a datagram, and removes the header.
+    #[inline]
     pub(crate) fn unwrap<'d>(
         &mut self,
         now: Timestamp,
@@ -180,8 +181,13 @@ impl ProxiesBuilder {
         self
     }
 
-    /// How long a flow is remembered after its latest datagram. Set it below the proxy's own time
-    /// (nginx's `proxy_timeout`), after which it uses the port for another client. Default: 30 seconds. Zero is an error.
+    /// How long a flow is remembered after its latest datagram. Default: 30 seconds. Zero is an error.
+    ///
+    /// Set it above the proxy's own time (nginx's `proxy_timeout`, 10 minutes by default), or that below
+    /// this one. Where the server forgets first, a client that goes on sending keeps the proxy's session
+    /// alive, and each of its datagrams is dropped. Where the proxy forgets first, its port may belong
+    /// to another client, whose first datagram has a header. If that one is lost, the next ones count for
+    /// the client before.
     ///
     /// ```
     /// use rejoinder::proxy::{Proxies, ProxyMode};

@@ -75,6 +75,10 @@ impl<C: Codec, G: Gate, D> ServerBuilder<C, G, D> {
     ///
     /// A server on a public address should have a [`RateLimit`](crate::gate::RateLimit).
     ///
+    /// The gates are a part of the server's type, in pairs: `()` without, `((), A)` with one,
+    /// `(((), A), B)` with two. So a server with a rate limit over UDP is a
+    /// `Server<UdpTransport, Text, ((), RateLimit)>`.
+    ///
     /// ```
     /// use rejoinder::codec::Text;
     /// use rejoinder::gate::{AmplificationLimit, RateLimit};

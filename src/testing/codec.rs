@@ -18,6 +18,7 @@ use crate::timestamp::Timestamp;
 /// - "a response is a response": either every encoded response is one, or none is (the codec does
 ///   not mark responses).
 /// - "a response decodes".
+/// - "ids have 1 to 64 bits": as [`Codec::correlation`] says. No client is made for other codecs.
 /// - "a response repeats the id of its request", "a response answers its request", and
 ///   "`response_id` reads no request": where requests have ids.
 /// - "what does not fit is too long": an encoder says so, and does not write half.
@@ -150,7 +151,10 @@ fn ids<C: Codec>(
     let Correlation::Id { bits } = codec.correlation() else {
         return Ok(());
     };
-    let highest = u64::MAX >> (64 - bits.clamp(1, 64));
+    require("ids have 1 to 64 bits", (1..=64).contains(&bits), || {
+        format!("they have {bits}")
+    })?;
+    let highest = u64::MAX >> (64 - bits);
     let mut earlier: Option<Vec<u8>> = None;
     for id in [0, 1, highest / 3, highest] {
         let asked = again(id, request).unwrap_or_default();

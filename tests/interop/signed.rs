@@ -1,5 +1,6 @@
 //! `Signed` beside an implementation in Python, written from the description of its bytes alone.
 
+use std::fmt::Write as _;
 use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
@@ -121,5 +122,9 @@ fn written<E: std::fmt::Debug>(write: impl FnOnce(&mut Writer<'_>) -> Result<(),
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }

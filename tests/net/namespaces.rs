@@ -22,7 +22,7 @@ use rejoinder::codec::{Raw, Text};
 use rejoinder::transport::ErrorClass;
 use rejoinder::transport::{Delivery, Inbox};
 use rejoinder::udp::{UdpOptions, UdpTransport};
-use rejoinder::{Context, Handler, Reply, ReplyError, Server, Stats, Transport, Wait};
+use rejoinder::{Client, Context, Handler, Reply, ReplyError, Server, Stats, Transport, Wait};
 use rejoinder_test_support::network::{self, Machine, sh};
 
 /// Long enough for a machine under load; nothing waits so long when all is well.
@@ -333,6 +333,84 @@ fn requests_to_groups_are_known_and_answered_by_the_interface_they_came_in_by() 
             assert_eq!(addr, format!("[fe80::1%{}]:9999", interfaces[0]));
         },
     );
+}
+
+/// A switch with a client and two servers, which have a second cable each: a reply leaves by the one that the
+/// request came by.
+#[test]
+#[ignore = "needs network namespaces"]
+fn a_discovery_finds_both_servers_on_a_link() {
+    in_own_net("a_discovery_finds_both_servers_on_a_link", || {
+        sh("ip link add br0 type bridge mcast_snooping 0; ip link set br0 up");
+        sh("ip addr add 10.9.0.9/24 dev br0; ip addr add fe80::9/64 dev br0 nodad");
+        sh("ip route add 224.0.0.0/4 dev br0");
+        let machines = [
+            (Machine::new("va", "vb"), "va", "vb", 1),
+            (Machine::new("wa", "wb"), "wa", "wb", 2),
+        ];
+        let servers = machines.each_ref().map(|(machine, here, there, host)| {
+            sh(&format!("ip link set {here} master br0"));
+            // Its other link has the same network, and comes first.
+            machine.sh("ip link add other type veth peer name end; ip link set other up; ip link set end up");
+            machine.sh(&format!(
+                "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.{there}.rp_filter=0"
+            ));
+            for link in ["other", there] {
+                machine.sh(&format!("ip addr add 10.9.0.{host}/24 dev {link}"));
+                machine.sh(&format!("ip addr add fe80::{host}/64 dev {link} nodad"));
+            }
+            machine.run(|| {
+                let options = UdpOptions::new()
+                    .multicast_group("239.1.2.3".parse().unwrap(), interface(there))
+                    .multicast_group("ff02::1234".parse().unwrap(), interface(there));
+                let builder = Server::builder(Text).udp_options(options);
+                builder.bind("[::]:9999").unwrap()
+            })
+        });
+        let handles = servers.each_ref().map(Server::handle);
+        let bridge = interface("br0");
+        let stats = thread::scope(|scope| {
+            let threads = servers.map(|server| {
+                scope.spawn(move || {
+                    let respond = |question: &str| Some(format!("{question} I."));
+                    server.serve(respond).unwrap()
+                })
+            });
+            for (group, expected) in [
+                (
+                    "239.1.2.3:9999".to_owned(),
+                    ["10.9.0.1:9999", "10.9.0.2:9999"].map(String::from),
+                ),
+                (
+                    format!("[ff02::1234%{bridge}]:9999"),
+                    [1, 2].map(|host| format!("[fe80::{host}%{bridge}]:9999")),
+                ),
+            ] {
+                let group: SocketAddr = group.parse().unwrap();
+                let mut client = Client::builder(Text)
+                    .max_responders(2)
+                    .connect(group)
+                    .unwrap();
+                let mut discovery = client.discover("Who?", PATIENT).unwrap();
+                let mut found = Vec::new();
+                // It waits until its time is over, unless it has all that it takes.
+                while found.len() < 2
+                    && let Some((peer, response)) = discovery.next_response()
+                {
+                    assert_eq!(response.unwrap(), "Who? I.");
+                    found.push(peer.to_string());
+                }
+                found.sort();
+                assert_eq!(found, expected, "{group}");
+            }
+            handles.iter().for_each(rejoinder::ServerHandle::shutdown);
+            threads.map(|thread| thread.join().unwrap())
+        });
+        for stats in stats {
+            assert!(stats.replied >= 2, "{stats}");
+            assert_eq!(stats.responses_failed, 0, "{stats}");
+        }
+    });
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rejoinder::aio::{AsyncSim, Client, Server, Tokio};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::{Link, SimNet};
+use rejoinder::transport::LocalPort;
 use rejoinder::{ClientBuilder, Codec, RequestError, Retry};
+use rejoinder_test_support::fates::{self, Kind};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -47,6 +49,71 @@ fn client<C: Codec + Clone + Send + Sync + 'static>(
 ) -> Client<SimNet, C> {
     let connected = builder.with_connector(net.clone(), SERVER.parse().unwrap());
     connected.unwrap()
+}
+
+/// As `four_exchanges_are_right_whatever_becomes_of_their_first_four_datagrams`, with the callers as tasks.
+#[test]
+#[cfg_attr(miri, ignore = "takes hundreds of networks")]
+fn four_tasks_are_right_whatever_becomes_of_their_first_three_datagrams() {
+    for kind in fates::KINDS {
+        let mut answered = 0;
+        for number in 0..fates::scripts(3) {
+            let net = SimNet::scripted(number, fates::script(number, 3));
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+            answered += net.run(|net| {
+                runtime.block_on(async {
+                    fates::host(net, kind);
+                    match kind {
+                        Kind::Ids => four(net, Client::builder(Tagged(Text))).await,
+                        Kind::Sockets => four(net, Client::builder(Text)).await,
+                        Kind::Renewed => {
+                            let builder = Client::builder(fates::Short);
+                            four(net, builder.local_port(LocalPort::PerSend)).await
+                        }
+                        Kind::Parts => four(net, Client::builder(fates::Halves)).await,
+                    }
+                })
+            });
+        }
+        assert!(answered > 480, "{answered} of 500 {kind:?}");
+    }
+}
+
+/// Two requests, and two more when the first ones are due again. Returns how many were answered.
+async fn four<C>(net: &SimNet, builder: ClientBuilder<C, Tokio>) -> u32
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str> + Clone + Send + Sync + 'static,
+{
+    let client = client(net, fates::settings(builder));
+    let ask = async |text: &str, after| {
+        sleep(after).await;
+        let begun = Instant::now();
+        let result = client.request(text).await;
+        let elapsed = begun.elapsed();
+        match result {
+            Ok(response) => {
+                assert_eq!(response.get(), text.to_uppercase(), "whose response is it?");
+                // tokio's timers have a resolution of a millisecond.
+                assert!(elapsed <= fates::TIMEOUT + ms(1), "{elapsed:?}");
+                1
+            }
+            Err(RequestError::TimedOut { .. } | RequestError::Incomplete { .. }) => {
+                assert!(elapsed >= fates::TIMEOUT, "{elapsed:?}");
+                assert!(elapsed <= fates::TIMEOUT + ms(1), "{elapsed:?}");
+                0
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let (one, two, three, four) = tokio::join!(
+        ask("one", ms(0)),
+        ask("two", ms(0)),
+        ask("three", ms(350)),
+        ask("four", ms(350))
+    );
+    assert_eq!(client.stats().in_flight, 0);
+    one + two + three + four
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,8 @@ use rejoinder::proxy::{Header, Proxies, ProxyMode};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
 use rejoinder::{
-    Context, DropReason, Handler, Reply, ReplyError, Server, ServerBuilder, Timestamp,
+    Codec, Context, DropReason, Handler, Reply, ReplyError, Server, ServerBuilder, Timestamp,
+    Writer,
 };
 use std::time::SystemTime;
 
@@ -274,6 +275,90 @@ fn dedup_tells_the_clients_of_one_proxy_apart() {
     assert_eq!(ask("192.0.2.1:7777"), "0");
     assert_eq!(ask("192.0.2.1:7777"), "0");
     assert_eq!(ask("192.0.2.2:7777"), "1");
+}
+
+/// Requests and responses begin with their mark; a malformed datagram is repeated as a response, as far as there is
+/// room, and with as many bytes more as its last byte says.
+struct Repeats;
+
+#[derive(Debug)]
+struct NoText;
+
+impl std::fmt::Display for NoText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no text")
+    }
+}
+
+impl std::error::Error for NoText {}
+
+impl Codec for Repeats {
+    type Request<'a> = ();
+    type Response<'a> = ();
+    type Answer<'a> = ();
+    type Error = NoText;
+
+    fn decode_request(&self, _: &[u8]) -> Result<(), NoText> {
+        Err(NoText)
+    }
+    fn encode_response(
+        &self,
+        _: Timestamp,
+        _: &[u8],
+        (): (),
+        _: &mut Writer<'_>,
+    ) -> Result<(), NoText> {
+        Err(NoText)
+    }
+    fn encode_request(&self, _: u64, (): (), _: &mut Writer<'_>) -> Result<(), NoText> {
+        Err(NoText)
+    }
+    fn decode_response(&self, _: &[u8]) -> Result<(), NoText> {
+        Ok(())
+    }
+    fn is_response(&self, datagram: &[u8]) -> bool {
+        datagram.starts_with(b"!")
+    }
+    fn encode_rejection(&self, datagram: &[u8], _: &NoText, out: &mut Writer<'_>) {
+        let (more, rest) = datagram.split_last().unwrap();
+        out.put(b"!");
+        out.put(rest);
+        out.put(&vec![b'x'; (more - b'0').into()]);
+    }
+}
+
+/// Neither the header's bytes nor those of the proxy count: a rejection is never longer than what the client sent.
+#[test]
+fn a_rejection_goes_to_the_proxy_and_is_no_longer_than_what_came_behind_the_header() {
+    for (datagram, expected) in [
+        (&b"?abc0"[..], Some(&b"!?abc"[..])),
+        // One byte longer than the client's datagram; the header would have had room for it.
+        (b"?abc1", None),
+        (b"?abc9", None),
+    ] {
+        for (mode, whole) in [
+            (ProxyMode::V2, v2("192.0.2.1:7777", datagram)),
+            (
+                ProxyMode::V1,
+                v1("192.0.2.1:7777", str::from_utf8(datagram).unwrap()),
+            ),
+        ] {
+            let mut core = Server::builder(Repeats).behind(proxies(mode)).core(|()| ());
+            let (mut inbox, mut outbox) = (Inbox::new(1, 1_200), Outbox::new(16, 1_200));
+            inbox.push(&whole, Meta::new(addr(PROXY)));
+            core.handle(at(0), &mut inbox, &mut outbox);
+            let sent: Vec<_> = outbox.iter().map(|one| (one.peer, one.bytes)).collect();
+            let expected: Vec<_> = expected
+                .map(|bytes| (addr(PROXY), bytes))
+                .into_iter()
+                .collect();
+            assert_eq!(sent, expected, "{mode:?}");
+            let stats = core.stats();
+            assert!(stats.is_conserved());
+            assert_eq!(stats.dropped(DropReason::Malformed), 1);
+            assert_eq!(stats.rejected, sent.len() as u64);
+        }
+    }
 }
 
 #[test]

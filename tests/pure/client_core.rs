@@ -165,6 +165,8 @@ fn no_two_requests_have_the_same_ticket() {
         );
         let response = client.core.take_result(ticket).unwrap().unwrap();
         assert_eq!((response.peer(), response.bytes()), (SERVER, &b"y"[..]));
+        let shown = format!("{response:?}");
+        assert!(shown.contains(&SERVER.to_string()), "{shown}");
         assert_eq!(response.decode().unwrap(), "y");
         assert!(client.core.take_result(ticket).is_none());
         client.now += secs(300);

@@ -350,6 +350,8 @@ fn a_codec_that_breaks_a_law_is_named() {
         (5, Some("a response answers its request")),
         (6, Some("a response decodes")),
         (7, Some("a sample is a request")),
+        (8, Some("ids have 1 to 64 bits")),
+        (9, Some("ids have 1 to 64 bits")),
     ] {
         let codec = WrongCodec(fault);
         let kept = codec_conformance(&codec, &[b"?a", b"?abc"], |request, out| {
@@ -430,7 +432,12 @@ impl Codec for WrongCodec {
     }
 
     fn correlation(&self) -> Correlation {
-        Correlation::Id { bits: 8 }
+        let bits = match self.0 {
+            8 => 0,
+            9 => 65,
+            _ => 8,
+        };
+        Correlation::Id { bits }
     }
 
     fn response_id(&self, response: &[u8]) -> Option<u64> {

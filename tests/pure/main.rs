@@ -6,6 +6,8 @@
 #[cfg(feature = "tokio")]
 mod aio_client;
 #[cfg(feature = "tokio")]
+mod aio_discovery;
+#[cfg(feature = "tokio")]
 mod aio_server;
 #[cfg(feature = "tokio")]
 mod aio_store;

@@ -561,6 +561,32 @@ const INVALID_UTF8: [&[u8]; 12] = [
 ];
 
 #[test]
+fn invariant_5_a_robot_that_answers_what_is_malformed_says_no_more_than_was_said() {
+    let robot = || {
+        let builder = rejoinder::Server::builder(Ctime::utc().answer_malformed(true));
+        builder.core(robot::handler())
+    };
+    let (mut one, mut other) = (robot(), robot());
+    for len in 1..70 {
+        let malformed = vec![0xff; len];
+        let sent = answers(&mut one, &[&malformed]);
+        let expected = len >= 29;
+        assert_eq!(sent.len(), usize::from(expected), "{len} bytes");
+        for response in sent {
+            assert!(response.len() <= len);
+            // And another robot has nothing to say to that.
+            assert!(answers(&mut other, &[&response]).is_empty());
+        }
+    }
+    let stats = one.stats();
+    assert_eq!(
+        (stats.dropped(DropReason::Malformed), stats.rejected),
+        (69, 41)
+    );
+    assert_eq!(other.stats().dropped(DropReason::Response), 41);
+}
+
+#[test]
 fn an_empty_datagram_is_a_request_where_the_protocol_says_so() {
     let mut core = ServerCore::new(Text, |text: &str| Some(format!("<{text}>")));
     assert_eq!(answers(&mut core, &[b""]), [b"<>"]);

@@ -258,7 +258,9 @@ fn no_load_has_a_replay_accepted_and_none_takes_places_of_another_key() {
     let honest = request(&other, 1, "x", at(1));
     assert!(server.authenticate(at(1), &honest).is_ok());
     let mut sent = Vec::new();
-    for number in 0..1_000 {
+    // Miri is slow.
+    let load = if cfg!(miri) { 40 } else { 1_000 };
+    for number in 0..load {
         // At the end of the window, as one who wants to crowd out others would.
         let time = at(59 * SECOND + number);
         let id = number.unsigned_abs();
@@ -267,8 +269,9 @@ fn no_load_has_a_replay_accepted_and_none_takes_places_of_another_key() {
     }
     let fault = |bytes: &Vec<u8>| server.authenticate(at(3), bytes).unwrap_err();
     let faults: Vec<_> = sent.iter().map(fault).collect();
-    assert!(faults[..992].iter().all(|fault| *fault == Fault::Forgotten));
-    assert!(faults[992..].iter().all(|fault| *fault == Fault::Replayed));
+    let (forgotten, known) = faults.split_at(faults.len() - 8);
+    assert!(forgotten.iter().all(|fault| *fault == Fault::Forgotten));
+    assert!(known.iter().all(|fault| *fault == Fault::Replayed));
     // Of the key that does it, what is honest is refused; of another, it is not.
     let honest_too = request(&server, 5_000, "x", at(4));
     assert_eq!(
@@ -825,6 +828,20 @@ fn invariant_8_on_a_bad_network_each_request_is_handled_once_and_seeds_repeat() 
         });
         assert_eq!(hashes[0], hashes[1], "seed {seed}");
     }
+}
+
+/// An id in front of the signed part is not covered, and makes no other request of it.
+#[test]
+fn dedup_is_not_misled_by_what_no_signature_covers() {
+    let codec = Tagged(codec());
+    let once = Dedup::new(Counting::default(), |text: &&str| Some((*text).to_owned()));
+    let mut core = ServerCore::new(codec.clone(), once);
+    let mut asked = request(&codec, 7, "x", at(1));
+    assert_eq!(pass(&mut core, at(1), peer(7_777), &asked).len(), 1);
+    codec.stamp_request(at(2), &mut asked);
+    asked[8] ^= 1;
+    let again = pass(&mut core, at(2), peer(7_778), &asked);
+    assert_eq!(codec.decode_response(&again[0]), Ok("x 1 1"));
 }
 
 /// A request inside `Tagged`, which knows nothing of signatures, is signed and verified.

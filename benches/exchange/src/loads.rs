@@ -69,6 +69,7 @@ pub enum Asker {
     Plain {
         sockets: Vec<UdpSocket>,
         order: Vec<usize>,
+        header: Vec<u8>,
         next: u32,
     },
     Segmenting {
@@ -77,12 +78,14 @@ pub enum Asker {
         outbox: Outbox,
         inbox: Inbox,
         in_flight: usize,
+        header: Vec<u8>,
         next: u32,
     },
 }
 
 impl Asker {
-    pub fn new(load: Load, peer: SocketAddr) -> Result<Self> {
+    /// Each request follows a header, which may be empty.
+    pub fn new(load: Load, peer: SocketAddr, header: Vec<u8>) -> Result<Self> {
         if let Load::Segmenting | Load::SegmentingMore = load {
             let transport = UdpConnector::default().connect(peer)?;
             return Ok(Self::Segmenting {
@@ -91,6 +94,7 @@ impl Asker {
                 outbox: Outbox::new(256, MAX_DATAGRAM_BYTES),
                 inbox: Inbox::new(64, MAX_DATAGRAM_BYTES),
                 in_flight: load.order().len(),
+                header,
                 next: 0,
             });
         }
@@ -100,6 +104,7 @@ impl Asker {
         Ok(Self::Plain {
             sockets,
             order: load.order(),
+            header,
             next: 0,
         })
     }
@@ -150,10 +155,12 @@ impl Asker {
             Self::Plain {
                 sockets,
                 order,
+                header,
                 next,
             } => {
                 for &socket in &order[part] {
-                    sockets[socket].send(&request(*next))?;
+                    let (bytes, len) = after(header, &request(*next));
+                    sockets[socket].send(&bytes[..len])?;
                     *next += 1;
                 }
             }
@@ -161,12 +168,14 @@ impl Asker {
                 transport,
                 peer,
                 outbox,
+                header,
                 next,
                 ..
             } => {
                 outbox.clear();
                 for _ in part {
-                    outbox.push(*peer, None, &request(*next))?;
+                    let (bytes, len) = after(header, &request(*next));
+                    outbox.push(*peer, None, &bytes[..len])?;
                     *next += 1;
                 }
                 let sent = transport.send(outbox);
@@ -216,16 +225,18 @@ impl Asker {
 /// One who has one request in flight.
 pub struct Lone {
     socket: UdpSocket,
+    header: Vec<u8>,
     next: u32,
     polls: bool,
 }
 
 impl Lone {
-    pub fn new(peer: SocketAddr, polls: bool) -> Result<Self> {
+    pub fn new(peer: SocketAddr, header: Vec<u8>, polls: bool) -> Result<Self> {
         let socket = plain(peer)?;
         socket.set_nonblocking(polls)?;
         Ok(Self {
             socket,
+            header,
             next: 0,
             polls,
         })
@@ -233,7 +244,8 @@ impl Lone {
 
     pub fn exchange(&mut self) -> Result<()> {
         let mut buffer = [0; 256];
-        self.socket.send(&request(self.next))?;
+        let (bytes, len) = after(&self.header, &request(self.next));
+        self.socket.send(&bytes[..len])?;
         let len = loop {
             match self.socket.recv(&mut buffer) {
                 Err(error) if self.polls && error.kind() == ErrorKind::WouldBlock => {}
@@ -251,6 +263,15 @@ fn plain(peer: SocketAddr) -> Result<UdpSocket> {
     socket.connect(peer)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
+}
+
+/// A request behind a header: a datagram, and its length.
+fn after(header: &[u8], request: &[u8]) -> ([u8; 64], usize) {
+    let mut datagram = [0; 64];
+    let len = header.len() + request.len();
+    datagram[..header.len()].copy_from_slice(header);
+    datagram[header.len()..len].copy_from_slice(request);
+    (datagram, len)
 }
 
 /// 你…吗？ with three letters that say which one it is: as long as 你好吗？.

@@ -53,11 +53,12 @@ use self::report::{Report, Sample};
 /// Client and servers of the CPU measurements; the clients of the others.
 const CORE: usize = 0;
 const OTHER_CORE: usize = 1;
-const THROUGHPUT_PEERS: [Peer; 8] = [
+const THROUGHPUT_PEERS: [Peer; 9] = [
     Peer::Std,
     Peer::Framed,
     Peer::Bare,
     Peer::Ours,
+    Peer::OursBehind,
     Peer::OursPortable,
     Peer::OursWorkers,
     Peer::AioSync,
@@ -185,7 +186,7 @@ fn measure_cpu(options: &Options, report: &mut Report) -> Result<()> {
     for load in loads(options) {
         let mut askers: Vec<_> = servers
             .iter()
-            .map(|server| Asker::new(load, server.addr))
+            .map(|server| Asker::new(load, server.addr, server.peer.header()))
             .collect::<Result<_>>()?;
         for asker in &mut askers {
             for _ in 0..20 {
@@ -224,7 +225,7 @@ fn measure_throughput(options: &Options, report: &mut Report) -> Result<()> {
     for load in loads(options) {
         let mut askers: Vec<_> = servers
             .iter()
-            .map(|server| Asker::new(load, server.addr))
+            .map(|server| Asker::new(load, server.addr, server.peer.header()))
             .collect::<Result<_>>()?;
         for asker in &mut askers {
             asker.window()?;
@@ -253,7 +254,7 @@ fn measure_latency(options: &Options, report: &mut Report) -> Result<()> {
             for peer in Peer::ALL {
                 // One that polls must not run while others are measured.
                 let server = Server::start(peer, &[OTHER_CORE])?;
-                let mut lone = Lone::new(server.addr, polls)?;
+                let mut lone = Lone::new(server.addr, peer.header(), polls)?;
                 for _ in 0..100 {
                     lone.exchange()?;
                 }

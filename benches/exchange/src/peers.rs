@@ -13,6 +13,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use regex::Regex;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Ctime, Tagged, Text};
+use rejoinder::proxy::{Header, Proxies, ProxyMode};
 use rejoinder::udp::UdpOptions;
 use rejoinder::{Codec as _, Server, ServerBuilder, Stats, Timestamp, Writer, aio};
 use tokio_util::codec::{Decoder, Encoder};
@@ -30,6 +31,8 @@ pub enum Peer {
     Bare,
     /// rejoinder's `Server`.
     Ours,
+    /// The same behind a proxy: each request has a PROXY header of 28 bytes in front.
+    OursBehind,
     /// The same without the fast path.
     OursPortable,
     /// The same with two threads.
@@ -49,11 +52,12 @@ pub enum Peer {
 }
 
 impl Peer {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Std,
         Self::Framed,
         Self::Bare,
         Self::Ours,
+        Self::OursBehind,
         Self::OursPortable,
         Self::OursWorkers,
         Self::OursPolling,
@@ -74,6 +78,7 @@ impl Peer {
             Self::Framed => "UdpFramed",
             Self::Bare => "bare batched loop",
             Self::Ours => "rejoinder",
+            Self::OursBehind => "rejoinder, behind a proxy",
             Self::OursPortable => "rejoinder, portable",
             Self::OursWorkers => "rejoinder, 2 workers",
             Self::OursPolling => "rejoinder, busy-poll",
@@ -82,6 +87,17 @@ impl Peer {
             Self::WaitSlots => "rejoinder, tokio, waits",
             Self::WaitSpawn => "task per datagram",
             Self::Short => "rejoinder, short answers",
+        }
+    }
+
+    /// What stands in front of each request.
+    pub fn header(self) -> Vec<u8> {
+        match self {
+            Self::OursBehind => Header::encode_v2(
+                ([192, 0, 2, 1], 50_000).into(),
+                ([198, 51, 100, 1], 8_888).into(),
+            ),
+            _ => Vec::new(),
         }
     }
 
@@ -100,6 +116,10 @@ impl Peer {
             }
             Self::Bare => bare(&socket()?),
             Self::Ours => ours(server),
+            Self::OursBehind => {
+                let proxies = Proxies::builder(ProxyMode::V2).trust([127, 0, 0, 1].into(), 32);
+                ours(server.behind(proxies.build()?))
+            }
             Self::OursPortable => ours(server.udp_options(UdpOptions::new().portable())),
             Self::OursWorkers => ours(server.workers(2)),
             Self::OursPolling => ours(server.busy_poll(true)),

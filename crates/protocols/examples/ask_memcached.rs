@@ -19,13 +19,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (server, request) = match *arguments {
-        [server, "get", ref key] => (
+        [server, "get", key] => (
             server,
             Request::Get {
                 key: key.as_bytes(),
             },
         ),
-        [server, "set", ref key, ref value] => {
+        [server, "set", key, value] => {
             let (key, data) = (key.as_bytes(), value.as_bytes());
             let (flags, expires) = (0, 0);
             (

@@ -1,5 +1,6 @@
-//! STUN's binding method (RFC 8489).
+//! STUN's binding method (RFC 8489), also for clients of RFC 3489.
 
+mod classic;
 pub mod codec;
 
 use rejoinder::{Context, Handler, Reply, ReplyError};

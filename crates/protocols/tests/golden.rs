@@ -18,8 +18,9 @@ use proptest::prelude::*;
 use rejoinder::bot::{Robot, zurich};
 use rejoinder::codec::{Raw, ResponseKind};
 use rejoinder::sans_io::ServerCore;
-use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Codec, DropReason, Handler, Server, Timestamp, Writer};
+use rejoinder::sim::SimNet;
+use rejoinder::transport::{Datagram, Inbox, Meta, Outbox};
+use rejoinder::{Client, Codec, DropReason, Handler, RequestError, Server, Timestamp, Writer};
 
 use rejoinder_protocols::coap::codec::Coap;
 use rejoinder_protocols::dns::codec::{Dns, Edns, Query};
@@ -146,6 +147,17 @@ fn an_sntp_client_takes_no_time_from_a_clock_that_is_not_set() {
     let mut bad = good.clone();
     bad[40..].fill(0);
     assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Unsynchronized));
+
+    // Of another mode, or of no version; and the response to another request.
+    for first in [4 << 3 | 3, 4 << 3 | 5, 4, 5 << 3 | 4] {
+        let mut bad = good.clone();
+        bad[0] = first;
+        assert_eq!(Sntp.decode_response(&bad), Err(SntpError::Form));
+        assert_eq!(Sntp.response_id(&bad), None);
+    }
+    let mut other = good.clone();
+    other[31] ^= 1;
+    assert_ne!(Sntp.response_id(&other), Sntp.response_id(&good));
 
     let mut kiss = good;
     kiss[1] = 0;
@@ -390,6 +402,102 @@ fn a_zone_that_could_not_be_served_right_is_refused() {
     }
 }
 
+/// The same zone, written in the ways that people write it.
+#[test]
+fn a_zone_file_may_be_written_as_people_write_it() {
+    let expected: Vec<Vec<u8>> = {
+        let text = "$ORIGIN example.org.\n$TTL 3600\n\
+            example.org. 3600 IN SOA ns.example.org. root.example.org. 1 7200 3600 604800 300\n\
+            example.org. 3600 IN NS ns.example.org.\n\
+            example.org. 3600 IN MX 10 mail.example.org.\n\
+            ns.example.org. 3600 IN A 192.0.2.53\n\
+            mail.example.org. 300 IN A 192.0.2.25\n\
+            txt.example.org. 3600 IN TXT \"v=spf1; a ( b\" \"second\"\n";
+        answers_of(text)
+    };
+    let header = "$ORIGIN example.org. ; the zone\n$TTL 1h\n";
+    let soa = "@ IN SOA ns root ( 1 ; serial\n 2h ; refresh\n\t1H\n 1w\n 5m ; negative\n )\n";
+    let rest = "\tNS ns\n\tMX 10 mail\nns A 192.0.2.53\nmail 5m IN A 192.0.2.25\n\
+                txt TXT \"v=spf1; a ( b\" \"second\"\n";
+    let variants = [
+        format!("{header}{soa}{rest}"),
+        // Class and TTL the other way round, in lower case, as numbers; every line with its owner.
+        format!("{header}{soa}{rest}").replace("5m IN A", "in 300 a"),
+        format!("{header}{soa}{rest}").replace("5m IN A", "CLASS1 5M A"),
+        format!("{header}{soa}{rest}")
+            .replace("\tNS", "@ NS")
+            .replace("\tMX", "@ 1h MX"),
+        // All in one line; parentheses without spaces; blank lines and comments between.
+        format!("{header}@ SOA ns root(1 2h 1h 1w 5m)\n; NS\n\n   \n{rest}"),
+        // Several origins, one of them relative; names beside the origin.
+        String::from(
+            "$TTL 1h\n$ORIGIN org.\nexample SOA ns.example root.example 1 2h 1h 1w 5m\n\
+             $ORIGIN example\n@ NS ns\n MX 10 mail.example.org.\nns A 192.0.2.53\n\
+             $ORIGIN mail.example.org.\n@ 300 A 192.0.2.25\n$ORIGIN example.org.\n\
+             txt TXT ( \"v=spf1; a ( b\"\n  second )\n",
+        ),
+        // Without $TTL: the last one that was stated (RFC 1035 §5.1).
+        format!(
+            "$ORIGIN example.org.\n{}{rest}",
+            soa.replace("@ IN", "@ 1h IN")
+        )
+        .replace("txt TXT", "txt 1h TXT"),
+        // As some editors leave it.
+        format!("\u{feff}{header}{soa}{rest}").replace('\n', "\r\n"),
+        format!("{header}{soa}{rest}").trim_end().to_owned(),
+        // Escapes (RFC 1035 §5.1).
+        format!("{header}{soa}{rest}")
+            .replace("second", "s\\101cond")
+            .replace("\nns A", "\n\\110s A"),
+        // RFC 3597 §5: data without a meaning.
+        format!("{header}{soa}{rest}").replace("ns A 192.0.2.53", "ns TYPE1 \\# 4 C0000235"),
+    ];
+    for text in variants {
+        assert_eq!(answers_of(&text), expected, "{text}");
+    }
+}
+
+/// What a zone says of the names in the test above.
+fn answers_of(text: &str) -> Vec<Vec<u8>> {
+    let zone = Zone::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let mut core = ServerCore::new(Dns, zone);
+    [
+        ("example.org", Rtype::SOA),
+        ("example.org", Rtype::NS),
+        ("example.org", Rtype::MX),
+        ("ns.example.org", Rtype::A),
+        ("mail.example.org", Rtype::A),
+        ("txt.example.org", Rtype::TXT),
+        ("nothing.example.org", Rtype::A),
+    ]
+    .map(|(name, rtype)| answer(&mut core, &query(name, rtype, None)))
+    .to_vec()
+}
+
+#[test]
+fn a_mistake_in_a_zone_file_is_named_with_its_line() {
+    let start = "$ORIGIN example.org.\n$TTL 60\n@ SOA ns hm (1\n 2 3 4 5)\n@ NS ns\n";
+    for (line, problem) in [
+        ("a A 192.0.2.256", "line 6: "),
+        ("a NOSUCHTYPE x", "line 6: "),
+        ("a MX mail", "line 6: "),
+        ("a A 192.0.2.1 192.0.2.2", "line 6: "),
+        ("a TXT \"b", "line 6: a quote is not closed"),
+        ("a TXT ( b", "line 6: a parenthesis is not closed"),
+        ("$INCLUDE other.zone", "line 6: $INCLUDE is not supported"),
+        (
+            "$GENERATE 1-3 a$ A 192.0.2.$",
+            "line 6: $GENERATE is not supported",
+        ),
+        ("$UNKNOWN 1", "line 6: "),
+        ("@ 61 NS ns2", "line 6: example.org: one set, several TTLs"),
+    ] {
+        let error = Zone::parse(format!("{start}{line}\n").as_bytes()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(problem), "{line}: {error}");
+    }
+}
+
 /// The example's handler, and how often it was asked.
 fn coap() -> (ServerCore<Coap, impl Handler<Coap>>, Arc<AtomicU32>) {
     let robot = zurich();
@@ -607,6 +715,89 @@ fn stun_answers_with_the_peer_or_with_what_it_does_not_know() {
     }
 }
 
+#[test]
+fn a_stun_client_ends_at_an_error_response() {
+    let net = SimNet::new();
+    let server = "10.0.0.1:3478".parse().unwrap();
+    // 420 with a reason that would act on a terminal, and with the request's id.
+    net.host(server, |_, datagram: Datagram<'_>, outbox: &mut Outbox| {
+        let error = [
+            &hex("0111000c")[..],
+            &datagram.bytes[4..20],
+            &hex("00090006 00000414"),
+            b"\x1b!\0\0",
+        ];
+        outbox
+            .push(datagram.meta.peer, None, &error.concat())
+            .unwrap();
+    })
+    .unwrap();
+    let error = Client::new(net.clone(), Stun, server)
+        .request(())
+        .unwrap_err();
+    let RequestError::Refused { source, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(source.to_string(), "error 420: \\u{1b}!");
+    assert_eq!(net.now().monotonic, Duration::ZERO, "at once");
+}
+
+/// RFC 8489 §11: what has no magic cookie is of RFC 3489, whose clients know only MAPPED-ADDRESS.
+#[test]
+fn stun_answers_a_client_of_rfc_3489_as_it_expects() {
+    let mut core = ServerCore::new(Stun, Mirror);
+    let id = "0102030405060708090a0b0c0d0e0f10";
+    // Nothing; CHANGE-REQUEST without a change; USERNAME; a type that may be ignored.
+    for attributes in [
+        "",
+        "00030004 00000000",
+        "00060004 61626364",
+        "80220003 616263 00",
+    ] {
+        let attributes = hex(attributes);
+        let head = hex(&format!("0001 {:04x} {id}", attributes.len()));
+        let response = answer(&mut core, &[head, attributes].concat());
+        // 192.0.2.1:40000.
+        assert_eq!(
+            response,
+            hex(&format!("0101000c {id} 00010008 0001 9c40 c0000201"))
+        );
+        assert!(Stun.is_response(&response));
+    }
+    // A change of port; and RESPONSE-ADDRESS, which would have others answered.
+    for (attributes, listed) in [
+        ("00030004 00000002", "0003 0003"),
+        ("00020008 00010007 c0000207 00030004 00000002", "0002 0003"),
+    ] {
+        let attributes = hex(attributes);
+        let head = hex(&format!("0001 {:04x} {id}", attributes.len()));
+        let response = answer(&mut core, &[head, attributes].concat());
+        let reason = "556e6b6e6f776e20417474726962757465202020";
+        let expected = format!("01110024 {id} 00090018 00000414 {reason} 000a0004 {listed}");
+        assert_eq!(response, hex(&expected));
+    }
+    // Other kinds, and what is not whole.
+    for bad in [
+        format!("0101 0000 {id}"),
+        format!("0002 0000 {id}"),
+        format!("0001 0004 {id}"),
+        format!("0001 0000 {id} 00"),
+        format!("0001 0004 {id} 00060004"),
+        format!("0001 0003 {id} 000600"),
+        format!("0001 0007 {id} 00060003 616263"),
+    ] {
+        assert!(ask(&mut core, &hex(&bad)).is_empty(), "{bad}");
+    }
+    // IPv6.
+    let mut out = [0; 64];
+    let mut out = Writer::new(&mut out);
+    let request = hex(&format!("0001 0000 {id}"));
+    let peer = "[2001:db8::1]:7".parse().unwrap();
+    Stun.encode_response(Timestamp::system(), &request, peer, &mut out)
+        .unwrap();
+    assert_eq!(out.finish(), Ok(44));
+}
+
 static ZONE: LazyLock<Arc<Zone>> = LazyLock::new(|| Arc::new(zone()));
 const STORED: Part<'_> = Part {
     number: 0,
@@ -624,6 +815,7 @@ fn samples() -> Vec<Vec<u8>> {
         query("www.example.org", Rtype::A, Some(1232)),
         [&[0x41, 2, 0x12, 0x34, 0x55, 0xb6], &b"zurich\xffabc"[..]].concat(),
         hex("00010008 2112a442 00000000 00000000 00000007 00030004 00000000"),
+        hex("00010008 01020304 05060708 090a0b0c 0d0e0f10 00030004 00000000"),
         b"\x12\x34\0\0\0\x01\0\0set k 0 0 5\r\nvalue\r\n".to_vec(),
     ]
 }
@@ -669,6 +861,8 @@ fn check<C: Codec + Copy, H: Handler<C>>(
             codec.decode_response(&response).is_ok()
                 || response.len() == 4
                 || response[..2] == [1, 0x11]
+                // STUN's for clients that know no magic cookie.
+                || response[..2] == [1, 1] && datagram[4..8] != [0x21, 0x12, 0xa4, 0x42]
         );
         prop_assert!(ask(&mut core, &response).is_empty());
     }

@@ -18,9 +18,12 @@ use rejoinder::{Client, Codec, Context, Handler, Reply, ReplyError, RequestError
 
 use rejoinder_protocols::memcached::codec::{Memcached, MemcachedError, Part, Request, Response};
 
+/// The flags and the data of each key.
+type Values = HashMap<Vec<u8>, (u32, Vec<u8>)>;
+
 /// Keeps values, and sends them in parts, but for those that it always loses.
 struct Store {
-    values: Mutex<HashMap<Vec<u8>, (u32, Vec<u8>)>>,
+    values: Mutex<Values>,
     part_bytes: usize,
     lost: Vec<u16>,
 }

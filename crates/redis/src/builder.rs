@@ -100,7 +100,7 @@ impl RedisStoreBuilder {
             .set_response_timeout(Some(self.response_timeout))
             .set_connection_timeout(Some(self.connection_timeout))
             .set_concurrency_limit(self.max_in_flight)
-            // The next operation tries again: an operation that waits for retries helps nobody.
+            // The next operation tries again: an operation that waits for retries would miss its deadline.
             .set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, config)?;
         Ok(RedisStore::on(connection, self.prefix))

@@ -1,7 +1,7 @@
 """Starts a program as a service manager does: activate.py SOCKET... -- PROGRAM ARGUMENT...
 
-A socket is udp:HOST, tcp:HOST, unix: for a nameless one, or stdin: for the one that standard input is. They
-become descriptors 3, 4 and so on.
+A socket is udp:HOST, tcp:HOST, unix: for a nameless one, unbound:, connected:HOST, or stdin: for the one that
+standard input is. They become descriptors 3, 4 and so on.
 """
 import os
 import socket
@@ -17,10 +17,14 @@ def opened(what):
         return socket.socket(fileno=os.dup(0))
     if kind == "unix":
         return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if kind == "unbound":
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     type = socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     made = socket.socket(family, type)
     made.bind((host, 0))
+    if kind == "connected":
+        made.connect((host, 9))
     made.setblocking(False)  # As systemd leaves them.
     return made
 

@@ -142,6 +142,11 @@ impl Program {
         (program, stdout)
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What follows `prefix` on the first line of standard error that begins with it.
     pub fn wait_for_stderr(&mut self, prefix: &str) -> String {
         self.wait_for_stderr_again(prefix, 1)

@@ -20,7 +20,7 @@ use self::asker::{Asker, Keys};
 use self::input::{Input, Next};
 use self::output::{Answer, Output, Problem, Shape};
 use crate::program::address::{DEFAULT, command, looks_like_an_address, reachable, resolve};
-use crate::program::{Failure, chain, warn, zone};
+use crate::program::{CLIENT_BYTES, Failure, chain, has_memory, warn, zone};
 
 /// Send messages to a server of the ctime protocol and print the responses
 ///
@@ -87,6 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     {
         warn(problem);
     }
+    has_memory(CLIENT_BYTES, "a client")?;
     let server = options
         .server
         .clone()

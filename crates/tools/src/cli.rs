@@ -11,12 +11,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::program::signals::Signals;
 use crate::program::{self, Failure};
 use crate::{ask, flood, load, serve, sessions};
 
 /// 小Zurich, a robot that answers over UDP, and the tools around it
 #[derive(Debug, Parser)]
-#[command(name = "rejoinder", version, about, max_term_width = 100)]
+#[command(
+    name = "rejoinder",
+    version,
+    propagate_version = true,
+    about,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -77,10 +84,18 @@ fn parse_from<A: Parser>(args: impl IntoIterator<Item = OsString>) -> Result<Par
 
 /// The whole program.
 pub(crate) fn run() -> Result<ExitCode, Failure> {
+    // First of all, so that no signal finds the server half started: a hangup ends a program that has no
+    // handler for it yet.
+    let is_server = std::env::args_os()
+        .nth(1)
+        .is_some_and(|name| name == "serve");
+    let signals = is_server.then(Signals::register).transpose()?;
     match parse::<Cli>()? {
         Parsed::Shown(code) => Ok(code),
         Parsed::Arguments(cli) => match cli.command {
-            Command::Serve(options) => serve::run(*options),
+            Command::Serve(options) => {
+                serve::run(*options, signals.map_or_else(Signals::register, Ok)?)
+            }
             Command::Ask(options) => ask::run(&options),
             Command::Load(options) => load::run(*options),
             Command::Flood(options) => flood::run(&options),

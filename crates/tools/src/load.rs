@@ -42,7 +42,7 @@ use self::plot::{Curve, float};
 use self::progress::Progress;
 use self::summary::{Summary, grouped};
 use crate::program::address::{DEFAULT, command, reachable, resolve};
-use crate::program::{Failure, chain, complain, print, say};
+use crate::program::{CLIENT_BYTES, Failure, chain, complain, has_memory, print, say};
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let options = Options::new(arguments)?;
@@ -60,6 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             options.target
         )));
     }
+    has_memory(CLIENT_BYTES, "a client")?;
     // A file that cannot be written is an error before the run, not after it.
     let create = |option: &str, path: &Option<PathBuf>| match path {
         None => Ok(None),

@@ -151,6 +151,9 @@ pub(crate) fn has_memory(bytes: usize, what: impl Display) -> Result<(), Failure
     })
 }
 
+/// What the batches of a client take, and its stack.
+pub(crate) const CLIENT_BYTES: usize = 8 << 20;
+
 /// An error and its causes, in one line.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();

@@ -77,7 +77,8 @@ pub(crate) struct Options {
         default_value = "default", hide_default_value = true
     )]
     limit: Limit,
-    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; can be repeated
+    /// A network that has no limit, such as 10.0.0.0/8, `fd00::/8` or one address; several with commas,
+    /// or repeated
     #[arg(long, value_name = "NET", value_parser = network::parse, value_delimiter = ',')]
     exempt: Vec<Network>,
     /// The longest request that is answered, in bytes; longer ones are dropped and counted
@@ -117,9 +118,7 @@ pub(crate) struct Options {
     quiet: bool,
 }
 
-pub(crate) fn run(options: Options) -> Result<ExitCode, Failure> {
-    // First of all, so that no signal finds the program half started.
-    let signals = Signals::register()?;
+pub(crate) fn run(options: Options, signals: Signals) -> Result<ExitCode, Failure> {
     let status = program::queue_status()?;
     if let Some(format) = options.log {
         log::start(format, status.clone())?;

@@ -242,22 +242,25 @@ pub(crate) fn both(address: &str, count: usize) -> String {
 
 /// A whole program: `start` makes servers out of the arguments, and they run until a signal comes.
 ///
-/// Signals are heeded before `start` is called, so that none finds the program half started.
+/// Signals are heeded before the arguments are read, so that none finds the program half started.
 pub fn main<A: clap::Parser>(
     start: impl FnOnce(A) -> Result<(Common, Vec<Service>, Option<Reload>), Failure>,
 ) -> ExitCode {
-    end(crate::cli::parse().and_then(|parsed| match parsed {
-        crate::cli::Parsed::Shown(code) => Ok(code),
-        crate::cli::Parsed::Arguments(arguments) => {
-            let signals = Signals::register()?;
-            program::queue_status()?;
-            let (common, services, reload) = start(arguments)?;
-            program::status_is_wanted(!common.quiet);
-            let member = common.fleet.open()?;
-            announce(&services, &member)?;
-            run(services, signals, member, reload.as_ref(), None, || None)
+    let run = || {
+        let signals = Signals::register()?;
+        match crate::cli::parse()? {
+            crate::cli::Parsed::Shown(code) => Ok(code),
+            crate::cli::Parsed::Arguments(arguments) => {
+                program::queue_status()?;
+                let (common, services, reload) = start(arguments)?;
+                program::status_is_wanted(!common.quiet);
+                let member = common.fleet.open()?;
+                announce(&services, &member)?;
+                run(services, signals, member, reload.as_ref(), None, || None)
+            }
         }
-    }))
+    };
+    end(run())
 }
 
 pub(crate) fn announce(services: &[Service], member: &Member) -> Result<(), Failure> {

@@ -576,6 +576,13 @@ fn what_cannot_be_served_of_a_service_manager_is_told_in_one_line() {
         ),
         (&["udp:127.0.0.1", "tcp:::1"], &[], 1, "socket 2 of 2"),
         (&["unix:"], &[], 1, no_udp),
+        (&["unbound:"], &[], 1, "passed is not bound: bind it before"),
+        (
+            &["udp:127.0.0.1", "connected:127.0.0.1"],
+            &[],
+            1,
+            "socket 2 of 2 that the service manager passed is connected to 127.0.0.1:9 and receives from",
+        ),
         (
             &["udp:127.0.0.1"],
             &["127.0.0.1:8888"],

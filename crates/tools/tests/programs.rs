@@ -563,6 +563,35 @@ fn a_full_disk_is_told_as_one() {
     }
 }
 
+/// The standard library would write to `/dev/null` in its place.
+#[test]
+#[cfg(unix)]
+fn an_output_that_is_closed_is_an_error() {
+    let (_server, address) = start_server("127.0.0.1:0", &mut tool("serve"));
+    let address = address.to_string();
+    let run = |command: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command, env!("CARGO_BIN_EXE_rejoinder"), &address]);
+        let ended = Program::start(&mut shell).finish();
+        (ended.code(), ended.stderr)
+    };
+    let closed = "error: standard output: Bad file descriptor (os error 9)\n".to_owned();
+    assert_eq!(
+        run(r#""$0" ask --server "$1" hi >&-"#),
+        (Some(1), closed.clone())
+    );
+    assert_eq!(run(r#""$0" ask --help >&-"#), (Some(1), closed));
+    // What is not wanted is not closed.
+    assert_eq!(
+        run(r#""$0" ask --server "$1" hi >/dev/null"#),
+        (Some(0), String::new())
+    );
+    assert_eq!(
+        run(r#""$0" ask --server "$1" hi <>/dev/null >&0"#),
+        (Some(0), String::new())
+    );
+}
+
 /// What the server prints everywhere, and not only where its receive buffer is small.
 fn without_the_buffer(stderr: &str) -> String {
     let lines = stderr.split_inclusive('\n');

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::discovery::Asking;
 use super::waiters::{Queue, Waiters};
 use crate::aio::alarm::Alarm;
 use crate::aio::connect::AsyncConnect;
@@ -14,6 +15,7 @@ use crate::aio::transport::AsyncTransport;
 use crate::aio::wakes::{SlotWaker, Wakes};
 use crate::client::{ClientCore, Entropy, RequestError, SocketEvent, SocketId, Ticket};
 use crate::codec::Codec;
+use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, SendReport};
 
 /// Everything of a client, behind one lock: the core, its sockets, and who waits.
@@ -22,8 +24,8 @@ use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox,
 /// something in. A caller sends by itself when nothing is in flight: then there is nothing to send with
 /// it, and the response comes the sooner.
 pub(super) struct State<N: AsyncConnect, C> {
-    core: ClientCore<C>,
-    connector: N,
+    pub(super) core: ClientCore<C>,
+    pub(super) connector: N,
     entropy: Entropy,
     /// By the sockets' numbers.
     sockets: Vec<Option<Socket<N::Transport>>>,
@@ -39,6 +41,8 @@ pub(super) struct State<N: AsyncConnect, C> {
     waiters: Waiters<Outcome>,
     /// Who waits for the result in each of the core's slots.
     waiter_of: Vec<usize>,
+    /// The requests to groups: as many as the window has room for at most.
+    pub(super) asking: Vec<Asking>,
     queue: Queue,
     driver: Option<Waker>,
     driver_is_woken: bool,
@@ -46,8 +50,11 @@ pub(super) struct State<N: AsyncConnect, C> {
     /// When the alarm wakes the driver at the latest, by the connector's clock.
     alarm_at: Option<Duration>,
     /// There is no driver any more, or no client.
-    is_closed: bool,
+    pub(super) is_closed: bool,
 }
+
+/// Where the core takes random numbers from.
+pub(super) type Random<'a> = &'a mut dyn FnMut() -> io::Result<u64>;
 
 pub(super) type Outcome = Result<Bytes, RequestError>;
 
@@ -75,6 +82,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
             sending: None,
             waiters: Waiters::new(),
             waiter_of: Vec::new(),
+            asking: Vec::new(),
             queue: Queue::default(),
             driver: None,
             driver_is_woken: false,
@@ -107,7 +115,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         self.wake_queue();
     }
 
-    fn wake_queue(&self) {
+    pub(super) fn wake_queue(&self) {
         if self.core.stats().room > 0 {
             self.queue.wake_next();
         }
@@ -118,6 +126,21 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         &mut self,
         request: C::Request<'_>,
     ) -> Result<(Ticket, usize), RequestError> {
+        let ticket = self.put_in(|core, now, random| core.submit(now, request, random))?;
+        let place = self.waiters.enter();
+        if ticket.slot() >= self.waiter_of.len() {
+            self.waiter_of.resize(ticket.slot() + 1, usize::MAX);
+        }
+        self.waiter_of[ticket.slot()] = place;
+        self.send_soon();
+        Ok((ticket, place))
+    }
+
+    /// Puts something into the core, with the time and random numbers.
+    pub(super) fn put_in(
+        &mut self,
+        put: impl FnOnce(&mut ClientCore<C>, Timestamp, Random<'_>) -> Result<Ticket, RequestError>,
+    ) -> Result<Ticket, RequestError> {
         if self.is_closed {
             return Err(closed());
         }
@@ -128,14 +151,13 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
             entropy,
             ..
         } = self;
-        let ticket = core.submit(now, request, &mut || {
+        put(core, now, &mut || {
             entropy.next_from(|bytes| connector.entropy(bytes))
-        })?;
-        let place = self.waiters.enter();
-        if ticket.slot() >= self.waiter_of.len() {
-            self.waiter_of.resize(ticket.slot() + 1, usize::MAX);
-        }
-        self.waiter_of[ticket.slot()] = place;
+        })
+    }
+
+    /// Sends what was put in, or has the driver do it.
+    pub(super) fn send_soon(&mut self) {
         if self.core.stats().in_flight == 1 && self.sending.is_none() {
             self.send(&mut Context::from_waker(Waker::noop()));
             self.collect();
@@ -145,11 +167,10 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
                 && self.sending.is_none()
                 && !self.has_new_socket
             {
-                return Ok((ticket, place));
+                return;
             }
         }
         self.wake_driver();
-        Ok((ticket, place))
     }
 
     pub(super) fn poll_result(&mut self, place: usize, cx: &mut Context<'_>) -> Poll<Outcome> {
@@ -164,7 +185,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         self.wake_queue();
     }
 
-    fn wake_driver(&mut self) {
+    pub(super) fn wake_driver(&mut self) {
         if !mem::replace(&mut self.driver_is_woken, true)
             && let Some(driver) = &self.driver
         {
@@ -176,6 +197,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
     pub(super) fn close(&mut self) {
         self.is_closed = true;
         self.waiters.finish_all(|| Err(closed()));
+        self.wake_asking();
         self.queue.wake_all();
         self.wake_driver();
     }
@@ -357,6 +379,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         if any {
             self.wake_queue();
         }
+        self.wake_asking();
     }
 
     /// Has the driver woken in time. Returns whether that time has come already.
@@ -397,7 +420,7 @@ fn group_of(index: usize) -> u32 {
     u32::try_from(index % SOCKET_GROUPS).expect("there are fewer groups")
 }
 
-fn closed() -> RequestError {
+pub(super) fn closed() -> RequestError {
     RequestError::Transport(io::Error::new(
         io::ErrorKind::NotConnected,
         "the client's driver has ended with its runtime",

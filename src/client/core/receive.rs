@@ -55,7 +55,7 @@ impl<C: Codec> ClientCore<C> {
         match kind {
             ResponseKind::Acknowledged => self.acknowledge(now, index),
             ResponseKind::Refused => {
-                slot.peer = meta.peer;
+                slot.responder = meta.peer;
                 self.refuse(now, index, socket, bytes);
             }
             ResponseKind::Part {
@@ -65,12 +65,12 @@ impl<C: Codec> ClientCore<C> {
             } => {
                 let is_of_use = self.assemble(now, index, socket, (part, total), payload);
                 if !self.slots[index].is_in_flight() {
-                    self.slots[index].peer = meta.peer;
+                    self.slots[index].responder = meta.peer;
                 }
                 return is_of_use;
             }
             ResponseKind::Whole => {
-                slot.peer = meta.peer;
+                slot.responder = meta.peer;
                 slot.response.clear();
                 slot.response.extend_from_slice(bytes);
                 self.measure(index, arrived);
@@ -97,7 +97,7 @@ impl<C: Codec> ClientCore<C> {
         let slot = &mut self.slots[index];
         let result = if let Err(error) = self.codec.decode_response(bytes) {
             State::Failed(RequestError::Refused {
-                peer: slot.peer,
+                peer: slot.responder,
                 source: error.into(),
             })
         } else {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use super::super::slot::Slot;
 use super::{ClientCore, RequestError, State, Ticket};
 use crate::codec::{Codec, ResponseKind};
 
@@ -33,20 +33,22 @@ use crate::codec::{Codec, ResponseKind};
 /// ```
 pub struct RawResponse<'a, C> {
     codec: &'a C,
-    bytes: &'a [u8],
-    peer: SocketAddr,
-    after: Duration,
+    slot: &'a Slot,
 }
 
 impl<'a, C: Codec> RawResponse<'a, C> {
     /// The peer that sent it.
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "the slot's `peer` is the one that was asked last"
+    )]
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.slot.responder
     }
 
     /// The whole datagram; of a response of [several](ResponseKind::Part), their payloads.
     pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+        &self.slot.response
     }
 
     /// What it means.
@@ -56,10 +58,10 @@ impl<'a, C: Codec> RawResponse<'a, C> {
     /// [`RequestError::Malformed`]: the codec decoded it when it came, and does not now.
     #[inline]
     pub fn decode(self) -> Result<C::Response<'a>, RequestError> {
-        let response = self.codec.decode_response(self.bytes);
+        let response = self.codec.decode_response(&self.slot.response);
         response.map_err(|error| RequestError::Malformed {
-            peer: self.peer,
-            after: self.after,
+            peer: self.slot.responder,
+            after: self.slot.after,
             source: error.into(),
         })
     }
@@ -115,7 +117,7 @@ impl<C: Codec> ClientCore<C> {
         self.lent = Some(index);
         match mem::replace(&mut self.slots[index].state, State::Answered) {
             State::Failed(error) => Err(error),
-            _ => Ok(self.response(index, self.slots[index].peer)),
+            _ => Ok(self.response(index)),
         }
     }
 
@@ -134,6 +136,7 @@ impl<C: Codec> ClientCore<C> {
                 _ => None,
             };
         };
+        slot.responder = peer;
         slot.response = response;
         if self.codec.response_kind(&slot.request, &slot.response) == ResponseKind::Refused
             && let Err(error) = self.codec.decode_response(&slot.response)
@@ -141,18 +144,15 @@ impl<C: Codec> ClientCore<C> {
             let source = error.into();
             return Some(Err(RequestError::Refused { peer, source }));
         }
-        Some(Ok(self.response(index, peer)))
+        Some(Ok(self.response(index)))
     }
 
     /// The response that a slot holds. It was decoded when it came, to see whether it can be; but a
     /// value that borrows from the slot cannot be kept beside it.
-    fn response(&self, index: usize, peer: SocketAddr) -> RawResponse<'_, C> {
-        let slot = &self.slots[index];
+    fn response(&self, index: usize) -> RawResponse<'_, C> {
         RawResponse {
             codec: &self.codec,
-            bytes: &slot.response,
-            peer,
-            after: slot.after,
+            slot: &self.slots[index],
         }
     }
 }
@@ -160,8 +160,8 @@ impl<C: Codec> ClientCore<C> {
 impl<C> fmt::Debug for RawResponse<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawResponse")
-            .field("peer", &self.peer)
-            .field("bytes", &self.bytes)
+            .field("peer", &self.slot.responder)
+            .field("bytes", &self.slot.response)
             .finish_non_exhaustive()
     }
 }

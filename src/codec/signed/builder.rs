@@ -77,8 +77,9 @@ impl<C> SignedBuilder<C> {
     ///
     /// # Errors
     ///
-    /// A setting out of range, as its setter says; a secret that has fewer than 16 bytes or more than 1,024;
-    /// a number that two keys have; or the error of the OS's random number generator.
+    /// - A setting out of range, as its setter says.
+    /// - A secret that has fewer than 16 bytes or more than 1,024, or a number that two keys have.
+    /// - The error of the OS's random number generator.
     pub fn build(self, now: Timestamp) -> Result<Signed<C>, ConfigError> {
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         if !(1..=MAX_WINDOW_MICROS).contains(&window) {

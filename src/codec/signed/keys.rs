@@ -110,7 +110,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// `service` is mixed into each key. A key that was there `before`, with the same secret, keeps the
-    /// table of what was accepted; a new one has a table with `capacity` places and this floor.
+    /// table of what was accepted. A new one has a table with `capacity` places and this floor.
     pub(super) fn new(
         keys: &[SigningKey],
         service: &[u8],
@@ -188,3 +188,39 @@ fn derive(secret: &[u8], service: &[u8]) -> Hmac<Sha256> {
 const LABEL: &[u8] = b"rejoinder signed 1 ";
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=1_024;
 const MAX_KEYS: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::{Keys, SigningKey};
+
+    /// The values are those of the documentation, which Python computes too.
+    #[test]
+    fn a_mac_proves_what_it_covers_and_no_other_key_makes_it() {
+        let keys = |secret: &[u8], service: &[u8]| {
+            let key = SigningKey::new(7, secret);
+            Keys::new(&[key], service, None, 8, 0).unwrap()
+        };
+        let secret: Vec<u8> = (0..32).collect();
+        let header = [
+            &b"q\0\0\0\x07\0\x05\x8d\x1a\x82\x48\x5d\x80"[..],
+            b"\xa0\xa1\xa2\xa3\xa4\xa5\xa6\xa7\x01\x02\x03\x04\x05\x06\x07\x08",
+        ]
+        .concat();
+        let expected = 0x8a65_1a50_5610_e7b8_e188_1039_67a4_fedf_u128.to_be_bytes();
+        let right = keys(&secret, b"");
+        let key = right.get(7).unwrap();
+        assert_eq!(key.sign(&[&header, b"ping"]), expected);
+        assert!(key.verifies(&[&header, b"pi", b"ng"], &expected));
+        // Miri is slow.
+        for bit in (0..128).step_by(if cfg!(miri) { 37 } else { 1 }) {
+            let mut wrong = expected;
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.verifies(&[&header, b"ping"], &wrong), "{bit}");
+        }
+        for other in [keys(&secret, b"doors"), keys(&secret[..31], b"")] {
+            let key = other.get(7).unwrap();
+            assert!(!key.verifies(&[&header, b"ping"], &expected));
+        }
+        assert!(right.get(8).is_none());
+    }
+}

@@ -13,6 +13,7 @@ pub(in crate::server) struct Behind {
 
 impl Behind {
     /// The datagram as the client sent it.
+    #[inline]
     pub(super) fn unwrap<'d>(
         &mut self,
         now: Timestamp,

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rejoinder::aio::AsyncSim;
-use rejoinder::aio::{Client, Server};
+use rejoinder::aio::{AsyncSim, Client, Server};
 use rejoinder::codec::{Tagged, Text};
 use rejoinder::sim::{Link, SimNet};
 use rejoinder_dtls::ClientConfig;

@@ -2,24 +2,25 @@
 //!
 //! BIND and others read times with units (`1h`, `2W3d`) and records without a class, in any order of TTL
 //! and class (RFC 1035 §5.1 and RFC 2308 §4 have neither the units nor a `$TTL` with one). Here each
-//! entry is split into its words, and written again in one line with the TTL in seconds and the class. An
-//! entry keeps the number of its last line, so that errors name the right one.
+//! entry is split into its words, and written again in one line with the TTL in seconds and the class.
 
-/// The same entries, with times in seconds and a class in each record.
-pub(super) fn normalized(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + text.len() / 4);
+/// The same entries with the numbers of their first lines, with times in seconds and a class in each record. An
+/// error names the line.
+pub(super) fn entries(text: &str) -> Result<Vec<(usize, String)>, String> {
+    let mut entries = Vec::new();
     let mut rest = text;
+    let mut line = 1;
     while !rest.is_empty() {
-        let entry = Entry::read(&mut rest);
-        entry.write(&mut out);
-        for _ in 0..entry.line_ends {
-            out.push('\n');
+        let entry = Entry::read(&mut rest).map_err(|problem| format!("line {line}: {problem}"))?;
+        let mut written = String::new();
+        entry.write(&mut written);
+        if !written.is_empty() {
+            written.push('\n');
+            entries.push((line, written));
         }
+        line += entry.line_ends;
     }
-    if !out.ends_with('\n') {
-        out.push('\n');
-    }
-    out
+    Ok(entries)
 }
 
 /// What stands between two line ends outside parentheses.
@@ -32,7 +33,9 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn read(rest: &mut &'a str) -> Self {
+    /// What is open at the end of the file is an error at the first line of its entry: it would swallow
+    /// all that follows.
+    fn read(rest: &mut &'a str) -> Result<Self, String> {
         let mut entry = Self {
             is_indented: rest.starts_with([' ', '\t']),
             words: Vec::new(),
@@ -48,7 +51,8 @@ impl<'a> Entry<'a> {
                 match c {
                     '\\' => drop(chars.next()),
                     '"' => is_quoted = false,
-                    '\n' => entry.line_ends += 1,
+                    // RFC 1035 §5.1 allows it, but nothing writes it: a quote was forgotten.
+                    '\n' => return Err("a quote is not closed".to_owned()),
                     _ => {}
                 }
                 continue;
@@ -62,11 +66,15 @@ impl<'a> Entry<'a> {
                     entry.line_ends += 1;
                     if depth == 0 {
                         *rest = &text[at + 1..];
-                        return entry;
+                        return entry.checked();
                     }
                 }
                 '(' => depth += 1,
-                ')' => depth = depth.saturating_sub(1),
+                ')' => {
+                    depth = depth
+                        .checked_sub(1)
+                        .ok_or("a parenthesis is closed that is not open")?;
+                }
                 ';' => {
                     // A comment, up to the line's end.
                     let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
@@ -85,9 +93,31 @@ impl<'a> Entry<'a> {
                 }
             }
         }
+        if is_quoted {
+            return Err("a quote is not closed".to_owned());
+        }
+        if depth > 0 {
+            return Err("a parenthesis is not closed".to_owned());
+        }
         entry.words.extend(word.map(|begin| &text[begin..]));
         *rest = "";
-        entry
+        entry.checked()
+    }
+
+    /// Directives that would read or make more entries are refused.
+    fn checked(self) -> Result<Self, String> {
+        match self.words.first() {
+            Some(word)
+                if ["$INCLUDE", "$GENERATE"]
+                    .iter()
+                    .any(|one| one.eq_ignore_ascii_case(word)) =>
+            {
+                Err(format!(
+                    "{word} is not supported: put the records into this file"
+                ))
+            }
+            _ => Ok(self),
+        }
     }
 
     fn write(&self, out: &mut String) {
@@ -120,10 +150,7 @@ impl<'a> Entry<'a> {
         for word in words.by_ref() {
             if let Some(time) = seconds(word) {
                 ttl = Some(time);
-            } else if ["IN", "CH", "HS", "CS"]
-                .iter()
-                .any(|one| one.eq_ignore_ascii_case(word))
-            {
+            } else if is_class(word) {
                 class = word;
             } else {
                 rtype = Some(word);
@@ -144,6 +171,16 @@ impl<'a> Entry<'a> {
                 .unwrap_or_else(|| word.to_owned()));
         }
     }
+}
+
+/// `IN`, and `CLASS1` as RFC 3597 §5 writes it.
+fn is_class(word: &str) -> bool {
+    let is = |one: &str| one.eq_ignore_ascii_case(word);
+    let number = word
+        .get(..5)
+        .filter(|name| name.eq_ignore_ascii_case("CLASS"));
+    ["IN", "CH", "HS", "CS"].into_iter().any(is)
+        || number.is_some_and(|_| word[5..].bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The seconds of `3600`, `1h` or `1w2d3h4m5s`.
@@ -175,7 +212,7 @@ fn seconds(word: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{normalized, seconds};
+    use super::{entries, seconds};
 
     #[test]
     fn times_have_units() {
@@ -206,13 +243,47 @@ mod tests {
             www 1d A 192.0.2.1\r\n\
             www IN 5m AAAA ::1\n\n\
             txt TXT \"a ; (b\" c\\;d";
-        let expected = "$ORIGIN example.org.\n\
-            $TTL 3600\n\
-            @ IN SOA ns root 1 10800 3600 604800 3600\n\n\n \
-            IN NS ns\n\
-            www 86400 IN A 192.0.2.1\n\
-            www 300 IN AAAA ::1\n\n\
-            txt IN TXT \"a ; (b\" c\\;d\n";
-        assert_eq!(normalized(text), expected);
+        let expected = [
+            (1, "$ORIGIN example.org.\n"),
+            (2, "$TTL 3600\n"),
+            (3, "@ IN SOA ns root 1 10800 3600 604800 3600\n"),
+            (6, " IN NS ns\n"),
+            (7, "www 86400 IN A 192.0.2.1\n"),
+            (8, "www 300 IN AAAA ::1\n"),
+            (10, "txt IN TXT \"a ; (b\" c\\;d\n"),
+        ];
+        let expected = expected.map(|(line, entry)| (line, entry.to_owned()));
+        assert_eq!(entries(text), Ok(expected.to_vec()));
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_is_named_with_its_line() {
+        for (text, problem) in [
+            (
+                "a A 1.2.3.4\n@ SOA (ns root\n1 2 3",
+                "line 2: a parenthesis is not closed",
+            ),
+            (
+                "a A 1.2.3.4 )\n",
+                "line 1: a parenthesis is closed that is not open",
+            ),
+            (
+                "\n\na TXT \"b\nc TXT \"d\"\n",
+                "line 3: a quote is not closed",
+            ),
+            ("a TXT \"b\\\"", "line 1: a quote is not closed"),
+            (
+                "\n$include other.zone\n",
+                "line 2: $include is not supported: put the records into this file",
+            ),
+            (
+                "$GENERATE 1-9 host$ A 192.0.2.$",
+                "line 1: $GENERATE is not supported: put the records into this file",
+            ),
+        ] {
+            assert_eq!(entries(text).unwrap_err(), problem);
+        }
+        // A parenthesis in a comment or a quote is none.
+        assert!(entries("a TXT \"(\" ; (\n").is_ok());
     }
 }

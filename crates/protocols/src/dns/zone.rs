@@ -12,7 +12,7 @@ use domain::rdata::ZoneRecordData;
 use domain::zonefile::inplace::{Entry, Zonefile};
 
 use super::codec::Records;
-use super::master_file::normalized;
+use super::master_file::entries;
 use super::whoami::is_whoami;
 
 /// The answers of one zone.
@@ -185,32 +185,21 @@ impl Source {
         let mut names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>> = BTreeMap::new();
         let mut soa: Option<ZoneRecord> = None;
         let text = str::from_utf8(master_file)?;
-        let text = normalized(text.strip_prefix('\u{feff}').unwrap_or(text));
-        let mut master_file = Zonefile::from(text.as_bytes());
-        master_file.set_default_class(Class::IN);
-        for entry in master_file {
-            let Entry::Record(record) = entry? else {
-                return Err("other files cannot be included".into());
-            };
-            let record: ZoneRecord = record.try_flatten_into()?;
-            if record.class() != Class::IN {
-                return Err(format!("{}: not of class IN", record.owner()).into());
-            }
-            if let Rtype::DNSKEY | Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::NSEC3PARAM =
-                record.rtype()
+        let mut parser = Zonefile::new();
+        parser.set_default_class(Class::IN);
+        for (line, entry) in entries(text.strip_prefix('\u{feff}').unwrap_or(text))? {
+            let problem = |problem: &str| format!("line {line}: {problem}");
+            // One by one: the parser's own number is that of the line behind the mistake.
+            parser.extend_from_slice(entry.as_bytes());
+            while let Some(entry) = parser
+                .next_entry()
+                .map_err(|error| problem(without_place(&error.to_string())))?
             {
-                return Err(format!("{}: DNSSEC is not supported", record.owner()).into());
-            }
-            if record.rtype() == Rtype::SOA && soa.replace(record.clone()).is_some() {
-                return Err(format!("{}: a second SOA record", record.owner()).into());
-            }
-            let rrsets = names.entry(canonical(record.owner())).or_default();
-            let rrset = rrsets.entry(record.rtype()).or_default();
-            if rrset.iter().any(|other| other.ttl() != record.ttl()) {
-                return Err(format!("{}: one set, several TTLs", record.owner()).into());
-            }
-            if !rrset.contains(&record) {
-                rrset.push(record);
+                let Entry::Record(record) = entry else {
+                    return Err(problem("$INCLUDE is not supported").into());
+                };
+                let record: ZoneRecord = record.try_flatten_into()?;
+                add(record, &mut names, &mut soa).map_err(|error| problem(&error))?;
             }
         }
         let mut negative = soa.ok_or("no SOA record")?;
@@ -308,6 +297,39 @@ impl Source {
             [&answers, &authorities, &additionals],
         )
     }
+}
+
+/// Adds a record to those of its name and type.
+fn add(
+    record: ZoneRecord,
+    names: &mut BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>>,
+    soa: &mut Option<ZoneRecord>,
+) -> Result<(), String> {
+    if record.class() != Class::IN {
+        return Err(format!("{}: not of class IN", record.owner()));
+    }
+    if let Rtype::DNSKEY | Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::NSEC3PARAM =
+        record.rtype()
+    {
+        return Err(format!("{}: DNSSEC is not supported", record.owner()));
+    }
+    if record.rtype() == Rtype::SOA && soa.replace(record.clone()).is_some() {
+        return Err(format!("{}: a second SOA record", record.owner()));
+    }
+    let rrsets = names.entry(canonical(record.owner())).or_default();
+    let rrset = rrsets.entry(record.rtype()).or_default();
+    if rrset.iter().any(|other| other.ttl() != record.ttl()) {
+        return Err(format!("{}: one set, several TTLs", record.owner()));
+    }
+    if !rrset.contains(&record) {
+        rrset.push(record);
+    }
+    Ok(())
+}
+
+/// A message of the parser without the line and column in front of it.
+fn without_place(message: &str) -> &str {
+    message.splitn(3, ':').nth(2).map_or(message, str::trim)
 }
 
 fn canonical(name: &impl ToName) -> CanonicalName {

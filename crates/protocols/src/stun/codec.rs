@@ -2,18 +2,22 @@
 
 use std::net::SocketAddr;
 
+use rejoinder::codec::ResponseKind;
 use rejoinder::{Codec, Correlation, Timestamp, Writer};
 use stun_types::attribute::{
-    AttributeStaticType, AttributeType, Fingerprint, MessageIntegrity, MessageIntegritySha256,
-    Nonce, Realm, Userhash, Username, XorMappedAddress,
+    AttributeStaticType, AttributeType, ErrorCode, Fingerprint, MessageIntegrity,
+    MessageIntegritySha256, Nonce, Realm, Userhash, Username, XorMappedAddress,
 };
 use stun_types::message::{
     BINDING, Message, MessageClass, MessageType, MessageWrite, MessageWriteExt, MessageWriteVec,
     StunParseError, StunWriteError,
 };
 
+use super::classic;
+
 /// STUN without authentication. A request asks for nothing in particular, and the answer is where it
-/// came from.
+/// came from: in XOR-MAPPED-ADDRESS, or in MAPPED-ADDRESS for a client of RFC 3489, whose requests have no
+/// magic cookie (RFC 8489 §11).
 #[derive(Clone, Copy, Debug)]
 pub struct Stun;
 
@@ -26,6 +30,14 @@ pub enum StunError {
     /// Could not be written.
     #[error("could not be written")]
     Write(StunWriteError),
+    /// The server could not do it: its ERROR-CODE (RFC 8489 §14.8).
+    #[error("error {code}: {}", .reason.escape_debug())]
+    Refused {
+        /// 300 to 699.
+        code: u16,
+        /// A few words for people.
+        reason: String,
+    },
     /// Not a message of this class and method, and nothing else.
     #[error("not a message of this class and method, and nothing else")]
     Kind,
@@ -38,7 +50,10 @@ impl Codec for Stun {
     type Error = StunError;
 
     fn decode_request(&self, datagram: &[u8]) -> Result<(), StunError> {
-        binding(MessageClass::Request, datagram).map(|_| ())
+        match classic::Request::read(datagram) {
+            Some(request) => request.map(|_| ()),
+            None => binding(MessageClass::Request, datagram).map(|_| ()),
+        }
     }
 
     fn encode_response(
@@ -48,6 +63,10 @@ impl Codec for Stun {
         peer: SocketAddr,
         out: &mut Writer<'_>,
     ) -> Result<(), StunError> {
+        if let Some(request) = classic::Request::read(request) {
+            request?.answer(peer, out);
+            return Ok(());
+        }
         let request = binding(MessageClass::Request, request)?;
         let new = MessageWriteVec::new;
         let unknown = Message::check_attribute_types(&request, &IGNORED, &[], new());
@@ -76,6 +95,13 @@ impl Codec for Stun {
     }
 
     fn decode_response(&self, datagram: &[u8]) -> Result<SocketAddr, StunError> {
+        if let Ok(message) = binding(MessageClass::Error, datagram) {
+            let error = message.attribute::<ErrorCode>()?;
+            return Err(StunError::Refused {
+                code: error.code(),
+                reason: error.reason().to_owned(),
+            });
+        }
         let message = binding(MessageClass::Success, datagram)?;
         let address = message.attribute::<XorMappedAddress>()?;
         Ok(address.addr(message.transaction_id()))
@@ -93,6 +119,14 @@ impl Codec for Stun {
     fn response_id(&self, response: &[u8]) -> Option<u64> {
         let id = Message::from_bytes(response).ok()?.transaction_id();
         u64::try_from(u128::from(id)).ok()
+    }
+
+    /// An error response ends the transaction (RFC 8489 §6.3.4).
+    fn response_kind<'a>(&self, _: &[u8], datagram: &'a [u8]) -> ResponseKind<'a> {
+        match datagram {
+            [0x01, 0x11, ..] => ResponseKind::Refused,
+            _ => ResponseKind::Whole,
+        }
     }
 }
 

@@ -103,24 +103,21 @@ pub fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     }
 }
 
-/// Whether a text can hardly be anything but an address with a port.
+/// Whether a text can hardly be anything but an address: an IP address or `localhost`, or any name with a dot
+/// and a port.
 pub(crate) fn looks_like_an_address(text: &str) -> bool {
-    let Ok(Parts {
-        host,
-        port: Some(port),
-    }) = Parts::of(text)
-    else {
+    let Ok(Parts { host, port }) = Parts::of(text) else {
         return false;
     };
-    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
-    let is_host = host.parse::<IpAddr>().is_ok()
-        || host == "localhost"
-        || host.contains('.')
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
-        || host.contains(':') && host.contains('%');
-    is_port && is_host && text.contains(':')
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    let is_ip = host.parse::<IpAddr>().is_ok() || host.contains(':') && host.contains('%');
+    let is_name = host.contains('.')
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    // A number is a port to an option, and a number to a robot. A word with a dot ends a sentence.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_port && !is_number && (is_ip || host == "localhost" || is_name && port.is_some())
 }
 
 /// Where a server that listens at `addr` can be asked from the same machine: one that listens at every
@@ -257,18 +254,24 @@ mod tests {
             "localhost:8899",
             "bot.example.org:53",
             "[fe80::1%lo]:1",
+            "10.0.0.5",
+            "localhost",
+            "::1",
+            "[::1]",
+            "fe80::1%lo",
         ] {
             assert!(looks_like_an_address(text), "{text}");
         }
         for text in [
             "8899",
             "12:30",
-            "::1",
             "hello",
+            "bot.example.org",
             "re: 7",
             "你好吗？",
             "a.b:",
-            "1.2.3.4",
+            "1.2.3",
+            "10.0.0.5:0",
             "x:80",
             "10.5:x",
         ] {

@@ -107,14 +107,12 @@ fn turn(
     let mut ready = ready.into_iter();
     connections.retain_mut(|connection| {
         let is_ready = ready.next().unwrap_or(false);
-        if is_ready {
-            connection.advance(now, page)
-        } else if now >= connection.deadline {
+        if now >= connection.deadline {
+            // Also if there is something to read: a client may send without end.
             connection.give_up();
-            false
-        } else {
-            true
+            return false;
         }
+        !is_ready || connection.advance(now, page)
     });
     if can_accept && !accept(listener, connections, now) {
         *accept_at = now + PAUSE;

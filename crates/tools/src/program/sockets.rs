@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::net::UdpSocket;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(unix)]
@@ -36,16 +38,41 @@ fn all_passed(options: &UdpOptions) -> Result<Vec<UdpTransport>, Failure> {
     let mut passed = ListenFd::from_env();
     let count = passed.len();
     (0..count)
-        .map(|index| match passed.take_udp_socket(index) {
-            Ok(Some(socket)) => Ok(options.adopt(socket).map_err(io::Error::from)?),
-            _ => Err(Failure::RunTime(format!(
-                "socket {} of {count} that the service manager passed is no UDP socket: a socket \
-                 unit needs ListenDatagram=, systemd-socket-activate needs --datagram",
-                index + 1
-            ))),
+        .map(|index| {
+            let socket = passed.take_udp_socket(index).ok().flatten();
+            let usable = socket.ok_or_else(|| NO_UDP.to_owned()).and_then(usable);
+            let socket = usable.map_err(|problem| {
+                let number = index + 1;
+                Failure::RunTime(format!(
+                    "socket {number} of {count} that the service manager passed {problem}"
+                ))
+            })?;
+            Ok(options.adopt(socket).map_err(io::Error::from)?)
         })
         .collect()
 }
+
+/// A socket that requests can come to, or what is wrong with it.
+#[cfg(unix)]
+fn usable(socket: UdpSocket) -> Result<UdpSocket, String> {
+    if let Ok(peer) = socket.peer_addr() {
+        return Err(format!(
+            "is connected to {peer} and receives from no other peer: pass one that is only bound"
+        ));
+    }
+    match socket.local_addr() {
+        Ok(addr) if addr.port() == 0 => {
+            Err("is not bound: bind it before it is passed, as ListenDatagram= does".to_owned())
+        }
+        Ok(_) => Ok(socket),
+        // A descriptor of another kind than it seems.
+        Err(error) => Err(format!("has no address: {error}")),
+    }
+}
+
+#[cfg(unix)]
+const NO_UDP: &str = "is no UDP socket: a socket unit needs ListenDatagram=, systemd-socket-activate \
+                      needs --datagram";
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]

@@ -1,6 +1,8 @@
 //! Standard output and standard error, for threads that may block on them.
 
 use std::io::{self, ErrorKind, Write};
+#[cfg(unix)]
+use std::sync::atomic::Ordering;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
@@ -38,9 +40,32 @@ fn wait(stream: &impl AsFd, what: PollFlags) -> io::Result<()> {
     }
 }
 
-/// Writes to standard output, and leaves nothing in its buffer.
+/// Writes to standard output, and leaves nothing in its buffer. It fails if that was closed when the program
+/// began (`rejoinder ask hi >&-`).
 pub(crate) fn print(bytes: &[u8]) -> io::Result<()> {
+    #[cfg(unix)]
+    if closed::IS_CLOSED.load(Ordering::Relaxed) {
+        return Err(in_output(rustix::io::Errno::BADF.into()));
+    }
     write_all(io::stdout(), bytes).map_err(|(_, error)| in_output(error))
+}
+
+/// The standard library opens `/dev/null` for a standard stream that is closed, before `main` (so that no file gets
+/// its number). Only before that can a closed one be distinguished from one that leads there.
+#[cfg(unix)]
+mod closed {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    pub(super) static IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+    ctor::declarative::ctor! {
+        /// One system call; nothing of the standard library works yet.
+        #[ctor(unsafe)]
+        fn look() {
+            let is_closed = rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err();
+            IS_CLOSED.store(is_closed, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Names the stream in an error. The error of a reader that has gone stays as it is, because no

@@ -1,6 +1,8 @@
 //! The time zone: a `TZ` that names none is reported, because times would be in UTC without a word.
 
 use std::env;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use chrono::Local;
@@ -27,11 +29,22 @@ fn is_known(text: &str) -> bool {
         return true;
     }
     if name.starts_with('/') {
-        return Path::new(name).is_file();
+        return is_zone(Path::new(name));
     }
     FOLDERS
         .iter()
-        .any(|folder| Path::new(folder).join(name).is_file())
+        .any(|folder| is_zone(&Path::new(folder).join(name)))
+}
+
+/// Whether a file begins as one of the database does (RFC 9636 §3.1).
+fn is_zone(path: &Path) -> bool {
+    // A pipe would not open until another program opens it, too.
+    if !path.is_file() {
+        return false;
+    }
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"TZif"
 }
 
 /// `CST-8`, `<-0330>3:30`, `EST5EDT,M3.2.0,M11.1.0`: a name, and an offset.
@@ -73,6 +86,10 @@ mod tests {
             "<+08",
             "Asia/",
             "../passwd",
+            // Files that are there, and no zones.
+            "/etc/passwd",
+            "../../../etc/passwd",
+            "tzdata.zi",
         ] {
             assert!(!is_known(unknown), "{unknown}");
         }

@@ -1,7 +1,7 @@
 //! A network as people write it: an address and how many of its bits count.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The addresses that begin like one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,28 @@ pub(crate) fn parse(text: &str) -> Result<Network, String> {
             .filter(|bits| (0..=most).contains(bits))
             .ok_or_else(|| format!("`{bits}` is not a number of bits from 0 to {most}"))?,
     };
+    let first = first(ip, bits);
+    if first != ip {
+        return Err(format!(
+            "{ip} is an address within a network: write {first}/{bits} for the network, or {ip}/{most} for \
+             the address"
+        ));
+    }
     Ok(Network { ip, bits })
+}
+
+/// The address whose bits behind the first `bits` are zero.
+fn first(ip: IpAddr, bits: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -72,8 +93,16 @@ mod tests {
             "10.0.0.0/-1",
             "10.0.0.0/",
             "host/8",
+            "10.0.0.5/8",
+            "0.0.0.1/0",
+            "fd00::1/8",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }
+        assert_eq!(
+            parse("10.0.0.5/8").unwrap_err(),
+            "10.0.0.5 is an address within a network: write 10.0.0.0/8 for the network, or 10.0.0.5/32 for \
+             the address"
+        );
     }
 }

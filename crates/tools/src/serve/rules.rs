@@ -31,22 +31,30 @@ impl RulesFile {
         RuleFile::parse(bytes)
             .and_then(|file| file.memory_limit(self.memory).build())
             .map_err(|error| match error.problem {
-                RuleFileProblem::Rule(RuleError::TooManyRules { .. }) => {
-                    format!("{self}: {error}; --rules-memory raises the limit")
-                }
+                // The library's message names its own setting.
+                RuleFileProblem::Rule(RuleError::TooManyRules { rule, bytes, limit }) => format!(
+                    "{self}: line {}, column {}: the rules up to rule {rule} take {bytes} bytes, more than \
+                     the limit of {limit}: raise it with --rules-memory MIB, or leave out rules",
+                    error.line, error.column,
+                ),
                 _ => format!("{self}: {error}"),
             })
     }
 
     /// Prints how many rules there are, and what is odd about them.
     pub(crate) fn report(&self, robot: &Robot, before: Option<usize>) {
-        for warning in robot.warnings() {
+        let warnings = robot.warnings();
+        for warning in warnings.iter().take(SHOWN_WARNINGS) {
             warn(Escaped(&format!("{self}: {warning}")));
         }
+        if let Some(more @ 1..) = warnings.len().checked_sub(SHOWN_WARNINGS) {
+            warn(Escaped(&format!("{self}: and {more} more such rules")));
+        }
         let rules = robot.rules();
+        let plural = if rules == 1 { "" } else { "s" };
         match before {
-            None => say(format_args!("{rules} rules")),
-            Some(before) => say(format_args!("{rules} rules, {before} before")),
+            None => say(format_args!("{rules} rule{plural}")),
+            Some(before) => say(format_args!("{rules} rule{plural}, {before} before")),
         }
     }
 }
@@ -106,6 +114,9 @@ impl Counters {
         self.failures.load(Ordering::Relaxed)
     }
 }
+
+/// A file that was generated can have as many mistakes as rules.
+const SHOWN_WARNINGS: usize = 10;
 
 fn now() -> u64 {
     SystemTime::now()

@@ -108,7 +108,7 @@ pub struct Behind {
     /// A datagram without a valid header is dropped, and so is one that comes from none of --proxies
     #[arg(long, value_name = "MODE", requires = "proxies")]
     proxied: Option<Mode>,
-    /// The networks of the proxies, such as 10.0.0.0/8 or one address; can be repeated
+    /// The networks of the proxies, such as 10.0.0.0/8 or one address; several with commas, or repeated
     #[arg(
         long, value_name = "NET", value_parser = network::parse, value_delimiter = ',',
         requires = "proxied"

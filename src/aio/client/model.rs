@@ -1,85 +1,17 @@
-//! No wake-up is lost, in any order of what threads do: checked by `shuttle`, which runs the files of
-//! the library with its own locks and atomics in many random orders, and prints the one that fails.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by it")]
-
-/// What the files of the library find in place of the standard library's.
-mod sync {
-    #[allow(unused_imports, reason = "each file uses some")]
-    pub(crate) use std::sync::Arc;
-
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    pub(crate) use shuttle::sync::{Mutex, MutexGuard};
-
-    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap()
-    }
-
-    pub(crate) fn model(test: impl Fn() + Send + Sync + 'static) {
-        shuttle::check_random(test, 1);
-    }
-}
-#[path = "../../../src/aio/client/waiters.rs"]
-#[allow(dead_code, reason = "the client uses all of it")]
-mod waiters;
-#[path = "../../../src/aio/wakes.rs"]
-mod wakes;
+//! No caller of a client is forgotten, in any order of what threads do: checked by `shuttle`, as the slots
+//! of a server are.
+//!
+//! ```text
+//! RUSTFLAGS='--cfg shuttle' cargo test --features tokio --lib --target-dir target/shuttle model::
+//! ```
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 use shuttle::{check_random, future, thread};
 
-use self::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
-use self::waiters::{Queue, Waiters};
-use self::wakes::{SlotWaker, Wakes};
-
-/// A worker that drains until every slot was woken as often as its waker was called, while threads wake
-/// slots that share a word, and ones that do not.
-#[test]
-fn every_slot_that_is_woken_is_found() {
-    check_random(
-        || {
-            let wakes = Arc::new(Wakes::new(130));
-            // What a handler's future would be woken for.
-            let done = Arc::new([const { AtomicU64::new(0) }; 3].map(|_| AtomicU64::new(0)));
-            let threads: Vec<_> = [0_usize, 1, 129]
-                .into_iter()
-                .enumerate()
-                .map(|(which, slot)| {
-                    let (wakes, done) = (Arc::clone(&wakes), Arc::clone(&done));
-                    thread::spawn(move || {
-                        let slot_waker = Waker::from(Arc::new(SlotWaker { wakes, slot }));
-                        for _ in 0..2 {
-                            done[which].fetch_add(1, Ordering::SeqCst);
-                            slot_waker.wake_by_ref();
-                        }
-                    })
-                })
-                .collect();
-            let mut seen = [0; 3];
-            future::block_on(poll_fn(|cx| {
-                wakes.register(cx.waker());
-                let mut woken = Vec::new();
-                wakes.drain(&mut woken);
-                for slot in woken {
-                    let which = [0, 1, 129].iter().position(|&one| one == slot).unwrap();
-                    seen[which] = done[which].load(Ordering::SeqCst);
-                }
-                // If a wake-up were lost, this would wait for ever, which shuttle reports.
-                if seen == [2; 3] {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            }));
-            for thread in threads {
-                thread.join().unwrap();
-            }
-        },
-        5_000,
-    );
-}
+use super::super::sync::{Arc, Mutex, lock};
+use super::waiters::{Queue, Waiters};
 
 /// What a client's lock holds, without the network.
 struct State {
