@@ -146,7 +146,7 @@ impl<T: AsyncTransport, G: Gate> AsyncTransport for AsyncDtls<T, G> {
             }
             ready!(self.poll_replies(cx));
             if !self.driver.replies.has_room_for(Engine::<G>::MAX_REPLIES) {
-                // Records are half sent, and whoever sends them is woken.
+                // Records are half sent, and the task that sends them is woken.
                 return Poll::Pending;
             }
             match self.inner.poll_recv(cx, &mut self.driver.raw) {

@@ -15,7 +15,7 @@ use crate::record::MAX_PLAINTEXT_BYTES;
 use crate::settings::{Configs, HANDSHAKE_DATAGRAM_BYTES, Mode, Settings};
 use crate::transport::Dtls;
 
-/// How a DTLS server proves who it is, whom it serves, and how much it remembers.
+/// How a DTLS server proves who it is, which clients it serves, and how much it remembers.
 ///
 /// It needs [`psk`](Self::psk) or [`certificate`](Self::certificate), and may have both: then the client
 /// chooses, by the order of its cipher suites.

@@ -43,7 +43,7 @@ use crate::table::Table;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # What is remembered of whom
+/// # What is remembered of a peer
 ///
 /// A hello without a cookie leaves no trace: the reply asks for one, and is shorter than the hello. A
 /// hello with a valid cookie proves that its peer receives what is sent to its address (RFC 6347

@@ -1,7 +1,7 @@
 //! The cryptography of the DTLS implementation, and what this crate adds to it.
 //!
 //! The implementation makes the cookie of a `HelloVerifyRequest` from a secret of each association. So
-//! it needs an association before the peer's address is verified. A server for everyone must verify
+//! it needs an association before the peer's address is verified. A public server must verify
 //! addresses without state (RFC 6347 §4.2.1). The engine makes cookies of its own, and lets an
 //! association begin behind the exchange: the implementation asks its provider for the HMAC of the
 //! client's random, and here it is given the cookie that the engine has verified. The same holds for

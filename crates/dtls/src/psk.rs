@@ -70,7 +70,7 @@ pub struct PskFile {
 }
 
 impl PskFile {
-    /// Reads a file that nobody but its owner can read.
+    /// Reads a file that only its owner can read.
     ///
     /// # Errors
     ///

@@ -48,7 +48,7 @@ fn with_key() -> DtlsBuilder {
     })
 }
 
-/// A server on a thread, and whom it has answered.
+/// A server on a thread, and the names of those it has answered.
 struct Serving {
     addr: SocketAddr,
     handle: ServerHandle,

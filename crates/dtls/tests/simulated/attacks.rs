@@ -238,7 +238,7 @@ fn a_peer_that_starts_again_keeps_its_association_until_the_new_one_is_verified(
     // A record that is late.
     let late = lost_record(&mut client, &pipe);
 
-    // Somebody with this address says hello, and even returns the cookie.
+    // A peer with this address says hello, and even returns the cookie.
     let mut first = hello();
     set_random(&mut first, 77);
     let request = server.lock().receive(addr, &first);
