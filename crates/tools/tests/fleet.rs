@@ -663,6 +663,16 @@ impl Nginx {
     }
 }
 
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Killed, it would leave its workers behind.
+        if let Some(mut program) = self.program.take() {
+            program.signal("TERM");
+            program.wait_until_ended();
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs nginx"]
 fn nginx_in_front_of_two_nodes_one_of_which_is_replaced() {
