@@ -124,12 +124,16 @@ impl Peer {
             Self::OursWorkers => ours(server.workers(2)),
             Self::OursPolling => ours(server.busy_poll(true)),
             Self::AioSync => runtime()?.block_on(async {
-                let server = aio::Server::builder(Ctime::local()).bind("127.0.0.1:0").await?;
+                let server = aio::Server::builder(Ctime::local())
+                    .bind("127.0.0.1:0")
+                    .await?;
                 announce(server.local_addr()?.port())?;
                 ended(server.serve_sync(zurich()).await?)
             }),
             Self::AioAsync => runtime()?.block_on(async {
-                let server = aio::Server::builder(Ctime::local()).bind("127.0.0.1:0").await?;
+                let server = aio::Server::builder(Ctime::local())
+                    .bind("127.0.0.1:0")
+                    .await?;
                 announce(server.local_addr()?.port())?;
                 let robot = zurich();
                 let answer = async |text: &str| Some(robot.answer(text).to_string());
