@@ -83,9 +83,12 @@ impl<C> SignedBuilder<C> {
     pub fn build(self, now: Timestamp) -> Result<Signed<C>, ConfigError> {
         let window = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
         if !(1..=MAX_WINDOW_MICROS).contains(&window) {
-            let window = format_args!("{:?}", self.window);
             let range = "more than 0, at most 86400 s";
-            return Err(ConfigError::out_of_range("window", window, range));
+            return Err(ConfigError::out_of_range(
+                "window",
+                format_args!("{:?}", self.window),
+                range,
+            ));
         }
         ConfigError::check("replay_capacity", self.capacity, 1..=MAX_CAPACITY)?;
         let floor = before_now(now);
