@@ -1,8 +1,10 @@
 use std::fmt;
 
-/// Why a datagram was dropped: nothing was sent for it.
+/// Why a datagram was dropped: nothing was sent for it, except a codec's
+/// [rejection](crate::Codec::encode_rejection) of a malformed one.
 ///
-/// A datagram meets the checks in the order of this list. All but those that say otherwise are
+/// A datagram meets the checks in about the order of this list. Gates that ask for an identity come after
+/// `Unauthenticated`, and `Overloaded` comes before the handler. All but those that say otherwise are
 /// always on.
 ///
 /// ```

@@ -56,10 +56,11 @@
 //! - The [guide]: how to write a [handler](guide::handler), a [codec](guide::codec), a
 //!   [gate](guide::gate) and a [transport](guide::transport), how to test on a
 //!   [bad network](guide::bad_network), and what differs if you come from Python's
-//!   [`socketserver`](guide::from_socketserver) or tokio's [`UdpFramed`](guide::from_udp_framed).
+//!   [`socketserver`](guide::from_socketserver), tokio's [`UdpFramed`](guide::from_udp_framed), the
+//!   crate [`coap`](guide::from_coap_rs) or [Go](guide::from_packet_conn).
 //! - A server on the Internet: the gates of [`gate`], and the checks that are always on
 //!   ([`DropReason`]). Duplicated requests: [`handler::Dedup`].
-//! - A server behind proxies: [`proxy`] and [`ServerBuilder::behind`].
+//! - A server behind proxies such as nginx: [`proxy`] and [`ServerBuilder::behind`].
 //! - State that several nodes share: the module `aio::store`, and the page `guide::shared_state` (feature
 //!   `tokio`).
 //! - Servers and clients on tokio: the module `aio`, and the page `guide::on_tokio` (feature `tokio`).
@@ -68,7 +69,10 @@
 //! - A network that loses, duplicates, reorders, delays and corrupts: [`sim`].
 //! - A server in production, and what its counters mean: [`guide::production`]. Several of them behind a
 //!   balancer: [`guide::fleet`].
-//! - Peers that prove who they are: [`Identity`], [`Context::identity`], [`guide::security`].
+//! - Peers that prove who they are: `codec::Signed` (feature `signed`), [`Identity`], [`Context::identity`].
+//!   Encryption: DTLS 1.2 as a transport, in the package `rejoinder-dtls`. Which to choose:
+//!   [`guide::security`].
+//! - Robots from files: the page `guide::rules` (feature `rules`).
 //! - What a release may change: [`guide::stability`].
 //!
 //! # When not to use it
@@ -103,7 +107,8 @@
 //! - No datagram, no panic of a handler and no error of a socket ends a server, unless the socket is
 //!   gone.
 //! - A truncated datagram is detected, counted and dropped.
-//! - Malformed input gets no response.
+//! - Malformed input gets no response, unless the protocol demands one ([`Codec::encode_rejection`]), and
+//!   then none longer than the request.
 //! - Only the peer that was asked can answer, and nothing makes a client's deadline later.
 //! - Every queue and table of a server and a client has a fixed size.
 //!
