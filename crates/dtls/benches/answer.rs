@@ -151,7 +151,7 @@ fn plain(requests: u32, bytes: usize) -> Duration {
         node.receive(Timestamp::system(), &mut inbox, &mut outbox);
         outbox.clear();
     }
-    (cpu_time() - begun) / requests
+    cpu_time().saturating_sub(begun) / requests
 }
 
 fn request(bytes: usize) -> Vec<u8> {
@@ -238,7 +238,7 @@ impl Server {
             self.node
                 .receive(Timestamp::system(), &mut self.inbox, &mut self.outbox);
         }
-        self.time += cpu_time() - begun;
+        self.time += cpu_time().saturating_sub(begun);
         // The answers of a measurement are not read.
         for one in self.outbox.iter().take(64 - self.replies.len().min(64)) {
             self.replies.push(one.bytes.to_vec());
