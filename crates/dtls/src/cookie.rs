@@ -54,10 +54,16 @@ impl Cookies {
             IpAddr::V6(ip) => ip,
         };
         let [before, after] = hello.parameters();
-        let mut data = Vec::with_capacity(8 + 16 + 2 + before.len() + after.len());
+        let mut data = Vec::with_capacity(8 + 16 + 2 + 4 + before.len() + after.len());
         data.extend_from_slice(&period.to_be_bytes());
         data.extend_from_slice(&ip.octets());
         data.extend_from_slice(&peer.port().to_be_bytes());
+        // Hosts on two links may have the same link-local address (RFC 4007 §6).
+        let scope = match peer {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(peer) => peer.scope_id(),
+        };
+        data.extend_from_slice(&scope.to_be_bytes());
         data.extend_from_slice(before);
         data.extend_from_slice(after);
         hmac_sha256(&self.secret, &data)
@@ -115,6 +121,14 @@ mod tests {
         for other in ["192.0.2.1:7001", "192.0.2.2:7000", "[::1]:7000"] {
             assert!(!check(&cookies, 0, other.parse().unwrap(), &second));
         }
+        let scoped =
+            |scope: u32| -> SocketAddr { format!("[fe80::1%{scope}]:7000").parse().unwrap() };
+        let [one, other] = [scoped(1), scoped(2)];
+        let hello = ClientHello::parse(&record).unwrap();
+        assert_ne!(
+            cookies.make(BEGUN, one, &hello),
+            cookies.make(BEGUN, other, &hello)
+        );
         let mapped = "[::ffff:192.0.2.1]:7000".parse().unwrap();
         assert!(check(&cookies, 0, mapped, &second));
         assert!(!check(&Cookies::new([6; 32]), 0, peer(), &second));

@@ -289,6 +289,14 @@ impl<G: Gate> Engine<G> {
             _ => return Err(DtlsDrop::Malformed),
         };
         if is_of_handshake && self.handshakes.peek(peer).is_some() {
+            // The implementation queues whole datagrams: a bound on one bounds what a handshake holds.
+            let most = self
+                .settings
+                .handshake_datagram_bytes
+                .max(MAX_HANDSHAKE_BYTES);
+            if datagram.bytes.len() > most {
+                return Err(DtlsDrop::Malformed);
+            }
             return Ok(self.step_handshake(now, meta, Input::Datagram(datagram.bytes), outbox));
         }
         if !has_association {
@@ -501,6 +509,11 @@ impl<G: Gate> Engine<G> {
                 Some((former, _)) if former == peer => self.stats.replaced += 1,
                 Some(_) => self.stats.displaced += 1,
                 None => {}
+            }
+            // Its end came in the datagram that completed the handshake.
+            if progress.closed {
+                self.associations.remove(peer);
+                self.stats.closed += 1;
             }
         } else if let Some(handshake) = self.handshakes.peek(peer) {
             self.due = self.due.min(handshake.association.due());
@@ -780,6 +793,9 @@ pub(crate) fn next_seed(state: &mut u64) -> u64 {
 const NO_COMMON_SUITE: [u8; 2] = [2, 40];
 /// Room for the longest record.
 const SCRATCH_BYTES: usize = 20_480;
+
+/// The longest datagram of a handshake, unless our own may be longer: a peer splits its flight by its path.
+const MAX_HANDSHAKE_BYTES: usize = 2_048;
 /// As many as a server answers at once.
 const OUTBOX_DATAGRAMS: usize = 1_100;
 

@@ -119,6 +119,7 @@ fn build(mode: &Mode, settings: &Settings, seed: Option<u64>) -> Result<Arc<Conf
         .handshake_timeout(settings.handshake_timeout)
         .flight_start_rto(settings.retransmit_after)
         .max_queue_tx(MAX_QUEUED)
+        .max_queue_rx(MAX_QUEUED_IN)
         .dtls13_cipher_suites(&[]);
     builder = match mode {
         Mode::PskServer { keys, hint } => {
@@ -167,5 +168,7 @@ impl PskResolver for Resolver {
 
 /// Datagrams of one flight of a handshake: a certificate of 16 KiB in datagrams of 1,232 bytes is 14.
 pub(crate) const MAX_QUEUED: usize = 24;
+/// The most datagrams that a handshake holds because others before them are missing: a flight of the other side.
+const MAX_QUEUED_IN: usize = 16;
 /// IPv6 carries packets of 1,280 bytes everywhere (RFC 8200 §5), less the headers of IPv6 and UDP.
 pub(crate) const HANDSHAKE_DATAGRAM_BYTES: usize = 1_280 - 40 - 8;
