@@ -53,7 +53,8 @@ impl Signals {
     /// What is asked for now, the most important thing first, and each thing once. To be called every
     /// [`PERIOD`].
     pub(crate) fn next(&mut self) -> Option<Asked> {
-        let has_hung_up = self.terminal.has_just_gone();
+        // Whether the program is in the foreground is only known while the terminal is there.
+        self.terminal.has_just_gone();
         if !self.is_reported && self.shutdown.load(Ordering::Relaxed) {
             self.is_reported = true;
             return Some(Asked::Shutdown);
@@ -61,13 +62,15 @@ impl Signals {
         if self.stats.swap(false, Ordering::Relaxed) {
             return Some(Asked::Stats);
         }
-        self.reload
-            .swap(false, Ordering::Relaxed)
-            .then_some(if has_hung_up {
-                Asked::Shutdown
-            } else {
-                Asked::Reload
-            })
+        if !self.reload.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        // The kernel closes the terminal before it sends the signal, maybe since the look above.
+        Some(if self.terminal.has_just_gone() {
+            Asked::Shutdown
+        } else {
+            Asked::Reload
+        })
     }
 }
 
