@@ -292,8 +292,9 @@ fn dnat_over_three_nodes_one_of_which_is_replaced() {
                 progress.wait_for(REQUESTS / 8);
                 drop(second);
                 at_home(|| share_out(&[1, 3]));
-                // Else clients that go on asking would go on asking there.
-                at_home(|| sh("conntrack -D -p udp --reply-src 10.9.2.2 >/dev/null 2>&1"));
+                // Else clients that go on asking would go on asking there. It fails if there is no entry,
+                // because no flow of the eight fell to that node or was used within the last second.
+                at_home(|| sh("conntrack -D -p udp --reply-src 10.9.2.2 >/dev/null 2>&1 || :"));
                 progress.wait_for(REQUESTS / 8);
                 let _back = begin(1);
                 at_home(|| share_out(&[1, 2, 3]));
