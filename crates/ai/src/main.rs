@@ -8,8 +8,8 @@ use std::env;
 use std::error::Error;
 use std::time::Duration;
 
-use rejoinder::codec::Ctime;
 use rejoinder::aio;
+use rejoinder::codec::Ctime;
 use rejoinder_ai::{Chat, Settings};
 
 #[tokio::main(flavor = "current_thread")]
