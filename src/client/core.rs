@@ -317,7 +317,7 @@ impl<C: Codec> ClientCore<C> {
         if self.room() == 0 {
             return Err(self.window_full(self.sockets.cooling()));
         }
-        // A socket for a group is connected to nobody, so no other request uses it.
+        // A socket for a group is not connected, so no other request uses it.
         let shared = if self.shares_sockets() && discovery.is_none() {
             Some(self.draw_id(now, random)?)
         } else {

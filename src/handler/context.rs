@@ -11,7 +11,7 @@ use crate::transport::{Delivery, Egress, Meta, Proxied, egress, local_addr};
 /// use rejoinder::codec::Text;
 /// use rejoinder::{Context, Handler, Reply, ReplyError};
 ///
-/// /// Tells whoever asks how he is seen from here, as STUN does.
+/// /// Answers with the address that the peer has from here, as STUN does.
 /// struct WhoAmI;
 ///
 /// impl Handler<Text> for WhoAmI {

@@ -832,7 +832,7 @@ fn a_discovery_with_ids_has_a_socket_of_its_own_and_takes_its_own_id_only() {
     client.receive_with(another, b"!\0\0\0\0\0\0\0\x01three", member(3));
     assert_eq!(responses(&mut client, ticket), [(1, "one".to_owned())]);
     assert_eq!(client.core.stats().in_flight, 2);
-    // Nobody but its peer answers the other.
+    // Only its own peer can answer the other.
     assert!(client.core.poll_result().is_none());
 }
 

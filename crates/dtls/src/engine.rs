@@ -73,7 +73,7 @@ pub struct Engine<G = ()> {
 /// A handshake that has begun.
 struct Handshake {
     association: Association,
-    /// The random of its hello, which tells a repeated one from another.
+    /// The random of its hello, which identifies a repeated one.
     random: [u8; 32],
     begun: Duration,
     egress: Egress,

@@ -78,7 +78,7 @@ pub enum HandshakeFailure {
     /// The ends have no version, cipher suite, group or extension in common.
     NoCommonParameters,
     /// A wrong key, an unknown identity, a wrong signature; or a record that was forged or changed on
-    /// the way, which the implementation does not tell from these.
+    /// the way, which the implementation does not distinguish from these.
     Authentication,
     /// The peer's certificate is missing or not accepted.
     Certificate,

@@ -775,7 +775,7 @@ fn four_hundred_clients_behind_nginx_are_all_answered_at_once() {
             .collect();
         let mut silent = false;
         let heard = clients.iter().filter(|client| {
-            // The first that waits in vain has waited for all.
+            // The first unanswered wait is the wait of all.
             if silent {
                 client.set_nonblocking(true).unwrap();
             }

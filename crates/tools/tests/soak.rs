@@ -163,7 +163,7 @@ fn memory(process: u32) -> u64 {
 }
 
 #[test]
-#[ignore = "takes as long as it is told"]
+#[ignore = "takes as long as REJOINDER_SOAK_SECONDS says"]
 fn rules_are_replaced_for_minutes_and_no_answer_is_wrong_or_lost() {
     let seconds = env::var("REJOINDER_SOAK_SECONDS").map_or(DEFAULT_SECONDS, |text| {
         text.parse().expect("REJOINDER_SOAK_SECONDS is a number")
