@@ -45,7 +45,7 @@
 //! - [`Connector`] opens a client's transports, and [`ClientConfig`] sets it up.
 //! - [`Engine`] is the server without its surroundings; [`DtlsNode`] runs one on a
 //!   [`SimNet`](rejoinder::sim::SimNet).
-//! - [`KeyStore`] finds keys; [`PskFile`] is one from a file.
+//! - [`KeyStore`] finds keys; [`PskFile`] is one from a file. [`read_secret_file`] reads private files only.
 //! - [`CertifiedKey`] and [`Authorities`] are certificates, to show and to accept.
 //! - [`DtlsStats`] has the counters.
 #![cfg_attr(
@@ -118,6 +118,7 @@ mod node;
 mod provider;
 mod psk;
 mod record;
+mod secret;
 mod session;
 mod settings;
 mod stats;
@@ -132,6 +133,7 @@ pub use self::connect::{ClientConfig, Connector, DtlsClient};
 pub use self::engine::{Delivered, Engine, SendError};
 pub use self::node::DtlsNode;
 pub use self::psk::{KeyStore, PskFile, PskFileError};
+pub use self::secret::{SecretFileError, read_secret_file};
 pub use self::stats::{DtlsDrop, DtlsStats, HandshakeFailure};
 pub use self::transport::{Dtls, NoTransport};
 
