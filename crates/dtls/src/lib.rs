@@ -87,6 +87,7 @@
 //! | record numbers of RFC 6347 §4.2.1 | the numbers of records in the clear are shifted to those of the client |
 //! | `TLS_PSK_WITH_AES_128_GCM_SHA256` and other suites | missing |
 //! | chains of certificates | the peer's own certificate must be signed by an authority directly |
+//! | secure renegotiation named in a client's hello (RFC 5746 §3.4) | missing: servers that demand it, such as tinydtls, refuse the client with `handshake_failure` |
 //! | SNI (RFC 6066 §3) | missing: a server has one certificate |
 //! | a client without a certificate | a key that signs nothing stands in; a server that asks for one is refused with the reason |
 //! | records that fail to authenticate in a handshake | end it; RFC 6347 §4.1.2.7 would discard them |
