@@ -14,12 +14,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rejoinder::codec::Raw;
-use rejoinder::codec::Tagged;
+use rejoinder::codec::{Raw, Signed, SigningKey, Tagged};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::Node;
 use rejoinder::transport::{Connect, Inbox, Meta, Outbox, SendReport};
-use rejoinder::{Timestamp, Transport, Wait};
+use rejoinder::{Codec, Timestamp, Transport, Wait, Writer};
 use rejoinder_dtls::{
     Authorities, CertifiedKey, ClientConfig, Dtls, DtlsBuilder, DtlsClient, DtlsNode, Engine,
 };
@@ -45,6 +44,8 @@ fn main() -> io::Result<()> {
     for bytes in [25, 1_000] {
         let plain = plain(records, bytes);
         report(out, &format!("answer of {bytes} bytes, plain"), plain)?;
+        let time = signed(records, bytes);
+        report(out, &format!("answer of {bytes} bytes, Signed"), time)?;
         for kind in Kind::ALL {
             let (time, _) = run(kind, 1, records, bytes);
             report(
@@ -153,6 +154,47 @@ fn plain(requests: u32, bytes: usize) -> Duration {
         outbox.clear();
     }
     cpu_time().saturating_sub(begun) / requests
+}
+
+/// What a core needs that verifies requests and signs responses.
+fn signed(requests: u32, bytes: usize) -> Duration {
+    let codec = || {
+        let builder = Signed::builder(Tagged(Raw)).key(SigningKey::new(1, [7; 32]));
+        builder
+            .build(Timestamp::system())
+            .expect("the settings are in range")
+    };
+    let (client, server) = (codec(), codec());
+    let mut node = ServerCore::new(server, |bytes: &[u8]| Some(bytes.to_vec()));
+    let (mut inbox, mut outbox) = (Inbox::new(1, 65_507), Outbox::new(64, 2_048));
+    let payload = vec![b'x'; bytes];
+    let mut used = Duration::ZERO;
+    for batch in 0..requests / BATCH {
+        // What the client does is not measured.
+        let made: Vec<Vec<u8>> = (0..BATCH)
+            .map(|number| {
+                let mut space = vec![0; 2_048];
+                let mut writer = Writer::new(&mut space);
+                let id = u64::from(batch * BATCH + number);
+                let encoded = client.encode_request(id, &payload, &mut writer);
+                encoded.expect("there is room");
+                let len = writer.finish().expect("there is room");
+                space.truncate(len);
+                client.stamp_request(Timestamp::system(), &mut space);
+                space
+            })
+            .collect();
+        let begun = cpu_time();
+        for request in &made {
+            inbox.push(request, Meta::new(client_addr()));
+            node.receive(Timestamp::system(), &mut inbox, &mut outbox);
+            outbox.clear();
+        }
+        used += cpu_time().saturating_sub(begun);
+    }
+    let answered = requests / BATCH * BATCH;
+    assert_eq!(node.stats().replied, u64::from(answered));
+    used / answered
 }
 
 fn request(bytes: usize) -> Vec<u8> {

@@ -73,9 +73,10 @@ impl Kind {
                 ClientConfig::psk([b'0' + number], secret)
             }
             Self::Certificates => {
-                let own = match is_stranger {
-                    true => &CERTIFICATES.stranger,
-                    false => &CERTIFICATES.client,
+                let own = if is_stranger {
+                    &CERTIFICATES.stranger
+                } else {
+                    &CERTIFICATES.client
                 };
                 ClientConfig::certificates(CERTIFICATES.authorities.clone(), "server.example")
                     .expect("it is a name")
@@ -169,8 +170,8 @@ struct Client {
     /// Opened when it is used: it has large buffers.
     transport: Option<DtlsClient<Pipe>>,
     queues: Rc<RefCell<Queues>>,
-    to_server: VecDeque<Vec<u8>>,
-    to_client: VecDeque<Vec<u8>>,
+    outbound: VecDeque<Vec<u8>>,
+    inbound: VecDeque<Vec<u8>>,
     inbox: Inbox,
 }
 
@@ -180,8 +181,8 @@ impl World {
             addr: pipe.addr,
             queues: Rc::clone(&pipe.queues),
             transport: None,
-            to_server: VecDeque::new(),
-            to_client: VecDeque::new(),
+            outbound: VecDeque::new(),
+            inbound: VecDeque::new(),
             inbox: Inbox::new(4, 2_048),
         };
         Self {
@@ -205,24 +206,24 @@ impl World {
             0 | 1 => self.ask(at),
             2 => self.settle(),
             3 => {
-                if let Some(bytes) = client.to_server.pop_front() {
+                if let Some(bytes) = client.outbound.pop_front() {
                     self.arrive(addr, &bytes);
                 }
             }
             4 => {
-                if let Some(bytes) = client.to_client.pop_front() {
+                if let Some(bytes) = client.inbound.pop_front() {
                     self.deliver(at, &bytes);
                 }
             }
-            5 => drop(client.to_server.pop_front()),
-            6 => drop(client.to_client.pop_front()),
+            5 => drop(client.outbound.pop_front()),
+            6 => drop(client.inbound.pop_front()),
             7 => {
-                if let Some(bytes) = client.to_server.pop_front() {
+                if let Some(bytes) = client.outbound.pop_front() {
                     self.arrive(addr, &changed(&bytes, input));
                 }
             }
             8 => {
-                if let Some(bytes) = client.to_client.pop_front() {
+                if let Some(bytes) = client.inbound.pop_front() {
                     self.deliver(at, &changed(&bytes, input));
                 }
             }
@@ -252,8 +253,8 @@ impl World {
             }
             _ => {
                 let queue = match input.byte() % 2 {
-                    0 => &mut client.to_server,
-                    _ => &mut client.to_client,
+                    0 => &mut client.outbound,
+                    _ => &mut client.inbound,
                 };
                 if let (Some(mut first), Some(second)) = (queue.pop_front(), queue.pop_front()) {
                     first.extend(second);
@@ -286,14 +287,14 @@ impl World {
         for _ in 0..MAX_ROUNDS {
             for at in 0..CLIENTS {
                 let addr = self.clients[at].addr;
-                while let Some(bytes) = self.clients[at].to_server.pop_front() {
+                while let Some(bytes) = self.clients[at].outbound.pop_front() {
                     self.arrive(addr, &bytes);
                 }
-                while let Some(bytes) = self.clients[at].to_client.pop_front() {
+                while let Some(bytes) = self.clients[at].inbound.pop_front() {
                     self.deliver(at, &bytes);
                 }
             }
-            if self.clients.iter().all(|one| one.to_server.is_empty()) {
+            if self.clients.iter().all(|one| one.outbound.is_empty()) {
                 return;
             }
         }
@@ -361,9 +362,9 @@ impl World {
             remember(&mut self.wire, bytes);
             let client = self.clients.iter_mut().find(|one| one.addr == peer);
             if let Some(client) = client
-                && client.to_client.len() < MAX_QUEUED
+                && client.inbound.len() < MAX_QUEUED
             {
-                client.to_client.push_back(bytes.to_vec());
+                client.inbound.push_back(bytes.to_vec());
             }
         }
         self.stage.outbox.clear();
@@ -397,8 +398,8 @@ impl World {
         for bytes in client.queues.borrow_mut().sent.drain(..) {
             check_plaintext(&bytes);
             remember(&mut self.wire, &bytes);
-            if client.to_server.len() < MAX_QUEUED {
-                client.to_server.push_back(bytes);
+            if client.outbound.len() < MAX_QUEUED {
+                client.outbound.push_back(bytes);
             }
         }
     }
