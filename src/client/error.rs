@@ -120,7 +120,7 @@ pub enum RequestError {
     /// sockets cool down as may.
     #[error(
         "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
-         {cooling} sockets cooling down"
+         {cooling} sockets cooling down; wait, collect results or raise `window`"
     )]
     WindowFull {
         /// Requests without a result.

@@ -252,10 +252,10 @@ impl fmt::Display for CtimeFrame<'_> {
 #[non_exhaustive]
 pub enum CtimeError {
     /// A request has at least one byte.
-    #[error("the request is empty")]
+    #[error("the request is empty: it needs at least 1 byte")]
     EmptyRequest,
     /// A request that is also a valid response would be met with silence.
-    #[error("the request begins like a response")]
+    #[error("the request begins like a response, so a server would drop it")]
     RequestIsResponse,
     /// The text is not UTF-8. The index counts from the start of the datagram.
     #[error("not UTF-8")]
@@ -272,7 +272,7 @@ pub enum CtimeError {
     #[error("the year is not between 1 and 9999")]
     YearOutOfRange,
     /// The answer's own `Display` implementation failed.
-    #[error("the `Display` of the answer failed")]
+    #[error("the answer's `Display` returned an error")]
     Display(#[from] fmt::Error),
 }
 

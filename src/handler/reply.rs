@@ -208,8 +208,9 @@ impl<'a, C: Codec> Reply<'a, C> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplyError {
-    /// It would be longer than a datagram may be.
-    #[error("the response is too long")]
+    /// It would be longer than [`max_response_bytes`](crate::ServerBuilder::max_response_bytes), or than the
+    /// [`Outbox`] takes.
+    #[error("the response is longer than `max_response_bytes`")]
     TooLong(#[source] TooLong),
     /// The codec could not encode it.
     #[error("the response could not be encoded")]
@@ -221,7 +222,7 @@ pub enum ReplyError {
         limit: usize,
     },
     /// The outbox has no room: it was made too small, or was not empty.
-    #[error("the outbox is full")]
+    #[error("the outbox is full: clear it, or make it larger")]
     OutboxFull,
     /// The handler has no answer because of an error of its own. The request is counted as
     /// [`HandlerFailed`](crate::DropReason::HandlerFailed), and the error is logged.

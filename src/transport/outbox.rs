@@ -279,7 +279,7 @@ impl fmt::Debug for Outbox {
 #[non_exhaustive]
 pub enum PushError {
     /// The outbox has no room for another datagram of the greatest length.
-    #[error("the outbox is full")]
+    #[error("the outbox is full: clear it, or make it larger")]
     Full,
     /// The datagram is longer than the outbox's limit.
     #[error(transparent)]

@@ -122,7 +122,10 @@ fn a_hangup_brings_new_rules_and_bad_ones_change_nothing() {
             b"fallback = '\xe5\xa5\xbd'\n# \xe5\xa5\xbd\xff",
             "line 2, column 4: not UTF-8",
         ),
-        (b" \n", "line 1, column 1: there is no rule"),
+        (
+            b" \n",
+            "line 1, column 1: there is no rule: it needs at least one `[[rule]]`",
+        ),
     ];
     for (content, problem) in cases {
         scratch.file("rules.toml", content);

@@ -16,7 +16,9 @@ pub(super) fn keys(path: &Path) -> Result<PskFile, Failure> {
     let keys = PskFile::read(path).map_err(|error| Failure::RunTime(chain(&error)))?;
     if keys.is_empty() {
         let path = path.display();
-        return Err(Failure::RunTime(format!("the key file {path} has no key")));
+        return Err(Failure::RunTime(format!(
+            "the key file {path} has no key: write a line IDENTITY:HEXADECIMAL-KEY"
+        )));
     }
     Ok(keys)
 }
