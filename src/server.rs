@@ -52,7 +52,7 @@ use crate::udp::UdpTransport;
 /// Server::bind("127.0.0.1:9999", Text)?.serve(|line: &str| {
 ///     match line.strip_prefix("upper ") {
 ///         Some(rest) => Some(rest.to_uppercase()),
-///         None => None, // silence is a valid answer
+///         None => None, // no response
 ///     }
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -83,7 +83,7 @@ pub enum RequestError {
     Refused {
         /// The address that was asked.
         peer: SocketAddr,
-        /// The codec's error, which says why.
+        /// The codec's error, which has the reason.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The OS reports that the peer's port is closed.

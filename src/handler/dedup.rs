@@ -18,7 +18,7 @@ use crate::codec::{Codec, RequestKey};
 /// A client that gets no answer asks again with the same id (in `CoAP` the same message id, RFC 7252
 /// §4.2), and a network may duplicate a datagram by itself. This wrapper gives the handler in it
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
-/// nothing, if the answer was silence. So a request that changes something changes it once.
+/// nothing, if there was no answer. So a request that changes something changes it once.
 ///
 /// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
 /// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
@@ -137,7 +137,7 @@ impl<H, F, K> Dedup<H, F, K> {
     }
 
     /// How long an answer that is remembered may be, in bytes, all its datagrams taken together.
-    /// Of a longer one nothing is kept but that it was given, so copies of the request get silence.
+    /// Of a longer one only the fact is kept, so copies of the request get no response.
     /// Default: 1,152, the longest message that RFC 7252 §4.6 suggests.
     #[must_use]
     pub fn max_response_bytes(self, bytes: usize) -> Self {

@@ -4,7 +4,7 @@ use super::{Context, MAX_RESPONSES, RequestHash};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::transport::{Outbox, PushError};
 
-/// The way back to the one who asked.
+/// Queues the responses to one request.
 ///
 /// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_RESPONSES`].
 ///
@@ -22,7 +22,7 @@ use crate::transport::{Outbox, PushError};
 ///         reply: &mut Reply<'_, Text>,
 ///     ) -> Result<(), ReplyError> {
 ///         if name.is_empty() {
-///             return Ok(()); // silence
+///             return Ok(()); // no response
 ///         }
 ///         reply.send(&format_args!("hello, {name}"))
 ///     }
@@ -183,7 +183,7 @@ impl<'a, C: Codec> Reply<'a, C> {
             })?;
         self.sent += 1;
         if self.sent > 1 {
-            // An id says which request is answered, not which of several responses comes first.
+            // An id identifies the request, not the order of several responses to it.
             self.outbox.set_unordered(false);
         }
         Ok(())

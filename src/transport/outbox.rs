@@ -237,7 +237,6 @@ impl Outbox {
     }
 
     /// How many datagrams can be queued at most.
-    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn max_datagrams(&self) -> usize {
         self.max_datagrams
     }

@@ -193,7 +193,7 @@ impl Service {
         if let Some(answers) = answers {
             // `RateLimit`'s default of bytes.
             service.notes.push(format!(
-                "giving any one network {answers} answers, and 64 KiB, a second at most"
+                "giving each network prefix {answers} answers, and 64 KiB, a second at most"
             ));
         }
         Ok(service)

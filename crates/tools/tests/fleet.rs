@@ -236,7 +236,7 @@ fn clients_are_those_of_the_header() {
         let (mut server, addr) = start_server("127.0.0.1:0", &mut serve(&args));
         server.wait_for_stderr("behind the proxies 10.0.0.0/8, 127.0.0.1, ::1: ");
         // Others can ask, although it listens on the loopback only.
-        server.wait_for_stderr("giving any one network 100 answers");
+        server.wait_for_stderr("giving each network prefix 100 answers");
         let request = [&header[..], "你好吗？".as_bytes()].concat();
         let answer = ask_in(addr, &request, PATIENCE).unwrap();
         assert_eq!(text_of(&answer), "【机器人】小Zurich 好!");

@@ -561,7 +561,7 @@ fn sockets_that_were_opened_have_a_worker_each() {
 #[test]
 fn a_socket_that_others_can_reach_is_limited_whoever_opened_it() {
     let mut server = Program::start(&mut activated(&["udp:0.0.0.0"], &["-q"]));
-    server.wait_for_stderr("giving any one network 100 answers, and 100 KiB, a second at most");
+    server.wait_for_stderr("giving each network prefix 100 answers, and 100 KiB, a second at most");
     let sockets = ["udp:127.0.0.1", "udp:0.0.0.0"];
     let mut server = Program::start(&mut activated(&sockets, &["-q", "--limit", "off"]));
     server.wait_for_stderr("no rate limit: an attacker");

@@ -124,7 +124,7 @@ fn a_signal_makes_the_server_print_its_counters_and_go_on() {
 
 #[test]
 fn a_server_that_others_can_reach_limits_its_answers() {
-    const ON: &str = "giving any one network ";
+    const ON: &str = "giving each network prefix ";
     let said = |address: &str, options: &[&str]| {
         let (mut server, _) = start_server(address, tool("serve").args(options));
         server.signal("INT");
