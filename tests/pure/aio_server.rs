@@ -159,8 +159,10 @@ async fn a_handler_that_is_always_ready_stops_no_clock() {
         peer.ask(&net, request);
     }
     let serving = task::spawn(server.serve(async |text: &str| {
-        while text == "spin" {
-            task::consume_budget().await;
+        if text == "spin" {
+            loop {
+                task::consume_budget().await;
+            }
         }
         on_demand(text).await
     }));
