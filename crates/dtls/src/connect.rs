@@ -103,6 +103,7 @@ impl ClientConfig {
                 retransmit_after: Duration::from_secs(1),
                 handshake_datagram_bytes: HANDSHAKE_DATAGRAM_BYTES,
                 max_payload_bytes: MAX_PLAINTEXT_BYTES,
+                max_request_bytes: MAX_PLAINTEXT_BYTES,
             },
             is_seeded: false,
         }

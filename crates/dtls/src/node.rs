@@ -63,6 +63,11 @@ impl<N: Node, G: Gate> DtlsNode<N, G> {
         &self.driver.engine
     }
 
+    /// The engine, to [close](Engine::close) associations, say.
+    pub fn engine_mut(&mut self) -> &mut Engine<G> {
+        &mut self.driver.engine
+    }
+
     /// The node inside.
     pub fn node(&self) -> &N {
         &self.node

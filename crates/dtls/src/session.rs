@@ -9,10 +9,10 @@ use std::time::Duration;
 use rejoinder::Timestamp;
 use rejoinder::transport::{Datagram, Egress, Meta, Outbox};
 
-use crate::association::{
-    Association, Clock, Credentials, Emitted, Failure, Input, Policy, Progress,
-};
+use crate::association::{Association, Credentials, Emitted, Input, Policy, Progress};
+use crate::clock::Clock;
 use crate::engine::SendError;
+use crate::failure::Failure;
 use crate::record::Record;
 use crate::settings::{Configs, MAX_QUEUED, Settings};
 
@@ -191,7 +191,7 @@ impl Session {
         let mut emit = |emitted: Emitted<'_>| match emitted {
             // Without room it is lost, as on any network.
             Emitted::Packet(packet) => drop(outbox.push(peer, egress, packet)),
-            Emitted::Payload(payload) => deliver(payload),
+            Emitted::Payload(payload, _) => deliver(payload),
         };
         let (client, scratch) = (&self.client, &mut self.scratch);
         let progress = association.step(now, &client.policy, input, scratch, &mut emit);
