@@ -113,14 +113,15 @@ impl<G: Gate> DtlsBuilder<G> {
         self
     }
 
-    /// The gate that every `ClientHello` passes before it is answered: `accept`, and then
-    /// `allow_responses` with the number and the lengths of all datagrams of the reply. A flight that it
-    /// forbids does not leave, and its handshake has not begun. The later flights of a handshake, and what an
-    /// association sends of its own accord in answer to a datagram, are asked about in the same way and count
-    /// as [lost](crate::DtlsStats::lost_replies) where they are forbidden. Repetitions by a
-    /// [timer](Self::retransmit_after) are not asked about; the
-    /// [time of a handshake](Self::handshake_timeout) bounds them, with the defaults to two. In place of the
-    /// default, a [`RateLimit`] of 100 replies a second for each network.
+    /// The gate that every `ClientHello` passes before it is answered. In place of the default, a
+    /// [`RateLimit`] of 100 replies a second for each network.
+    ///
+    /// It is asked `accept` first. Then it is asked `allow_responses`, with the number of datagrams and of
+    /// bytes that the whole flight has. A flight that it forbids does not leave, and its handshake has not
+    /// begun. Later flights, and alerts, are asked about in the same way. Where the gate forbids them they
+    /// count as [lost](crate::DtlsStats::lost_replies). Repetitions by a [timer](Self::retransmit_after) are
+    /// not asked about: the [time of a handshake](Self::handshake_timeout) bounds them, with the defaults to
+    /// two.
     ///
     /// ```
     /// use rejoinder::gate::RateLimit;
@@ -155,8 +156,8 @@ impl<G: Gate> DtlsBuilder<G> {
     /// How many handshakes may go on at once, each behind a valid cookie. Another one takes the place of
     /// the oldest. Default: 1,024, at least 1.
     ///
-    /// Each takes up to 40 KiB with a pre-shared key, and 128 KiB where clients are asked for certificates,
-    /// whatever its peer sends: 128 MiB at most with the defaults, for each worker.
+    /// Each takes up to 40 KiB with a pre-shared key, and 128 KiB with certificates, whatever its peer sends.
+    /// With the defaults that is 128 MiB at most, for each worker.
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         self.max_handshakes = handshakes;
         self
@@ -184,7 +185,7 @@ impl<G: Gate> DtlsBuilder<G> {
     /// that it receives, forged ones too, and sends, and does not shrink: the implementation keeps its
     /// buffers. The most is twice the longest record more. With the default of
     /// [`max_request_bytes`](Self::max_request_bytes), and responses that are not longer, that is 16 KiB with
-    /// a key and 22 KiB with certificates, by the count of an allocator (`cargo test --test memory`). A peer
+    /// a key and 22 KiB with certificates. An allocator counted it: `cargo test --test memory`. A peer
     /// with a valid key or certificate can make its handshake leave up to 4 or 24 KiB more. So the default
     /// number takes 320 or 736 MiB at most, for each worker. Responses of 16,384 bytes, the most that
     /// [`max_payload_bytes`](Self::max_payload_bytes) allows, take 24 KiB more each.

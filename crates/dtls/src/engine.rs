@@ -5,11 +5,12 @@ mod handshakes;
 mod send_error;
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rejoinder::gate::{Gate, ResponseSize};
-use rejoinder::transport::{Datagram, Delivery, Egress, Meta, Outbox};
+use rejoinder::transport::{Datagram, Delivery, Egress, Meta, Outbox, Outgoing};
 use rejoinder::{Identity, Timestamp};
 
 use self::associations::Established;
@@ -18,6 +19,7 @@ pub use self::send_error::SendError;
 use crate::association::{Credentials, Policy};
 use crate::clock::Clock;
 use crate::cookie::Cookies;
+use crate::driver::Machine;
 use crate::hello::{COOKIE_BYTES, ClientHello, NoHello, longest_message, sample};
 use crate::provider::hmac_sha256;
 use crate::record::{ALERT, APPLICATION_DATA, HANDSHAKE, MAX_RECORDS, Record};
@@ -190,6 +192,9 @@ impl<G: Gate> Engine<G> {
     /// Who a peer is, if there is an association with it: the identity of its pre-shared key, or
     /// `sha256:` and the fingerprint of its certificate. `None` too if certificates are not asked for.
     ///
+    /// It is that of the association which the address has now. Who sent a payload is in
+    /// [`Delivered::identity`], and in [`Context::identity`](rejoinder::Context::identity) for a handler.
+    ///
     /// ```
     /// use rejoinder_dtls::Dtls;
     ///
@@ -327,6 +332,47 @@ impl<G: Gate> Engine<G> {
     fn gauge(&mut self) {
         self.stats.half_open = self.handshakes.len() as u64;
         self.stats.associations = self.associations.len() as u64;
+    }
+}
+
+impl<G: Gate> Engine<G> {
+    /// Queues a payload of a transport's outbox, protected.
+    pub(crate) fn protect(
+        &mut self,
+        now: Timestamp,
+        datagram: &Outgoing<'_>,
+        records: &mut Outbox,
+    ) -> io::Result<()> {
+        let (peer, egress) = (datagram.peer, datagram.egress);
+        let sent = self.send(now, peer, egress, datagram.bytes, records);
+        sent.map_err(io::Error::from)
+    }
+}
+
+impl<G: Gate> Machine for Engine<G> {
+    const MAX_REPLIES: usize = Self::MAX_REPLIES;
+    const BATCHES: bool = true;
+
+    fn outbox(&self) -> Outbox {
+        self.outbox()
+    }
+
+    fn receive(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        outbox: &mut Outbox,
+        deliver: &mut dyn FnMut(Delivered<'_>),
+    ) {
+        self.receive(now, datagram, outbox, deliver);
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        self.next_timer()
+    }
+
+    fn on_timer(&mut self, now: Timestamp, outbox: &mut Outbox) {
+        self.on_timer(now, outbox);
     }
 }
 

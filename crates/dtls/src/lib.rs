@@ -115,6 +115,7 @@ mod certificate;
 mod clock;
 mod connect;
 mod cookie;
+mod driver;
 mod engine;
 mod failure;
 mod hello;
