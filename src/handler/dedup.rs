@@ -74,8 +74,8 @@ use crate::codec::{Codec, RequestKey};
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
-/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 400
-/// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 600
+/// bytes if `K` is a `u32`, and five for each byte that it is longer; twice what a key has on the
 /// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
 /// # What else

@@ -113,8 +113,9 @@ impl Service {
         }
     }
 
-    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other machines get a limited number of answers by default,
-    /// because the sender of a datagram is easily forged.
+    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other
+    /// machines get a limited number of answers by default, because the sender of a datagram is easily
+    /// forged.
     ///
     /// # Errors
     ///
