@@ -49,6 +49,9 @@ pub struct Context {
     pub interface: u32,
     /// Whether the request was sent to this machine or to a group, as far as is known.
     pub delivery: Delivery,
+    /// The number of the secure association that the request came by: see [`Meta::association`]. The
+    /// response leaves by it, or not at all. Behind a proxy it is the proxy's.
+    pub association: u32,
     /// When the batch with this request was received.
     pub now: Timestamp,
     /// The id of the request, if the codec finds one in it: what
@@ -148,7 +151,10 @@ impl Context {
 
     #[inline]
     pub(super) fn egress(&self) -> Egress {
-        egress(self.reply_to(), self.local, self.interface, self.delivery)
+        Egress {
+            association: self.association,
+            ..egress(self.reply_to(), self.local, self.interface, self.delivery)
+        }
     }
 
     #[inline]
@@ -167,6 +173,7 @@ impl Context {
             local_port: meta.local_port,
             interface: meta.interface,
             delivery: meta.delivery,
+            association: meta.association,
             now,
             request_id,
             request_hash: RequestHash::default(),

@@ -20,11 +20,11 @@ use crate::codec::{Codec, RequestKey};
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
 /// nothing, if there was no answer. So a request that changes something changes it once.
 ///
-/// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
+/// Two requests are the same if they have the same peer and [identity](Context::identity), were sent to
 /// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
 /// a keyed hash of 64 bits is compared. A NAT may give a port that it gave to one client to another, and
-/// that one never gets the answer to a different request.) With `None` it lets a request
-/// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
+/// that one never gets the answer to a different request.) Without an identity, they also have the same
+/// [association](Context::association). With `None` it lets a request through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
 /// the same too ([`Codec::request_id`]).
 ///
 /// [`Tagged`]: crate::codec::Tagged
@@ -180,7 +180,12 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
             identity: context.identity().cloned(),
             // Of unique bytes, an id that is not among them says nothing.
             id: context.request_id.filter(|_| !is_unique),
-            bytes: request.hash,
+            // Another association of an address without an identity is another peer: of the same bytes it
+            // always makes another value, of others it does but for a chance of 2⁻⁶⁴.
+            bytes: match context.identity() {
+                Some(_) => request.hash,
+                None => request.hash ^ u64::from(context.association),
+            },
             key,
         };
         let now = context.now.monotonic;

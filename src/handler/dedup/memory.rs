@@ -18,7 +18,8 @@ pub(super) struct Exchange<K> {
     pub(super) addresses: Option<(SocketAddr, Option<IpAddr>)>,
     pub(super) identity: Option<Identity>,
     pub(super) id: Option<u64>,
-    /// A hash of the bytes that all transmissions of the request have in common.
+    /// A hash of the bytes that all transmissions of the request have in common, and of a peer without an
+    /// identity the association.
     pub(super) bytes: u64,
     pub(super) key: K,
 }

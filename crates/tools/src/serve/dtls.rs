@@ -34,6 +34,7 @@ pub(super) fn start<G: Gate + Clone + Send + 'static>(
     let hellos = RateLimit::default();
     let wrap = |transport| {
         let builder = Dtls::builder().psk(keys.clone()).gate(hellos.clone());
+        let builder = builder.max_request_bytes(max_request.clamp(1, MAX_RECORD_BYTES));
         builder.wrap(transport)
     };
     let transports: Result<Vec<_>, ConfigError> = transports.into_iter().map(wrap).collect();
@@ -45,3 +46,6 @@ pub(super) fn start<G: Gate + Clone + Send + 'static>(
         Service::new(server, addresses, robot)
     }))
 }
+
+/// A record has no more (RFC 6347 §4.1), however long a request may be.
+const MAX_RECORD_BYTES: usize = 16_384;
