@@ -35,7 +35,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Long("listen") => listen = arguments.value()?.string()?,
             Long("url") => settings.url = Some(arguments.value()?.string()?),
             Long("model") => settings.model = arguments.value()?.string()?,
-            Long("key") => settings.key = Some(arguments.value()?.string()?),
             Long("at-once") => settings.at_once = arguments.value()?.parse()?,
             _ => return Err(argument.unexpected().into()),
         }
@@ -63,7 +62,7 @@ A UDP bot that asks a chat model, and answers by its rules where that is slow, b
   --listen ADDR  the address to serve at (127.0.0.1:8888)
   --url URL      an OpenAI-compatible endpoint for chat completions, or CHAT_URL
   --model NAME   or CHAT_MODEL (gpt-4o-mini)
-  --key KEY      or CHAT_KEY, OPENAI_API_KEY
   --at-once N    how many questions the model is asked at a time (8)
 
+The key of the endpoint is in CHAT_KEY or OPENAI_API_KEY: all users of a machine can read arguments.
 The model has 4 seconds.";

@@ -120,13 +120,14 @@ impl Kind {
 }
 
 fn own(name: &str) -> CertifiedKey {
-    let path = |end| {
-        format!(
+    let file = |end| {
+        let path = format!(
             "{}/tests/certificates/{name}.{end}",
             env!("CARGO_MANIFEST_DIR")
-        )
+        );
+        std::fs::read(path).expect("the tests have it")
     };
-    CertifiedKey::from_pem_files(path("pem"), path("key")).expect("the tests have it")
+    CertifiedKey::from_pem(&file("pem"), &file("key")).expect("the tests have it")
 }
 
 fn authorities() -> Authorities {

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
 use crate::provider::default_provider;
+use crate::secret::{self, SecretFileError, read_secret_file};
 
 /// A certificate and its private key: what a server shows, and a client where the server asks for it.
 ///
@@ -58,20 +59,19 @@ impl CertifiedKey {
         Self::new(certificate, key.secret_der().to_vec())
     }
 
-    /// As [`from_pem`](Self::from_pem), from files.
+    /// As [`from_pem`](Self::from_pem), from files. That of the key is read with [`read_secret_file`]: only
+    /// its owner may have access to it.
     ///
     /// # Errors
     ///
-    /// As those of [`from_pem`](Self::from_pem), or if a file cannot be read.
+    /// As those of [`from_pem`](Self::from_pem), or if a file cannot be read, is not regular, has more than
+    /// 16 MiB, or is that of the key and not private.
     pub fn from_pem_files(
         certificate: impl AsRef<Path>,
         key: impl AsRef<Path>,
     ) -> Result<Self, CertificateError> {
-        let certificate = CertificateDer::from_pem_file(certificate)
-            .map_err(|source| CertificateError::pem("certificate", source))?;
-        let key = PrivateKeyDer::from_pem_file(key)
-            .map_err(|source| CertificateError::pem("private key", source))?;
-        Self::new(certificate, key.secret_der().to_vec())
+        let certificate = secret::read(certificate.as_ref(), false)?;
+        Self::from_pem(&certificate, &read_secret_file(key)?)
     }
 
     fn new(certificate: CertificateDer<'static>, key: Vec<u8>) -> Result<Self, CertificateError> {
@@ -131,27 +131,8 @@ impl Authorities {
     ///
     /// If there is none, or one is malformed.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
-        Self::new(CertificateDer::pem_slice_iter(pem))
-    }
-
-    /// As [`from_pem`](Self::from_pem), from a file.
-    ///
-    /// # Errors
-    ///
-    /// As those of [`from_pem`](Self::from_pem), or if the file cannot be read.
-    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, CertificateError> {
-        let certificates = CertificateDer::pem_file_iter(path)
-            .map_err(|source| CertificateError::pem("certificate", source))?;
-        Self::new(certificates)
-    }
-
-    fn new(
-        certificates: impl Iterator<
-            Item = Result<CertificateDer<'static>, rustls_pki_types::pem::Error>,
-        >,
-    ) -> Result<Self, CertificateError> {
         let mut anchors = Vec::new();
-        for certificate in certificates {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate =
                 certificate.map_err(|source| CertificateError::pem("certificate", source))?;
             let anchor =
@@ -163,6 +144,16 @@ impl Authorities {
             return Err(CertificateError::pem("certificate", source));
         }
         Ok(Self { anchors })
+    }
+
+    /// As [`from_pem`](Self::from_pem), from a file.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`from_pem`](Self::from_pem), or if the file cannot be read, is not regular, or has more
+    /// than 16 MiB.
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, CertificateError> {
+        Self::from_pem(&secret::read(path.as_ref(), false)?)
     }
 
     /// Whether a peer's certificate is good now, for this role, and for this name if there is one.
@@ -215,7 +206,10 @@ pub(crate) enum Role {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// A text or file in PEM has none, or cannot be read.
+    /// A file cannot be read, or that of a key is not private.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
+    /// A text in PEM has none, or is malformed.
     #[error("cannot read a {what} in PEM")]
     Pem {
         /// What was looked for.

@@ -45,7 +45,7 @@
 //! - [`Connector`] opens a client's transports, and [`ClientConfig`] sets it up.
 //! - [`Engine`] is the server without its surroundings; [`DtlsNode`] runs one on a
 //!   [`SimNet`](rejoinder::sim::SimNet).
-//! - [`KeyStore`] finds keys; [`PskFile`] is one from a file.
+//! - [`KeyStore`] finds keys; [`PskFile`] is one from a file. [`read_secret_file`] reads private files only.
 //! - [`CertifiedKey`] and [`Authorities`] are certificates, to show and to accept.
 //! - [`DtlsStats`] has the counters.
 #![cfg_attr(
@@ -87,6 +87,7 @@
 //! | record numbers of RFC 6347 §4.2.1 | the numbers of records in the clear are shifted to those of the client |
 //! | `TLS_PSK_WITH_AES_128_GCM_SHA256` and other suites | missing |
 //! | chains of certificates | the peer's own certificate must be signed by an authority directly |
+//! | secure renegotiation named in a client's hello (RFC 5746 §3.4) | missing: servers that demand it, such as tinydtls, refuse the client with `handshake_failure` |
 //! | SNI (RFC 6066 §3) | missing: a server has one certificate |
 //! | a client without a certificate | a key that signs nothing stands in; a server that asks for one is refused with the reason |
 //! | records that fail to authenticate in a handshake | end it; RFC 6347 §4.1.2.7 would discard them |
@@ -123,6 +124,7 @@ mod node;
 mod provider;
 mod psk;
 mod record;
+mod secret;
 mod session;
 mod settings;
 mod stats;
@@ -137,6 +139,7 @@ pub use self::connect::{ClientConfig, Connector, DtlsClient};
 pub use self::engine::{Delivered, Engine, SendError};
 pub use self::node::DtlsNode;
 pub use self::psk::{KeyStore, PskFile, PskFileError};
+pub use self::secret::{SecretFileError, read_secret_file};
 pub use self::stats::{DtlsDrop, DtlsStats, HandshakeFailure};
 pub use self::transport::{Dtls, NoTransport};
 

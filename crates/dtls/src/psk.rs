@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::secret::{SecretFileError, read_secret_file};
 
 /// Finds the key that a peer's identity stands for: what a server with pre-shared keys asks.
 ///
@@ -70,12 +70,12 @@ pub struct PskFile {
 }
 
 impl PskFile {
-    /// Reads a file that only its owner can read.
+    /// Reads a file that only its owner can read, see [`read_secret_file`].
     ///
     /// # Errors
     ///
-    /// If it cannot be read, if its group or others may read or write it (on Unix), if it is longer than
-    /// 16 MiB, or if [`parse`](Self::parse) fails. No error shows a key.
+    /// If [`read_secret_file`] fails, if the file is not UTF-8, or if [`parse`](Self::parse) fails. No error
+    /// shows a key.
     ///
     /// ```no_run
     /// use rejoinder_dtls::{Dtls, PskFile};
@@ -84,21 +84,15 @@ impl PskFile {
     /// # Ok::<(), rejoinder_dtls::PskFileError>(())
     /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PskFileError> {
-        let path = path.as_ref();
-        let failed = |source| PskFileError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let file = File::open(path).map_err(failed)?;
-        check_mode(path, &file)?;
-        let mut text = String::new();
-        let limited = &mut file.take(MAX_FILE_BYTES + 1);
-        limited.read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            let source = io::Error::new(io::ErrorKind::InvalidData, "it is longer than 16 MiB");
-            return Err(failed(source));
-        }
-        Self::parse(&text)
+        let bytes = read_secret_file(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let number = before.split(|byte| *byte == b'\n').count();
+            let what =
+                "it is not UTF-8: write an identity that is no text as `#` and hexadecimal digits";
+            PskFileError::Line { number, what }
+        })?;
+        Self::parse(text)
     }
 
     /// Reads the lines of a file.
@@ -188,25 +182,9 @@ impl fmt::Debug for PskFile {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PskFileError {
-    /// It cannot be read.
-    #[error("cannot read the key file {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the OS said.
-        source: io::Error,
-    },
-    /// Others than its owner may read or write it.
-    #[error(
-        "the key file {0} has the mode {mode:04o}, which lets others in: run `chmod 600 {0}`",
-        path.display()
-    )]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
+    /// It cannot be read, or it is not private.
+    #[error(transparent)]
+    File(#[from] SecretFileError),
     /// A line is malformed.
     #[error("line {number} of the key file: {what}")]
     Line {
@@ -215,30 +193,6 @@ pub enum PskFileError {
         /// What is wrong with it.
         what: &'static str,
     },
-}
-
-#[cfg(unix)]
-fn check_mode(path: &Path, file: &File) -> Result<(), PskFileError> {
-    use std::os::unix::fs::MetadataExt;
-
-    let metadata = file.metadata().map_err(|source| PskFileError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mode = metadata.mode() & 0o777;
-    let of_others = mode & 0o077;
-    if of_others == 0 {
-        return Ok(());
-    }
-    Err(PskFileError::Mode {
-        path: path.to_owned(),
-        mode,
-    })
-}
-
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &File) -> Result<(), PskFileError> {
-    Ok(())
 }
 
 /// Whether a key has a length that can be used.
@@ -265,12 +219,12 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
 pub(crate) const MAX_IDENTITY_BYTES: usize = 128;
 /// What RFC 4279 §5.3 asks implementations to support.
 pub(crate) const MAX_KEY_BYTES: usize = 64;
-/// 100,000 lines of the greatest length fit.
-const MAX_FILE_BYTES: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::{KeyStore, PskFile, PskFileError};
+    #[cfg(unix)]
+    use crate::secret::SecretFileError;
 
     #[test]
     fn a_line_that_is_wrong_is_named_and_its_key_is_not_shown() {
@@ -307,7 +261,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_read_is_refused_with_the_command_that_mends_it() {
+    fn a_file_is_read_if_it_is_private_and_text() {
         use std::fs::{self, Permissions};
         use std::os::unix::fs::PermissionsExt;
 
@@ -317,19 +271,23 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             PskFile::read(&path)
         };
-        for mode in [0o600, 0o400] {
-            assert_eq!(read(mode).unwrap().len(), 1);
-        }
-        for mode in [0o640, 0o604, 0o620, 0o644, 0o666, 0o610] {
-            let error = read(mode).unwrap_err().to_string();
-            assert!(error.contains(&format!("{mode:04o}")), "{error}");
-            assert!(
-                error.ends_with(&format!("run `chmod 600 {}`", path.display())),
-                "{error}"
-            );
-        }
+        assert_eq!(read(0o600).unwrap().len(), 1);
+        let error = read(0o644).unwrap_err();
+        assert!(
+            matches!(error, PskFileError::File(SecretFileError::Mode { .. })),
+            "{error}"
+        );
+        fs::write(&path, b"a:01\n\xff:02\n").unwrap();
+        let error = read(0o600).unwrap_err();
+        assert!(
+            matches!(error, PskFileError::Line { number: 2, .. }),
+            "{error}"
+        );
         fs::remove_file(&path).unwrap();
         let gone = PskFile::read(&path).unwrap_err();
-        assert!(matches!(gone, PskFileError::Io { .. }));
+        assert!(matches!(
+            gone,
+            PskFileError::File(SecretFileError::Io { .. })
+        ));
     }
 }

@@ -1,5 +1,6 @@
-//! Against other people's DTLS: OpenSSL's `s_client` and `s_server`, and libcoap's client and server, each
-//! with OpenSSL and with `GnuTLS`. Debian packages `openssl` and `libcoap3-bin`.
+//! Against other people's DTLS: OpenSSL's `s_client` and `s_server`; libcoap's client and server, each with
+//! OpenSSL and with `GnuTLS`; aiocoap's client and server, with tinydtls. Debian packages `openssl` and
+//! `libcoap3-bin`; Python packages `aiocoap` and `DTLSSocket`, whose build needs `autoconf`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -35,7 +36,9 @@ fn pem(name: &str) -> String {
 }
 
 fn own(name: &str) -> CertifiedKey {
-    CertifiedKey::from_pem_files(pem(&format!("{name}.pem")), pem(&format!("{name}.key"))).unwrap()
+    // The committed key is readable for all.
+    let file = |end| std::fs::read(pem(&format!("{name}.{end}"))).unwrap();
+    CertifiedKey::from_pem(&file("pem"), &file("key")).unwrap()
 }
 
 fn authorities() -> Authorities {
@@ -473,5 +476,96 @@ fn client_asks_coap_servers_many_things_at_once() {
             );
         }
         assert!(expected.is_empty());
+    }
+}
+
+/// A directory that is removed with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let name = format!("rejoinder-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Credentials in the format of aiocoap.
+fn credentials(url: &str, key: &str) -> String {
+    let identity = format!(r#""client-identity": {{"ascii": "{IDENTITY}"}}"#);
+    let dtls = format!(r#"{{"psk": {{"ascii": "{key}"}}, {identity}}}"#);
+    format!(r#"{{"{url}": {{"dtls": {dtls}}}}}"#)
+}
+
+#[test]
+#[ignore = "needs aiocoap, DTLSSocket (Python)"]
+fn aiocoap_asks_the_robot() {
+    let server = Serving::robot(with_key());
+    let url = format!("coaps://{}/zurich", server.addr);
+    let directory = Directory::new("aiocoap-client");
+    let ask = |key: &str| {
+        let file = directory.file("credentials.json", &credentials(&url, key));
+        let ended = Command::new("timeout")
+            .args(["20", "python3", "-m", "aiocoap.cli.client"])
+            .args(["--credentials", &file])
+            .args(["-m", "post", "--payload", "你好吗？", &url])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&ended.stdout).into_owned()
+            + &String::from_utf8_lossy(&ended.stderr)
+    };
+    let text = ask(KEY_TEXT);
+    assert!(text.contains(GOOD), "{text}");
+    let text = ask("another key");
+    assert!(!text.contains(GOOD), "{text}");
+    let (_, names) = server.end();
+    assert_eq!(names, [Some(Identity::from(IDENTITY))]);
+}
+
+/// tinydtls wants what RFC 5746 §3.4 asks of clients, and `dimpl` does not send it: neither the extension
+/// `renegotiation_info` nor the suite that stands for it. Once it does, this test fails, and is to be one of an
+/// exchange.
+#[test]
+#[ignore = "needs aiocoap, DTLSSocket (Python)"]
+fn aiocoap_refuses_a_client_that_is_silent_about_renegotiation() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lamp.py");
+    let port = free_port();
+    let arguments = [script, &port.to_string(), IDENTITY, KEY_TEXT];
+    let _server = Program::start("python3", &arguments);
+    let connector = ClientConfig::psk(IDENTITY, KEY_TEXT)
+        .retransmit_after(Duration::from_millis(200))
+        .connector(UdpConnector::default(), &Coap)
+        .unwrap();
+    // The program needs a moment until it listens.
+    let mut client = Client::builder(Coap)
+        .timeout(Duration::from_secs(20))
+        .with_connector(connector, SocketAddr::from(([127, 0, 0, 1], port)))
+        .unwrap();
+    let mut request = Packet::new();
+    request.header.code = MessageClass::Request(RequestType::Get);
+    request.add_option(CoapOption::UriPath, b"lamp".to_vec());
+    match client.request(request).unwrap_err() {
+        RequestError::Unreachable { source, .. } => {
+            let text = source.to_string();
+            assert!(
+                text.ends_with("received fatal alert: description=40"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
     }
 }

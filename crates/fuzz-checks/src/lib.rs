@@ -1,6 +1,8 @@
 //! What the fuzz targets do with their bytes. A test of this package does the same with the committed
 //! corpus, on a stable compiler.
 
+#[cfg(feature = "dtls")]
+mod dtls;
 mod signed;
 
 use std::collections::BTreeMap;
@@ -19,6 +21,8 @@ use rejoinder::sans_io::{ClientCore, SocketId};
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
 
+#[cfg(feature = "dtls")]
+pub use self::dtls::dtls;
 pub use self::signed::signed;
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.
@@ -657,4 +661,23 @@ impl<'a> Input<'a> {
         };
         SocketAddr::new(ip, port)
     }
+}
+
+/// A change that a network or an attacker might make, or none.
+fn changed(bytes: &[u8], input: &mut Input<'_>) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    let place = usize::from(input.byte()) % bytes.len();
+    match input.byte() % 6 {
+        0 => changed[place] ^= 1 << (input.byte() % 8),
+        1 => changed.truncate(place),
+        2 => changed.insert(place, input.byte()),
+        3 => drop(changed.remove(place)),
+        4 => changed.extend(input.bytes()),
+        _ => {
+            let piece = input.bytes();
+            let end = bytes.len().min(place + piece.len());
+            changed[place..end].copy_from_slice(&piece[..end - place]);
+        }
+    }
+    changed
 }

@@ -7,7 +7,7 @@ use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, Meta, Outbox};
 use rejoinder::{Codec, DropReason, Handler, Timestamp, Writer};
 
-use super::Input;
+use super::{Input, changed};
 
 /// A server and clients that sign: requests are made, stamped again, delivered whenever, changed on the way
 /// and answered, and keys come and go. What is not authentic has no effect, nothing is accepted twice, and
@@ -206,25 +206,6 @@ impl<H: Handler<Signed<Tagged<Text>>>> World<H> {
             self.accepted.retain(|(id, _), _| ids.contains(id));
         }
     }
-}
-
-/// A change that a network or an attacker might make, or none.
-fn changed(bytes: &[u8], input: &mut Input<'_>) -> Vec<u8> {
-    let mut changed = bytes.to_vec();
-    let place = usize::from(input.byte()) % bytes.len();
-    match input.byte() % 6 {
-        0 => changed[place] ^= 1 << (input.byte() % 8),
-        1 => changed.truncate(place),
-        2 => changed.insert(place, input.byte()),
-        3 => drop(changed.remove(place)),
-        4 => changed.extend(input.bytes()),
-        _ => {
-            let piece = input.bytes();
-            let end = bytes.len().min(place + piece.len());
-            changed[place..end].copy_from_slice(&piece[..end - place]);
-        }
-    }
-    changed
 }
 
 fn key(id: u32) -> SigningKey {

@@ -50,6 +50,12 @@ fn signed() {
     run("signed", targets::signed);
 }
 
+#[cfg(feature = "dtls")]
+#[test]
+fn dtls() {
+    run("dtls", targets::dtls);
+}
+
 #[test]
 fn proxy() {
     run("proxy", targets::proxy);

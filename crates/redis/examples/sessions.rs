@@ -10,6 +10,8 @@
 //!
 //! A request is `?`, eight bytes of id, a token, a space and a text. The token stands for what a client
 //! proves its name with.
+//!
+//! A URL with a password belongs into the variable `REDIS_URL`: all users of a machine can read arguments.
 
 use std::env;
 use std::error::Error;
@@ -24,7 +26,8 @@ use rejoinder_redis::RedisStore;
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
     let listen = arguments.next().unwrap_or("127.0.0.1:8889".to_owned());
-    let url = arguments.next().unwrap_or("redis://127.0.0.1/".to_owned());
+    let url = arguments.next().or_else(|| env::var("REDIS_URL").ok());
+    let url = url.unwrap_or("redis://127.0.0.1/".to_owned());
     let store = RedisStore::builder(&url).prefix("sessions:").connect()?;
     let server = aio::Server::bind(&listen, Tagged(Text)).await?;
     println!("serving at {}; Ctrl-C ends it", server.local_addr()?);

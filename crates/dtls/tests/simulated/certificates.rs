@@ -7,6 +7,7 @@ use rejoinder::sim::SimNet;
 use rejoinder::{Client, RequestError};
 use rejoinder_dtls::{
     Authorities, CertificateError, CertifiedKey, ClientConfig, Dtls, DtlsBuilder, HandshakeFailure,
+    SecretFileError,
 };
 
 use crate::support::{Tap, client_over, config, contains, server_addr, shout};
@@ -214,4 +215,35 @@ fn what_is_no_key_or_no_certificate_is_refused() {
         !shown.contains("PRIVATE") && shown.contains("sha256:"),
         "{shown}"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_private_key_that_others_can_read_is_refused_and_its_certificate_may_be_read_by_all() {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    let name = format!("rejoinder-certified-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    fs::create_dir(&directory).unwrap();
+    let (certificate, key) = (directory.join("server.pem"), directory.join("server.key"));
+    for (path, name) in [(&certificate, "server.pem"), (&key, "server.key")] {
+        fs::write(path, file(name)).unwrap();
+        fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
+    }
+    let error = CertifiedKey::from_pem_files(&certificate, &key).unwrap_err();
+    assert!(
+        matches!(error, CertificateError::File(SecretFileError::Mode { .. })),
+        "{error}"
+    );
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let read = CertifiedKey::from_pem_files(&certificate, &key).unwrap();
+    assert_eq!(read.fingerprint(), own("server").fingerprint());
+    // A directory is neither.
+    let error = Authorities::from_pem_file(&directory).unwrap_err();
+    assert!(
+        matches!(error, CertificateError::File(SecretFileError::Kind { .. })),
+        "{error}"
+    );
+    fs::remove_dir_all(&directory).unwrap();
 }
