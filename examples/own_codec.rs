@@ -1,4 +1,4 @@
-//! A protocol of your own: a codec says what the bytes mean, so a handler sees none.
+//! A protocol of your own: the codec parses the bytes, so the handler sees none.
 //!
 //! ```text
 //! cargo run --example own_codec
@@ -89,7 +89,7 @@ impl Codec for Sum {
     }
 }
 
-/// An answer of the codec's own type says how it is sent.
+/// A handler's answer; its `IntoReply` sends it.
 struct Total(u64);
 
 impl rejoinder::IntoReply<Sum> for Total {

@@ -1,4 +1,4 @@
-//! Gates: who is let in, decided on the bytes and the sender alone, and what may leave.
+//! Gates: filters of datagrams, by their bytes and sender alone, and of the responses to them.
 
 mod amplification;
 mod rate;
@@ -9,7 +9,7 @@ use crate::drop_reason::DropReason;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Meta};
 
-/// Lets a datagram in, or drops it before anything is parsed; and lets the responses out, or not.
+/// A filter: accepts or drops each datagram before it is decoded, and can veto the responses to it.
 ///
 /// # Who calls what
 ///
@@ -26,7 +26,7 @@ use crate::transport::{Datagram, Meta};
 ///
 /// # Closures and combinations
 ///
-/// A closure that says why it drops is a gate; the reason is its own counter in
+/// A closure that returns why it drops a datagram is a gate; the reason is its own counter in
 /// [`Stats`](crate::Stats):
 ///
 /// ```

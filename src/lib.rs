@@ -77,7 +77,7 @@
 //!
 //! # When not to use it
 //!
-//! Use something else if you need QUIC, messages above 65,507 bytes, or a complete DNS
+//! Use something else if you need streams, QUIC, messages above 65,507 bytes, or a complete DNS
 //! or `CoAP` stack.
 //!
 //! # Features
@@ -105,7 +105,7 @@
 //!   pending ([`Stats`]), at every moment.
 //! - A response never triggers a response, so two servers that face each other go quiet.
 //! - No datagram, no panic of a handler and no error of a socket ends a server, unless the socket is
-//!   gone.
+//!   closed. A panic must unwind for that: `panic = "abort"` ends the process ([`Server::serve`]).
 //! - A truncated datagram is detected, counted and dropped.
 //! - Malformed input gets no response, unless the protocol demands one ([`Codec::encode_rejection`]), and
 //!   then none longer than the request.
@@ -113,9 +113,16 @@
 //! - Every queue and table of a server and a client has a fixed size.
 //!
 //! UDP itself proves nothing about the sender of a datagram and encrypts nothing. The page
-//! [`guide::security`] says which layers do.
+//! [`guide::security`] lists the layers that do.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "bot", feature = "ctime", feature = "udp")),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "the guide and the builders name items of the default features; with these, every link resolves"
+    )
+)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 #[cfg(feature = "tokio")]

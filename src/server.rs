@@ -52,7 +52,7 @@ use crate::udp::UdpTransport;
 /// Server::bind("127.0.0.1:9999", Text)?.serve(|line: &str| {
 ///     match line.strip_prefix("upper ") {
 ///         Some(rest) => Some(rest.to_uppercase()),
-///         None => None, // silence is a valid answer
+///         None => None, // no response
 ///     }
 /// })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -147,13 +147,13 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
     /// Answers requests until [`ServerHandle::shutdown`] is called, and returns the counters.
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
-    /// counted. Only a socket that is gone does ([`ServeError::TransportGone`]). After an error in
+    /// counted. Only a socket that is closed does ([`ServeError::TransportGone`]). After an error in
     /// receiving, the server pauses as [`ReceiveBackoff`](crate::sans_io::ReceiveBackoff) says. A
     /// response that the OS refuses is not sent again.
     ///
-    /// A panic can be survived only where it unwinds: with `panic = "abort"` the first one ends the
-    /// program. And the panic hook runs for each, also for those that are survived: the default one
-    /// prints the message as it is, however often it happens and whatever it quotes. A program
+    /// The server survives a panic only if panics unwind, which is the default: with `panic = "abort"` in
+    /// the Cargo profile, the first one ends the process. The panic hook runs for each panic, also for those
+    /// that are survived: the default one prints the message as it is, however often, whatever it quotes. A program
     /// whose panics a peer could cause sets [a hook](std::panic::set_hook) that
     /// [escapes](crate::escape::Escaped) what it prints, and limits it.
     ///
@@ -213,7 +213,11 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
                 match thread.spawn_scoped(scope, move || run_worker(worker, index)) {
                     Ok(thread) => others.push(thread),
                     Err(source) => {
-                        no_thread = Some(source);
+                        no_thread = Some(ServeError::Thread {
+                            started: others.len() + 1,
+                            workers: count,
+                            source,
+                        });
                         break;
                     }
                 }
@@ -236,7 +240,7 @@ impl<T: Transport, C: Codec, G: Gate> Server<T, C, G> {
             }
             match (no_thread, gone) {
                 (None, None) => Ok(total),
-                (Some(source), _) => Err(ServeError::Thread { source }),
+                (Some(no_thread), _) => Err(no_thread),
                 (None, Some(source)) => Err(ServeError::TransportGone {
                     source,
                     stats: Box::new(total),
@@ -289,6 +293,12 @@ impl Drop for Finished<'_> {
 ///     Err(ServeError::TransportGone { stats, .. }) => assert_eq!(stats.receive_errors, 1),
 ///     other => panic!("{other:?}"),
 /// }
+///
+/// let error = ServeError::Thread { started: 3, workers: 64, source: ErrorKind::WouldBlock.into() };
+/// assert_eq!(
+///     error.to_string(),
+///     "only 3 of 64 workers could be started: use fewer, or allow more threads"
+/// );
 /// # Ok::<(), rejoinder::ConfigError>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -303,8 +313,14 @@ pub enum ServeError {
         stats: Box<Stats>,
     },
     /// There are not as many threads to be had as the server was to have.
-    #[error("a worker could not be started")]
+    #[error(
+        "only {started} of {workers} workers could be started: use fewer, or allow more threads"
+    )]
     Thread {
+        /// How many workers ran, that of the calling thread among them. They answered what had arrived.
+        started: usize,
+        /// How many [`workers`](ServerBuilder::workers) there were to be.
+        workers: usize,
         /// The error of the OS.
         source: io::Error,
     },

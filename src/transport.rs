@@ -43,7 +43,9 @@ use crate::timestamp::Timestamp;
 ///   `::ffff:192.0.2.1`), and can be sent to in that form.
 /// - **Responses go back the way the request came.** [`Meta::local`] is the address that the
 ///   datagram was sent to, where the OS reports it; a datagram in the outbox with an [`Egress`] leaves
-///   from there, where the OS can.
+///   from there, where the OS can. A transport with [associations](Meta::association) sends a response by
+///   the one that its request came by, or not at all. A transport that wraps another passes `Meta` and
+///   `Egress` on whole.
 /// - **Every datagram of an outbox is tried**, in order for each peer, and [`SendReport::sent`] +
 ///   [`SendReport::failed`] is their number. One that fails holds up no other. (In the outbox of a
 ///   [`Server`](crate::Server) whose responses carry [ids](crate::Correlation::Id), order does not

@@ -16,7 +16,7 @@ use allocation_counter::measure;
 use rejoinder::bot::{Robot, Rule, zurich};
 use rejoinder::codec::{Ctime, Raw, Text};
 use rejoinder::gate::RateLimit;
-use rejoinder::handler::MAX_RESPONSES;
+use rejoinder::handler::{Dedup, MAX_RESPONSES};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::udp::UdpTransport;
@@ -155,6 +155,30 @@ fn invariant_7_no_allocation_for_identities() {
     round(0);
     round(1);
     assert_eq!(measure(|| (2..1_000).for_each(&mut round)).count_total, 0);
+}
+
+/// New requests and copies of old ones, once the memory is full and its table has reached its size.
+#[test]
+fn invariant_7_no_allocation_in_a_dedup_that_is_full() {
+    let handler = |_: &str| Some("always the same");
+    let key = |text: &&str| text.parse::<u32>().ok();
+    let mut core = ServerCore::new(Text, Dedup::new(handler, key).capacity(64));
+    let (mut inbox, mut outbox) = (Inbox::new(2, 1_024), Outbox::new(64, 1_024));
+    let peer = Meta::new(SocketAddr::from(([192, 0, 2, 1], 50_007)));
+    let mut text = [b'1'; 9];
+    let mut round = |number: u32| {
+        for (digit, place) in text[1..].iter_mut().rev().zip(0..) {
+            *digit = b'0' + u8::try_from(number / 10_u32.pow(place) % 10).unwrap();
+        }
+        inbox.push(&text, peer);
+        inbox.push(&text, peer);
+        core.handle(at(number.into()), &mut inbox, &mut outbox);
+        assert_eq!(outbox.len(), 2);
+        outbox.clear();
+    };
+    (0..2_000).for_each(&mut round);
+    let info = measure(|| (2_000..20_000).for_each(&mut round));
+    assert_eq!(info.count_total, 0);
 }
 
 /// A request costs no allocation to sign, verify, answer and believe, however full the table is.

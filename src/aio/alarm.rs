@@ -1,6 +1,7 @@
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Context;
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
 /// One timer for all deadlines of a task.
@@ -31,7 +32,8 @@ impl Alarm {
             self.at = Some(at);
         }
         let sleep = self.sleep.as_mut().expect("it was set above");
-        let is_over = sleep.as_mut().poll(cx).is_ready();
+        // A handler that uses up the task's budget each time must not stop the clock for the others.
+        let is_over = pin!(coop::unconstrained(sleep)).poll(cx).is_ready();
         if is_over {
             self.at = None;
         }

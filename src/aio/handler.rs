@@ -69,7 +69,7 @@ use crate::handler::{Context, IntoReply};
     note = "a `Handler` that does not await is for `serve_sync`"
 )]
 pub trait AsyncHandler<C: Codec> {
-    /// What becomes the replies.
+    /// What becomes the responses.
     type Reply: IntoReply<C>;
 
     /// Returns the answer. `context.now` is when the request was received.

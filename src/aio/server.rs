@@ -161,7 +161,8 @@ impl<T: AsyncTransport, C: Codec, G: Gate> Server<T, C, G> {
     /// as [`grace`](ServerBuilder::grace) allows.
     ///
     /// No datagram, no error of the socket and no panic of the handler ends it early: they are
-    /// counted. [Errors in receiving](crate::sans_io::ReceiveBackoff) make it pause.
+    /// counted. [Errors in receiving](crate::sans_io::ReceiveBackoff) make it pause. It survives a panic only
+    /// if panics unwind: with `panic = "abort"` in the Cargo profile, the first one ends the process.
     ///
     /// It is one task, also with several [workers](ServerBuilder::workers): on a runtime with several
     /// threads, [`into_workers`](Self::into_workers) uses a core for each.

@@ -5,7 +5,7 @@
 //! sessions ([`SharedSessions`]). Both keep it in a [`Store`]. [`MemoryStore`] is one for a single node and
 //! for tests; the crate `rejoinder-redis` has one for Redis and Valkey.
 //!
-//! [The guide](crate::guide::shared_state) has a service with it, and says what does not belong into a
+//! [The guide](crate::guide::shared_state) has a service with it, and lists what does not belong into a
 //! store.
 //!
 //! ```

@@ -69,7 +69,7 @@ pub enum RuleFileProblem {
     #[error("not UTF-8")]
     NotUtf8,
     /// There is no rule in it: it is empty, or half written.
-    #[error("there is no rule")]
+    #[error("there is no rule: it needs at least one `[[rule]]`")]
     NoRules,
 }
 

@@ -111,7 +111,7 @@ pub struct ClientCore<C> {
     sockets: Sockets,
     /// The socket of new requests, where they share one.
     shared: Option<SocketId>,
-    /// When it was last replaced for its silence, and how often since a response came.
+    /// When it was last replaced because nothing was answered, and how often since a response came.
     renewed: Option<Duration>,
     renewals: u32,
     slots: Vec<Slot>,

@@ -83,7 +83,7 @@ pub enum RequestError {
     Refused {
         /// The address that was asked.
         peer: SocketAddr,
-        /// The codec's error, which says why.
+        /// The codec's error, which has the reason.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The OS reports that the peer's port is closed.
@@ -120,7 +120,7 @@ pub enum RequestError {
     /// sockets cool down as may.
     #[error(
         "the window is full: {in_flight} requests in flight, {uncollected} results to collect, \
-         {cooling} sockets cooling down"
+         {cooling} sockets cooling down; wait, collect results or raise `window`"
     )]
     WindowFull {
         /// Requests without a result.

@@ -77,7 +77,7 @@ pub enum ResponseKind<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Correlation {
-    /// Nothing in the response says which request it answers. Each exchange gets a fresh connected
+    /// Nothing in the response identifies the request. Each exchange gets a fresh connected
     /// socket, whose port identifies the response; a late one, to a socket that is closed, is discarded.
     Socket,
     /// Each request carries an id which the response repeats. Many can be in flight on one socket,

@@ -93,7 +93,7 @@ impl Ctime {
     ///
     /// The answer is a frame without a text, of the first second of 1970: 29 bytes. A datagram with fewer
     /// bytes is not answered, because a rejection is never longer than the datagram. It is for servers
-    /// behind a proxy that takes silence for death, such as nginx: the page
+    /// behind a proxy that counts an unanswered request as a failure, such as nginx: the page
     /// [`guide::fleet`](crate::guide::fleet) has the settings that make it unnecessary.
     ///
     /// ```
@@ -252,10 +252,10 @@ impl fmt::Display for CtimeFrame<'_> {
 #[non_exhaustive]
 pub enum CtimeError {
     /// A request has at least one byte.
-    #[error("the request is empty")]
+    #[error("the request is empty: it needs at least 1 byte")]
     EmptyRequest,
-    /// A request that is also a valid response would be met with silence.
-    #[error("the request begins like a response")]
+    /// A server drops a request that is also a valid response.
+    #[error("the request begins like a response, so a server would drop it")]
     RequestIsResponse,
     /// The text is not UTF-8. The index counts from the start of the datagram.
     #[error("not UTF-8")]
@@ -272,7 +272,7 @@ pub enum CtimeError {
     #[error("the year is not between 1 and 9999")]
     YearOutOfRange,
     /// The answer's own `Display` implementation failed.
-    #[error("the `Display` of the answer failed")]
+    #[error("the answer's `Display` returned an error")]
     Display(#[from] fmt::Error),
 }
 

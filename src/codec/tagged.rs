@@ -64,10 +64,10 @@ pub struct Tagged<C>(pub C);
 #[non_exhaustive]
 pub enum TaggedError<E> {
     /// It does not begin with the mark of a request, where one is wanted, and an id.
-    #[error("not a tagged request")]
+    #[error("not a tagged request, which begins with `?` and an id of {ID_BYTES} bytes")]
     NotARequest,
     /// It does not begin with the mark of a response, where one is wanted, and an id.
-    #[error("not a tagged response")]
+    #[error("not a tagged response, which begins with `!` and an id of {ID_BYTES} bytes")]
     NotAResponse,
     /// What follows the id is no message of the inner codec.
     #[error(transparent)]

@@ -42,7 +42,7 @@ pub enum TextError {
     #[error("not UTF-8")]
     NotUtf8(#[from] Utf8Error),
     /// The answer's own `Display` implementation failed.
-    #[error("the `Display` of the answer failed")]
+    #[error("the answer's `Display` returned an error")]
     Display(#[from] fmt::Error),
 }
 

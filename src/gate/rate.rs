@@ -18,7 +18,7 @@ use crate::transport::Datagram;
 /// A table of 256 MiB: every IPv4 network of 24 bits.
 const MAX_PREFIXES: usize = 1 << 24;
 
-/// Limits how much is sent to any one network: answers and bytes per second, as the response rate
+/// Limits how much is sent to each network prefix: answers and bytes per second, as the response rate
 /// limiting of DNS servers does.
 ///
 /// An attacker with a forged source can use an open server to flood a victim. This gate makes the
@@ -41,7 +41,7 @@ const MAX_PREFIXES: usize = 1 << 24;
 ///
 /// # What is counted
 ///
-/// What leaves: a datagram that is dropped or met with silence costs its sender nothing. Each response
+/// What leaves: a datagram that gets no response costs its sender nothing. Each response
 /// takes from the budget of its network whichever is the greater part, its share of the answers or
 /// its share of the bytes ([on the wire](ResponseSize::wire_bytes)), so both limits hold. A request is
 /// dropped, unread, while its network has spent the budget. The responses to the request before may

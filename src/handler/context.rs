@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::RequestHash;
 use crate::identity::Identity;
 use crate::timestamp::Timestamp;
-use crate::transport::{Delivery, Egress, Meta, Proxied, egress, local_addr};
+use crate::transport::{Datagram, Delivery, Egress, Meta, Proxied, egress, local_addr};
 
 /// What a handler knows about a request beside its content.
 ///
@@ -49,6 +49,9 @@ pub struct Context {
     pub interface: u32,
     /// Whether the request was sent to this machine or to a group, as far as is known.
     pub delivery: Delivery,
+    /// The number of the secure association that the request came by: see [`Meta::association`]. The
+    /// response leaves by it, or not at all. Behind a proxy it is the proxy's.
+    pub association: u32,
     /// When the batch with this request was received.
     pub now: Timestamp,
     /// The id of the request, if the codec finds one in it: what
@@ -73,18 +76,7 @@ impl Context {
     /// ```
     #[inline]
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
-        Self {
-            peer: meta.peer,
-            proxied: None,
-            local: meta.local,
-            local_port: meta.local_port,
-            interface: meta.interface,
-            delivery: meta.delivery,
-            now,
-            request_id: None,
-            request_hash: RequestHash::default(),
-            identity: None,
-        }
+        Self::of(&Datagram::new(&[], *meta), now, None)
     }
 
     /// The identity of the peer, if the transport or the codec authenticated it. If both did, it is the
@@ -159,7 +151,10 @@ impl Context {
 
     #[inline]
     pub(super) fn egress(&self) -> Egress {
-        egress(self.reply_to(), self.local, self.interface, self.delivery)
+        Egress {
+            association: self.association,
+            ..egress(self.reply_to(), self.local, self.interface, self.delivery)
+        }
     }
 
     #[inline]
@@ -167,10 +162,23 @@ impl Context {
         self.proxied.map_or(self.peer, |one| one.proxy)
     }
 
+    /// All of it at once: each `with_` would move the whole context again, for each request.
     #[inline]
-    pub(crate) fn with_proxied(mut self, proxied: Option<Proxied>) -> Self {
-        self.proxied = proxied;
-        self
+    pub(crate) fn of(datagram: &Datagram<'_>, now: Timestamp, request_id: Option<u64>) -> Self {
+        let meta = &datagram.meta;
+        Self {
+            peer: meta.peer,
+            proxied: datagram.proxied,
+            local: meta.local,
+            local_port: meta.local_port,
+            interface: meta.interface,
+            delivery: meta.delivery,
+            association: meta.association,
+            now,
+            request_id,
+            request_hash: RequestHash::default(),
+            identity: datagram.identity.cloned(),
+        }
     }
 
     /// The same context with the id of the request.

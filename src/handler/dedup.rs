@@ -18,13 +18,13 @@ use crate::codec::{Codec, RequestKey};
 /// A client that gets no answer asks again with the same id (in `CoAP` the same message id, RFC 7252
 /// §4.2), and a network may duplicate a datagram by itself. This wrapper gives the handler in it
 /// the first copy only; to every further one it sends the bytes of the first answer again, or
-/// nothing, if the answer was silence. So a request that changes something changes it once.
+/// nothing, if there was no answer. So a request that changes something changes it once.
 ///
-/// Two requests are the same if they have the same peer (and [identity](Context::identity)), were sent to
+/// Two requests are the same if they have the same peer and [identity](Context::identity), were sent to
 /// the same address, and have the same bytes and the same key: what the function that `Dedup` is made with returns. (Of the bytes,
 /// a keyed hash of 64 bits is compared. A NAT may give a port that it gave to one client to another, and
-/// that one never gets the answer to a different request.) With `None` it lets a request
-/// through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
+/// that one never gets the answer to a different request.) Without an identity, they also have the same
+/// [association](Context::association). With `None` it lets a request through without a look. An id that the codec keeps from the handler, as [`Tagged`] does, must be
 /// the same too ([`Codec::request_id`]).
 ///
 /// [`Tagged`]: crate::codec::Tagged
@@ -74,8 +74,8 @@ use crate::codec::{Codec, RequestKey};
 /// forgotten: a flood of requests shortens the memory, but it neither grows it nor stops the
 /// service.
 ///
-/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 400
-/// bytes if `K` is a `u32`, and three for each byte that it is longer; twice what a key has on the
+/// Memory for each of `capacity`, allocated as it is needed, on a machine of 64 bits: about 600
+/// bytes if `K` is a `u32`, and five for each byte that it is longer; twice what a key has on the
 /// heap; and room for the longest answer that the place has held, up to `max_response_bytes`.
 ///
 /// # What else
@@ -137,7 +137,7 @@ impl<H, F, K> Dedup<H, F, K> {
     }
 
     /// How long an answer that is remembered may be, in bytes, all its datagrams taken together.
-    /// Of a longer one nothing is kept but that it was given, so copies of the request get silence.
+    /// Of a longer one only the fact is kept, so copies of the request get no response.
     /// Default: 1,152, the longest message that RFC 7252 §4.6 suggests.
     #[must_use]
     pub fn max_response_bytes(self, bytes: usize) -> Self {
@@ -180,7 +180,12 @@ impl<H, F, K: Eq + Hash + Clone> Dedup<H, F, K> {
             identity: context.identity().cloned(),
             // Of unique bytes, an id that is not among them says nothing.
             id: context.request_id.filter(|_| !is_unique),
-            bytes: request.hash,
+            // Another association of an address without an identity is another peer: of the same bytes it
+            // always makes another value, of others it does but for a chance of 2⁻⁶⁴.
+            bytes: match context.identity() {
+                Some(_) => request.hash,
+                None => request.hash ^ u64::from(context.association),
+            },
             key,
         };
         let now = context.now.monotonic;

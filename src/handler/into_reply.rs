@@ -50,7 +50,7 @@ use crate::codec::Codec;
     note = "an async closure is a handler for `aio::Server`, with the feature `tokio`"
 )]
 pub trait IntoReply<C: Codec> {
-    /// Sends the replies.
+    /// Queues the responses.
     ///
     /// ```
     /// use rejoinder::codec::Text;

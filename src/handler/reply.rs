@@ -4,7 +4,7 @@ use super::{Context, MAX_RESPONSES, RequestHash};
 use crate::codec::{Codec, TooLong, Writer};
 use crate::transport::{Outbox, PushError};
 
-/// The way back to the one who asked.
+/// Queues the responses to one request.
 ///
 /// A handler answers with [`send`](Self::send), as often as it wants to, up to [`MAX_RESPONSES`].
 ///
@@ -22,7 +22,7 @@ use crate::transport::{Outbox, PushError};
 ///         reply: &mut Reply<'_, Text>,
 ///     ) -> Result<(), ReplyError> {
 ///         if name.is_empty() {
-///             return Ok(()); // silence
+///             return Ok(()); // no response
 ///         }
 ///         reply.send(&format_args!("hello, {name}"))
 ///     }
@@ -183,7 +183,7 @@ impl<'a, C: Codec> Reply<'a, C> {
             })?;
         self.sent += 1;
         if self.sent > 1 {
-            // An id says which request is answered, not which of several responses comes first.
+            // An id identifies the request, not the order of several responses to it.
             self.outbox.set_unordered(false);
         }
         Ok(())
@@ -208,8 +208,9 @@ impl<'a, C: Codec> Reply<'a, C> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplyError {
-    /// It would be longer than a datagram may be.
-    #[error("the response is too long")]
+    /// It would be longer than [`max_response_bytes`](crate::ServerBuilder::max_response_bytes), or than the
+    /// [`Outbox`] takes.
+    #[error("the response is longer than `max_response_bytes`")]
     TooLong(#[source] TooLong),
     /// The codec could not encode it.
     #[error("the response could not be encoded")]
@@ -221,7 +222,7 @@ pub enum ReplyError {
         limit: usize,
     },
     /// The outbox has no room: it was made too small, or was not empty.
-    #[error("the outbox is full")]
+    #[error("the outbox is full: clear it, or make it larger")]
     OutboxFull,
     /// The handler has no answer because of an error of its own. The request is counted as
     /// [`HandlerFailed`](crate::DropReason::HandlerFailed), and the error is logged.

@@ -15,9 +15,14 @@ pub(super) struct Flows {
     by_source: HashMap<SocketAddr, usize>,
 }
 
+/// An address of a proxy, and by which [association](crate::transport::Meta::association) it sends, or 0.
+pub(super) type Source = (SocketAddr, u32);
+
 #[derive(Clone, Copy)]
 pub(super) struct Flow {
     source: SocketAddr,
+    /// By which association the header came: another one from the same address is another proxy.
+    association: u32,
     /// `None` for the proxy's own.
     pub(super) client: Option<SocketAddr>,
     seen: Duration,
@@ -37,9 +42,15 @@ impl Flows {
     }
 
     /// Notes a flow's client, which replaces the one before.
-    pub(super) fn begin(&mut self, now: Duration, source: SocketAddr, client: Option<SocketAddr>) {
+    pub(super) fn begin(
+        &mut self,
+        now: Duration,
+        (source, association): Source,
+        client: Option<SocketAddr>,
+    ) {
         let flow = Flow {
             source,
+            association,
             client,
             seen: now,
         };
@@ -61,9 +72,10 @@ impl Flows {
     }
 
     /// A flow that is remembered.
-    pub(super) fn find(&mut self, now: Duration, source: SocketAddr) -> Option<Flow> {
+    pub(super) fn find(&mut self, now: Duration, (source, association): Source) -> Option<Flow> {
         let flow = &mut self.ring[*self.by_source.get(&source)?];
-        if now.saturating_sub(flow.seen) > self.lifetime {
+        let is_over = now.saturating_sub(flow.seen) > self.lifetime;
+        if is_over || flow.association != association {
             return None;
         }
         flow.seen = now;
@@ -97,7 +109,7 @@ mod tests {
     }
 
     fn client(flows: &mut Flows, now: Duration, source: SocketAddr) -> Option<Option<SocketAddr>> {
-        flows.find(now, source).map(|flow| flow.client)
+        flows.find(now, (source, 0)).map(|flow| flow.client)
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -105,8 +117,8 @@ mod tests {
     #[test]
     fn a_flow_is_remembered_while_it_is_used_and_the_oldest_goes_first() {
         let mut flows = Flows::new(2, 10 * SECOND);
-        flows.begin(Duration::ZERO, addr(1), Some(addr(101)));
-        flows.begin(Duration::ZERO, addr(2), None);
+        flows.begin(Duration::ZERO, (addr(1), 0), Some(addr(101)));
+        flows.begin(Duration::ZERO, (addr(2), 0), None);
         assert_eq!(
             client(&mut flows, 9 * SECOND, addr(1)),
             Some(Some(addr(101)))
@@ -122,14 +134,14 @@ mod tests {
         );
         assert_eq!(client(&mut flows, SECOND, addr(2)), Some(None));
 
-        flows.begin(20 * SECOND, addr(3), Some(addr(103)));
+        flows.begin(20 * SECOND, (addr(3), 0), Some(addr(103)));
         assert_eq!(
             client(&mut flows, 20 * SECOND, addr(1)),
             None,
             "its place is taken"
         );
         // A header for a flow that is known replaces its client and takes no place.
-        flows.begin(20 * SECOND, addr(3), Some(addr(104)));
+        flows.begin(20 * SECOND, (addr(3), 0), Some(addr(104)));
         assert_eq!(
             client(&mut flows, 20 * SECOND, addr(3)),
             Some(Some(addr(104)))
@@ -138,11 +150,26 @@ mod tests {
     }
 
     #[test]
+    fn another_association_of_the_same_address_does_not_inherit_the_client() {
+        let mut flows = Flows::new(2, 10 * SECOND);
+        flows.begin(Duration::ZERO, (addr(1), 5), Some(addr(101)));
+        assert!(flows.find(SECOND, (addr(1), 5)).is_some());
+        assert!(flows.find(SECOND, (addr(1), 6)).is_none());
+        flows.begin(2 * SECOND, (addr(1), 6), Some(addr(102)));
+        let client = |flow: super::Flow| flow.client;
+        assert_eq!(
+            flows.find(2 * SECOND, (addr(1), 6)).map(client),
+            Some(Some(addr(102)))
+        );
+        assert!(flows.find(2 * SECOND, (addr(1), 5)).is_none());
+    }
+
+    #[test]
     fn the_table_never_grows() {
         let mut flows = Flows::new(64, SECOND);
         let room = (flows.ring.capacity(), flows.by_source.capacity());
         for port in 1..10_000 {
-            flows.begin(Duration::ZERO, addr(port), Some(addr(port)));
+            flows.begin(Duration::ZERO, (addr(port), 0), Some(addr(port)));
             assert!(flows.by_source.len() <= 64);
             // What a map says of its room shrinks while places of removed entries are not free yet.
             assert_eq!(flows.ring.capacity(), room.0);

@@ -210,10 +210,10 @@ impl<'a> Iterator for Tlvs<'a> {
 #[non_exhaustive]
 pub enum HeaderError {
     /// The datagram does not begin as a header does.
-    #[error("no header")]
+    #[error("no PROXY header, which a trusted proxy has to send")]
     Missing,
     /// The datagram ends before its header does, or a line is longer than 107 bytes.
-    #[error("the header is cut off")]
+    #[error("the PROXY header is cut off")]
     Truncated,
     /// The header is longer than is accepted.
     #[error("a header of {bytes} bytes after the first 16, more than {MAX_V2_REST_BYTES}")]
@@ -222,19 +222,19 @@ pub enum HeaderError {
         bytes: usize,
     },
     /// The version is not 2, or the command neither `LOCAL` nor `PROXY`.
-    #[error("version and command {byte:#04x}")]
+    #[error("version and command are {byte:#04x}, must be 0x20 or 0x21")]
     Command {
         /// The byte with both.
         byte: u8,
     },
     /// The addresses are neither of IPv4 nor of IPv6.
-    #[error("the addresses are of another family")]
+    #[error("the addresses are neither of IPv4 nor of IPv6")]
     Family,
     /// An address or a port is malformed.
-    #[error("an address is malformed")]
+    #[error("an address or a port is malformed")]
     Address,
     /// A type-length-value vector passes the header's end.
-    #[error("a vector passes the end of the header")]
+    #[error("a type-length-value vector passes the end of the header")]
     Tlv,
 }
 

@@ -64,7 +64,8 @@ pub enum ProxyMode {
     /// `proxy_requests 1`.
     V1,
     /// The first datagram of a flow has a header of either version, and the later ones have none:
-    /// nginx and sozu by default. A flow is the proxy's address and port.
+    /// nginx and sozu by default. A flow is the proxy's address and port, and its
+    /// [association](crate::transport::Meta::association) if the transport has some.
     ///
     /// This is the weaker mode. Flows are remembered in a table of bounded size; a datagram without a
     /// header of a flow that is not remembered is dropped. So where the first datagram is lost or
@@ -132,11 +133,15 @@ impl Proxies {
         let (client, bytes) = match (parsed, &mut self.flows) {
             (Ok((header, bytes)), None) => (header.client, bytes),
             (Ok((header, bytes)), Some(flows)) => {
-                flows.begin(now.monotonic, proxy, header.client);
+                flows.begin(
+                    now.monotonic,
+                    (proxy, datagram.meta.association),
+                    header.client,
+                );
                 (header.client, bytes)
             }
             (Err(HeaderError::Missing), Some(flows)) => {
-                let flow = flows.find(now.monotonic, proxy);
+                let flow = flows.find(now.monotonic, (proxy, datagram.meta.association));
                 (flow.ok_or(DropReason::ProxyHeader)?.client, 0)
             }
             (Err(_), _) => return Err(DropReason::ProxyHeader),

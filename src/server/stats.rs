@@ -46,7 +46,7 @@ pub struct Stats {
     pub received: u64,
     /// Datagrams that were answered, with one response or more.
     pub replied: u64,
-    /// Datagrams that the handler answered with silence.
+    /// Datagrams to which the handler returned no answer.
     pub silent: u64,
     /// Requests that wait for their answer outside of the core, see
     /// [`ServerCore::defer_next`](crate::sans_io::ServerCore::defer_next).

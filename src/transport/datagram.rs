@@ -49,6 +49,10 @@ pub struct Meta {
     /// How long it had waited in the OS's queue when it was received, if the OS reports it; otherwise
     /// zero.
     pub waited: Duration,
+    /// The number of the secure association that it came by, such as one of DTLS (RFC 6347 §4.2); 0 where
+    /// the transport has none. A transport never gives a number to two associations at a time, and its
+    /// [`Egress`] carries it back. Default: 0.
+    pub association: u32,
 }
 
 impl Meta {
@@ -62,6 +66,7 @@ impl Meta {
             delivery: Delivery::Unicast,
             truncated: false,
             waited: Duration::ZERO,
+            association: 0,
         }
     }
 
@@ -89,9 +94,9 @@ impl Meta {
 
     /// Where the response to it leaves from.
     ///
-    /// It leaves from the address that was asked. It leaves by the interface that the request came in
-    /// by, if that was sent to a group or by a link-local address, which another interface may have
-    /// too; in all other cases the routes decide.
+    /// It leaves from the address that was asked, and by the association that the request came by. It
+    /// leaves by the interface that the request came in by, if that was sent to a group or by a link-local
+    /// address, which another interface may have too; in all other cases the routes decide.
     ///
     /// ```
     /// use rejoinder::transport::{Delivery, Meta};
@@ -104,11 +109,14 @@ impl Meta {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn egress(&self) -> Egress {
-        egress(self.peer, self.local, self.interface, self.delivery)
+        Egress {
+            association: self.association,
+            ..egress(self.peer, self.local, self.interface, self.delivery)
+        }
     }
 }
 
-/// Where the response to a datagram leaves from, see [`Meta::egress`].
+/// Where the response to a datagram leaves from, but for its association: see [`Meta::egress`].
 #[inline]
 pub(crate) fn egress(
     peer: SocketAddr,
@@ -121,6 +129,7 @@ pub(crate) fn egress(
     Egress {
         ip: local,
         interface: if stays { interface } else { 0 },
+        association: 0,
     }
 }
 
@@ -190,6 +199,11 @@ pub struct Egress {
     pub ip: Option<IpAddr>,
     /// The index of the interface that it leaves by, or 0.
     pub interface: u32,
+    /// The [association](Meta::association) that it leaves by, or 0: then by the one that the destination
+    /// has when it is sent. A transport with associations never sends it by another one. If the one that is
+    /// named is gone, the datagram fails with an error of the class
+    /// [`Peer`](crate::transport::ErrorClass::Peer). Other transports ignore it.
+    pub association: u32,
 }
 
 impl Egress {
@@ -198,7 +212,24 @@ impl Egress {
         Self {
             ip: None,
             interface,
+            association: 0,
         }
+    }
+
+    /// The same way, by an [association](Self::association).
+    ///
+    /// ```
+    /// use rejoinder::transport::{Egress, Meta};
+    ///
+    /// let mut meta = Meta::new("192.0.2.1:7777".parse()?);
+    /// meta.association = 7;
+    /// assert_eq!(meta.egress(), Egress::default().by_association(7));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub const fn by_association(mut self, association: u32) -> Self {
+        self.association = association;
+        self
     }
 }
 
@@ -210,7 +241,11 @@ impl From<IpAddr> for Egress {
 
 impl From<Option<IpAddr>> for Egress {
     fn from(ip: Option<IpAddr>) -> Self {
-        Self { ip, interface: 0 }
+        Self {
+            ip,
+            interface: 0,
+            association: 0,
+        }
     }
 }
 

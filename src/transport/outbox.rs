@@ -237,7 +237,6 @@ impl Outbox {
     }
 
     /// How many datagrams can be queued at most.
-    #[cfg(all(feature = "udp", target_os = "linux"))]
     pub(crate) fn max_datagrams(&self) -> usize {
         self.max_datagrams
     }
@@ -279,7 +278,7 @@ impl fmt::Debug for Outbox {
 #[non_exhaustive]
 pub enum PushError {
     /// The outbox has no room for another datagram of the greatest length.
-    #[error("the outbox is full")]
+    #[error("the outbox is full: clear it, or make it larger")]
     Full,
     /// The datagram is longer than the outbox's limit.
     #[error(transparent)]

@@ -33,7 +33,7 @@ impl System {
     }
 }
 
-/// Whether a system call is forbidden; says so once in the life of the process.
+/// Whether a system call is forbidden; reports that once in the life of the process.
 #[cold]
 pub(super) fn is_forbidden(call: Call) -> bool {
     static SAID: AtomicU8 = AtomicU8::new(0);

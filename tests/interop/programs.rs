@@ -247,8 +247,8 @@ fn a_message_that_cannot_be_asked_is_named_and_the_rest_is_asked() {
     assert_eq!(texts(&client.stdout), ["【机器人】小Zurich 好!", FALLBACK]);
     assert_eq!(
         client.stderr,
-        "error: the request could not be encoded: the request is empty\n\
-         error: the request could not be encoded: the request begins like a response\n"
+        "error: the request could not be encoded: the request is empty: it needs at least 1 byte\n\
+         error: the request could not be encoded: the request begins like a response, so a server would drop it\n"
     );
 
     let mut input = b"caf\xe9\n".to_vec();

@@ -51,6 +51,85 @@ fn client<C: Codec + Clone + Send + Sync + 'static>(
     connected.unwrap()
 }
 
+/// Sockets share places in the list of those to look at where there are more than 4,096.
+#[tokio::test(start_paused = true)]
+#[cfg_attr(miri, ignore = "takes thousands of sockets")]
+async fn thousands_of_sockets_are_each_looked_at_once() {
+    const REQUESTS: usize = 4_500;
+    let net = SimNet::new();
+    net.set_link(Link::new().latency(ms(20))).unwrap();
+    let endpoint = AsyncSim::new(net.bind(SERVER.parse().unwrap()).unwrap());
+    let server = Server::builder(Text).with_transport(endpoint).unwrap();
+    task::spawn(server.serve(async |text: &str| text.to_uppercase()));
+    let builder = Client::builder(Text).window(REQUESTS);
+    let client = client(&net, builder.max_cooling_sockets(100_000));
+    let mut asking = JoinSet::new();
+    for number in 0..REQUESTS {
+        let client = client.clone();
+        asking.spawn(async move {
+            let text = format!("number {number}");
+            let response = client.request(&text).await.unwrap();
+            assert_eq!(response.get(), text.to_uppercase());
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked.unwrap();
+    }
+}
+
+/// Panics on a response that an attacker would send.
+#[derive(Clone, Copy, Debug)]
+struct Fragile;
+
+impl Codec for Fragile {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a dyn std::fmt::Display;
+    type Error = rejoinder::codec::TextError;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, Self::Error> {
+        Text.decode_request(datagram)
+    }
+    fn encode_response(
+        &self,
+        now: rejoinder::Timestamp,
+        request: &[u8],
+        answer: &dyn std::fmt::Display,
+        out: &mut rejoinder::Writer<'_>,
+    ) -> Result<(), Self::Error> {
+        Text.encode_response(now, request, answer, out)
+    }
+    fn encode_request(
+        &self,
+        id: u64,
+        request: &str,
+        out: &mut rejoinder::Writer<'_>,
+    ) -> Result<(), Self::Error> {
+        Text.encode_request(id, request, out)
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, Self::Error> {
+        assert_ne!(datagram, b"BOOM", "as planned");
+        Text.decode_response(datagram)
+    }
+    fn is_response(&self, datagram: &[u8]) -> bool {
+        Text.is_response(datagram)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_codec_that_panics_on_a_response_costs_that_request_only() {
+    let net = SimNet::new();
+    serve(&net, Text);
+    let builder = Client::builder(Fragile)
+        .timeout(ms(500))
+        .retry(Retry::never());
+    let client = client(&net, builder);
+    let (fatal, other) = tokio::join!(client.request("boom"), client.request("hi"));
+    assert!(matches!(fatal, Err(RequestError::TimedOut { .. })));
+    assert_eq!(other.unwrap().get(), "HI");
+    assert_eq!(client.request("again").await.unwrap().get(), "AGAIN");
+}
+
 /// As `four_exchanges_are_right_whatever_becomes_of_their_first_four_datagrams`, with the callers as tasks.
 #[test]
 #[cfg_attr(miri, ignore = "takes hundreds of networks")]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use rejoinder::aio::{AsyncHandler, AsyncSim, Server, SharedHandler, Tokio, WhenFull};
@@ -119,6 +120,111 @@ async fn ordered_per_peer_means_one_request_of_a_peer_after_the_other() {
     assert_eq!(count(&stats, DropReason::HandlerTimedOut), 2);
     assert!(stats.is_conserved());
     assert!(begun.elapsed() < ms(10_010));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_wake_up_begins_no_request_before_its_turn() {
+    let net = SimNet::new();
+    let server = on(&net, Server::builder(Text).ordered_per_peer(true));
+    let (mut one, mut other) = (Peer::at(&net, PEER), Peer::at(&net, "10.0.0.3:4000"));
+    one.ask(&net, "100");
+    other.ask(&net, "wakes itself as it ends");
+    one.ask(&net, "now");
+    one.ask(&net, "later");
+    let handler = async |text: &str| {
+        if text.starts_with("wakes") {
+            // The slot of this request is that of another one when it is polled again.
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                Poll::Ready(())
+            })
+            .await;
+        }
+        on_demand(text).await
+    };
+    let stats = server.serve_until(handler, sleep(ms(500))).await.unwrap();
+    assert_eq!(one.heard(), ["100", "now", "later"]);
+    assert_eq!(other.heard(), ["wakes itself as it ends"]);
+    assert_eq!((stats.replied, stats.deferred), (4, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_always_ready_stops_no_clock() {
+    let net = SimNet::new();
+    let builder = Server::builder(Text).handler_timeout(ms(200));
+    let server = on(&net, builder.grace(ms(200)));
+    let handle = server.handle();
+    let peer = Peer::at(&net, PEER);
+    for request in ["spin", "never", "now"] {
+        peer.ask(&net, request);
+    }
+    let serving = task::spawn(server.serve(async |text: &str| {
+        if text == "spin" {
+            loop {
+                task::consume_budget().await;
+            }
+        }
+        on_demand(text).await
+    }));
+    // Time does not pass by itself while a task is busy.
+    let pass = async |time| {
+        task::yield_now().await;
+        tokio::time::advance(time).await;
+        for _ in 0..100 {
+            task::yield_now().await;
+        }
+    };
+    pass(ms(300)).await;
+    let stats = handle.stats();
+    assert_eq!(count(&stats, DropReason::HandlerTimedOut), 2, "{stats}");
+    assert_eq!((stats.replied, stats.deferred), (1, 0));
+    peer.ask(&net, "spin");
+    pass(ms(1)).await;
+    handle.shutdown();
+    pass(ms(300)).await;
+    assert!(serving.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_request_waits_for_room_counts_for_its_deadline() {
+    let net = SimNet::new();
+    let builder = Server::builder(Text).handler_timeout(ms(100));
+    let server = on(&net, builder.max_in_flight(1));
+    let mut peer = Peer::at(&net, PEER);
+    for _ in 0..10 {
+        peer.ask(&net, "40");
+    }
+    let begun = Instant::now();
+    let last = Rc::new(Cell::new(begun));
+    let seen = Rc::clone(&last);
+    let handler = async move |text: &str| {
+        seen.set(Instant::now());
+        on_demand(text).await
+    };
+    let stats = server.serve_until(handler, sleep(ms(1_000))).await.unwrap();
+    assert_eq!(peer.heard(), ["40", "40"]);
+    assert_eq!(count(&stats, DropReason::HandlerTimedOut), 8);
+    assert!(last.get() - begun < ms(100));
+    assert!(stats.is_conserved());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_room_too_long_is_stale() {
+    let net = SimNet::new();
+    let builder = Server::builder(Text).max_age(ms(50)).max_in_flight(1);
+    // The first one ends by its deadline, and so does not wake the worker.
+    let server = on(&net, builder.handler_timeout(ms(100)));
+    let mut peer = Peer::at(&net, PEER);
+    for request in ["never", "now"] {
+        peer.ask(&net, request);
+    }
+    let stats = server
+        .serve_until(on_demand, sleep(ms(1_000)))
+        .await
+        .unwrap();
+    assert!(peer.heard().is_empty());
+    assert_eq!(count(&stats, DropReason::HandlerTimedOut), 1);
+    assert_eq!(count(&stats, DropReason::Stale), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -389,3 +389,36 @@ fn a_deferred_request_is_answered_through_the_proxy() {
         (1, 1)
     );
 }
+
+#[test]
+fn a_response_names_the_association_of_the_proxy_at_once_and_deferred() {
+    let meta = |association: u32| {
+        let mut meta = Meta::new(addr(PROXY));
+        meta.association = association;
+        meta
+    };
+    let mut core = behind(ProxyMode::FirstOfFlow).core(Whoami);
+    let (mut inbox, mut outbox) = (Inbox::new(8, 512), Outbox::new(64, 512));
+    inbox.push(&v2("192.0.2.1:7000", b"?"), meta(5));
+    inbox.push(b"again", meta(5));
+    // Another proxy has the address: the client of the former one is not its client.
+    inbox.push(b"again", meta(6));
+    core.handle(at(1), &mut inbox, &mut outbox);
+    let sent: Vec<_> = outbox.iter().map(|one| (one.peer, one.egress)).collect();
+    let expected = (addr(PROXY), meta(5).egress());
+    assert_eq!(sent, [expected, expected]);
+    assert_eq!(core.stats().dropped(DropReason::ProxyHeader), 1);
+
+    outbox.clear();
+    inbox.push(b"again", meta(5));
+    let mut keep = Vec::new();
+    let deferred = core.defer_next(at(2), at(2), &mut inbox, &mut outbox, &mut keep);
+    let deferred = deferred.expect("a request");
+    assert_eq!(deferred.context().association, 5);
+    core.answer_deferred(at(3), deferred, &keep, &mut outbox, |reply| {
+        reply.send(&"one")?;
+        reply.send(&"two")
+    });
+    let sent: Vec<_> = outbox.iter().map(|one| one.egress.association).collect();
+    assert_eq!(sent, [5, 5]);
+}

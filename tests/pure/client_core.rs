@@ -489,7 +489,7 @@ fn ids_are_used_up_to_seven_eighths_and_never_twice_on_a_socket() {
 
 /// A datagram is an id of so many bits, in both directions.
 #[derive(Clone, Copy, Debug)]
-struct Bits(u32);
+pub(super) struct Bits(pub(super) u32);
 
 impl Codec for Bits {
     type Request<'a> = ();

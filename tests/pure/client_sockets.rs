@@ -1,7 +1,6 @@
 //! A client's sockets in a world that changes: they are replaced, kept, and not missed.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +11,9 @@ use rejoinder::codec::{Tagged, Text};
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Link, SimNet, SimTransport};
 use rejoinder::transport::{Connect, Datagram, Inbox, LocalPort, Outbox, SendReport};
-use rejoinder::{
-    Client, ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Transport, Wait,
-    Writer,
-};
+use rejoinder::{Client, ClientBuilder, Codec, RequestError, Retry, Timestamp, Transport, Wait};
+
+use super::client_core::Bits;
 
 fn server() -> SocketAddr {
     "10.0.0.1:9999".parse().unwrap()
@@ -545,47 +543,6 @@ fn sixteen_bits_of_id_last_for_fifty_thousand_requests_a_second() {
     assert_eq!(answered, requests);
     // 57,344 requests on each: in 202 seconds, 177 sockets.
     assert_eq!(most, requests.div_ceil(57_344).max(1));
-}
-
-/// A datagram is an id of so many bits, in both directions.
-#[derive(Clone, Copy, Debug)]
-struct Bits(u32);
-
-impl Codec for Bits {
-    type Request<'a> = ();
-    type Response<'a> = ();
-    type Answer<'a> = ();
-    type Error = Infallible;
-
-    fn decode_request(&self, _: &[u8]) -> Result<(), Infallible> {
-        Ok(())
-    }
-    fn encode_response(
-        &self,
-        _: Timestamp,
-        request: &[u8],
-        (): (),
-        out: &mut Writer<'_>,
-    ) -> Result<(), Infallible> {
-        out.put(request);
-        Ok(())
-    }
-    fn encode_request(&self, id: u64, (): (), out: &mut Writer<'_>) -> Result<(), Infallible> {
-        out.put(&id.to_be_bytes());
-        Ok(())
-    }
-    fn decode_response(&self, _: &[u8]) -> Result<(), Infallible> {
-        Ok(())
-    }
-    fn is_response(&self, _: &[u8]) -> bool {
-        false
-    }
-    fn correlation(&self) -> Correlation {
-        Correlation::Id { bits: self.0 }
-    }
-    fn response_id(&self, response: &[u8]) -> Option<u64> {
-        Some(u64::from_be_bytes(response.try_into().ok()?))
-    }
 }
 
 // Errors that are about another datagram.

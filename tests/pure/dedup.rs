@@ -11,7 +11,7 @@ use rejoinder::handler::Dedup;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::SimNet;
 use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Client, Context, DropReason, Handler, Reply, ReplyError, Timestamp};
+use rejoinder::{Client, Context, DropReason, Handler, Identity, Reply, ReplyError, Timestamp};
 
 const PEER: &str = "192.0.2.1:5683";
 
@@ -87,6 +87,33 @@ fn a_client_that_got_the_port_of_another_does_not_get_its_answer() {
     assert_eq!(ask_at(&mut core, "a:two", 0), ["2"]);
     assert_eq!(ask_at(&mut core, "a:one", 0), ["1"]);
     assert_eq!(ask_at(&mut core, "a:two", 0), ["2"]);
+}
+
+#[test]
+fn another_association_of_a_peer_without_identity_is_another_peer() {
+    let mut core = ServerCore::new(Text, Dedup::new(counter(), key));
+    let mut inbox = Inbox::new(1, 2000);
+    let mut ask = |association, identity: Option<&str>| {
+        let mut outbox = Outbox::new(16, 2000);
+        let mut meta = Meta::new(PEER.parse().unwrap());
+        meta.association = association;
+        match identity {
+            Some(identity) => inbox.push_identified(b"a:", meta, &Identity::from(identity)),
+            None => inbox.push(b"a:", meta),
+        }
+        core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+        let response = outbox.iter().next().expect("a response");
+        // A stored response leaves by the association of the copy.
+        assert_eq!(response.egress, meta.egress());
+        assert_eq!(response.egress.association, association);
+        String::from_utf8(response.bytes.to_vec()).unwrap()
+    };
+    assert_eq!((ask(7, None), ask(7, None)), ("1".into(), "1".into()));
+    assert_eq!((ask(8, None), ask(0, None)), ("2".into(), "3".into()));
+    // Who proves an identity again is the same peer, and none but that.
+    assert_eq!(ask(7, Some("Ada")), "4");
+    assert_eq!(ask(9, Some("Ada")), "4");
+    assert_eq!(ask(9, Some("Bob")), "5");
 }
 
 #[test]

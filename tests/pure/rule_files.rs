@@ -425,7 +425,10 @@ fn a_file_without_rules_is_refused() {
     ] {
         let error = Robot::from_toml(file).unwrap_err();
         assert_eq!(error.problem, RuleFileProblem::NoRules, "{file:?}");
-        assert_eq!(error.to_string(), "line 1, column 1: there is no rule");
+        assert_eq!(
+            error.to_string(),
+            "line 1, column 1: there is no rule: it needs at least one `[[rule]]`"
+        );
     }
 }
 

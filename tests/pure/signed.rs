@@ -148,7 +148,7 @@ fn each_way_to_prove_nothing_has_its_error_and_no_response() {
     let by = |builder: SignedBuilder<Text>| request(&builder.build(at(0)).unwrap(), 7, "x", at(1));
     let unstamped = written(|out| codec.encode_request(7, "x", out));
     let minute = 60 * SECOND;
-    let age = Duration::from_micros(60_000_001);
+    let (age, window) = (Duration::from_micros(60_000_001), Duration::from_secs(60));
     let cases = [
         ("nothing", vec![], Fault::NotSigned),
         ("plain text", b"hello".to_vec(), Fault::NotSigned),
@@ -174,11 +174,11 @@ fn each_way_to_prove_nothing_has_its_error_and_no_response() {
             Fault::UnknownKey { id: 2 },
         ),
         ("before the start", asked(at(-1)), Fault::Forgotten),
-        ("long ago", asked(at(-1)), Fault::TooOld { age }),
+        ("long ago", asked(at(-1)), Fault::TooOld { age, window }),
         (
             "in the future",
             asked(at(2 * minute)),
-            Fault::TooEarly { ahead: age },
+            Fault::TooEarly { ahead: age, window },
         ),
     ];
     let mut core = ServerCore::new(codec.clone(), Counting::default());

@@ -93,7 +93,7 @@ fn complete(
     settings: &Settings,
     question: &str,
 ) -> Result<String, Box<dyn Error + Send + Sync>> {
-    let url = settings.url.as_ref().ok_or("no endpoint")?;
+    let url = settings.url.as_ref().ok_or("no address of an endpoint is set")?;
     let mut request = agent.post(url);
     if let Some(key) = &settings.key {
         request = request.header("authorization", format!("Bearer {key}"));
@@ -109,7 +109,7 @@ fn complete(
     let body = response.body_mut().with_config().limit(MAX_BODY_BYTES);
     let body: Value = body.read_json()?;
     let answer = body["choices"][0]["message"]["content"].as_str();
-    let answer = answer.ok_or("the response has no answer in it")?.trim();
+    let answer = answer.ok_or("the response has no text at `choices[0].message.content`")?.trim();
     if answer.is_empty() {
         return Err("the answer is empty".into());
     }

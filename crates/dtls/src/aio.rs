@@ -1,25 +1,25 @@
 //! The same engines on tokio.
 
+mod half;
+
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use rejoinder::aio::{AsyncConnect, AsyncTransport};
 use rejoinder::gate::Gate;
 use rejoinder::transport::{Inbox, Outbox, SendReport};
 use rejoinder::{ConfigError, Identity, Timestamp};
-use tokio::time::{Instant, Sleep, sleep_until};
 
+use self::half::{Alarm, Half};
 use crate::builder::DtlsBuilder;
-use crate::connect::{Connector, Driver as ClientDriver};
+use crate::connect::{self, Connector};
+use crate::driver::{Driver, Machine, as_inner};
 use crate::engine::Engine;
-use crate::session::{self, Sent, Session};
+use crate::session::{Sent, Session};
 use crate::stats::DtlsStats;
-use crate::transport::{Driver, add};
+use crate::transport::{BATCH, add};
 
 /// A DTLS server as an [`AsyncTransport`], around any other: see [`Dtls`](crate::Dtls).
 ///
@@ -56,7 +56,9 @@ use crate::transport::{Driver, add};
 /// ```
 pub struct AsyncDtls<T: AsyncTransport, G: Gate = ()> {
     inner: T,
-    driver: Driver<G>,
+    driver: Driver<Engine<G>>,
+    /// What the server sends.
+    out: Outbox,
     alarm: Alarm,
     /// Whether the transport inside has taken a part of the engine's replies.
     is_replying: bool,
@@ -82,7 +84,8 @@ impl<G: Gate> DtlsBuilder<G> {
         }
         Ok(AsyncDtls {
             inner: transport,
-            driver: Driver::new(engine),
+            out: engine.outbox(),
+            driver: Driver::new(engine, BATCH),
             alarm: Alarm::default(),
             is_replying: false,
             records: None,
@@ -94,17 +97,17 @@ impl<G: Gate> DtlsBuilder<G> {
 impl<T: AsyncTransport, G: Gate> AsyncDtls<T, G> {
     /// What the engine has counted.
     pub fn stats(&self) -> &DtlsStats {
-        self.driver.engine.stats()
+        self.driver.machine.stats()
     }
 
     /// Who a peer is: see [`Engine::identity`].
     pub fn identity(&self, peer: SocketAddr) -> Option<&Identity> {
-        self.driver.engine.identity(peer)
+        self.driver.machine.identity(peer)
     }
 
     /// The longest payload that can be sent.
     pub fn max_payload_bytes(&self) -> usize {
-        self.driver.engine.max_payload_bytes()
+        self.driver.machine.max_payload_bytes()
     }
 
     /// Sends what the engine has queued, unless records are half sent: one outbox after the other.
@@ -120,16 +123,6 @@ impl<T: AsyncTransport, G: Gate> AsyncDtls<T, G> {
         self.is_replying = false;
         Poll::Ready(())
     }
-
-    /// Works through what was received, as far as the inbox and the replies have room.
-    fn deliver(&mut self, inbox: &mut Inbox) -> usize {
-        let now = self.inner.now();
-        let mut delivered = 0;
-        while self.driver.replies.has_room_for(Engine::<G>::MAX_REPLIES)
-            && self.driver.step(now, inbox, &mut delivered)
-        {}
-        delivered
-    }
 }
 
 impl<T: AsyncTransport, G: Gate> AsyncTransport for AsyncDtls<T, G> {
@@ -138,44 +131,23 @@ impl<T: AsyncTransport, G: Gate> AsyncTransport for AsyncDtls<T, G> {
             // A half sent outbox must not change.
             ready!(self.poll_replies(cx));
             let now = self.inner.now();
-            self.driver.engine.on_timer(now, &mut self.driver.replies);
+            self.driver.machine.on_timer(now, &mut self.driver.replies);
             let delivered = self.deliver(inbox);
             if delivered > 0 {
                 let _ = self.poll_replies(cx);
                 return Poll::Ready(Ok(delivered));
             }
             ready!(self.poll_replies(cx));
-            if !self.driver.replies.has_room_for(Engine::<G>::MAX_REPLIES) {
+            if !self.driver.has_room() {
                 // Records are half sent, and the task that sends them is woken.
                 return Poll::Pending;
             }
-            match self.inner.poll_recv(cx, &mut self.driver.raw) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let timer = self.driver.engine.next_timer();
-                    let now = self.inner.now().monotonic;
-                    if !self.alarm.is_over(cx, now, timer) {
-                        return Poll::Pending;
-                    }
-                }
-            }
+            ready!(self.poll_inner(cx))?;
         }
     }
 
     fn try_recv(&mut self, inbox: &mut Inbox) -> io::Result<usize> {
-        let cx = &mut Context::from_waker(Waker::noop());
-        if self.poll_replies(cx).is_pending() {
-            return Ok(0);
-        }
-        let mut delivered = self.deliver(inbox);
-        let mut received = Ok(0);
-        if delivered == 0 && self.driver.raw.is_empty() {
-            received = self.inner.try_recv(&mut self.driver.raw);
-            delivered = self.deliver(inbox);
-        }
-        let _ = self.poll_replies(cx);
-        received.map(|_| delivered)
+        self.try_receive(inbox)
     }
 
     fn poll_send(
@@ -190,23 +162,24 @@ impl<T: AsyncTransport, G: Gate> AsyncTransport for AsyncDtls<T, G> {
             }
             if self.records.is_none() {
                 let now = self.inner.now();
-                let records = &mut self.driver.records;
+                let records = &mut self.out;
                 records.set_unordered(outbox.is_unordered());
                 for datagram in outbox.iter().skip(self.protected) {
-                    if !self.driver.records.has_room_for(Engine::<G>::MAX_REPLIES) {
+                    if !self.out.has_room_for(Engine::<G>::MAX_REPLIES) {
                         break;
                     }
-                    if let Err(error) = self.driver.protect(now, &datagram) {
+                    let engine = &mut self.driver.machine;
+                    if let Err(error) = engine.protect(now, &datagram, &mut self.out) {
                         report.record_failure(error);
                     }
                     self.protected += 1;
                 }
             }
-            if !self.driver.records.is_empty() {
+            if !self.out.is_empty() {
                 let part = self.records.get_or_insert_default();
-                ready!(self.inner.poll_send(cx, &self.driver.records, part));
+                ready!(self.inner.poll_send(cx, &self.out, part));
                 add(report, self.records.take().unwrap_or_default());
-                self.driver.records.clear();
+                self.out.clear();
             }
             if self.protected == outbox.len() {
                 self.protected = 0;
@@ -215,21 +188,7 @@ impl<T: AsyncTransport, G: Gate> AsyncTransport for AsyncDtls<T, G> {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn is_local_ip(addr: SocketAddr) -> bool {
-        T::is_local_ip(addr)
-    }
-
-    fn kernel_drops(&self) -> u64 {
-        self.inner.kernel_drops()
-    }
-
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
+    as_inner!();
 }
 
 impl<T: AsyncTransport, G: Gate> Drop for AsyncDtls<T, G> {
@@ -238,7 +197,7 @@ impl<T: AsyncTransport, G: Gate> Drop for AsyncDtls<T, G> {
         let cx = &mut Context::from_waker(Waker::noop());
         let now = self.inner.now();
         while self.records.is_none() && self.poll_replies(cx).is_ready() {
-            let is_left = self.driver.engine.close_all(now, &mut self.driver.replies);
+            let is_left = self.driver.machine.close_all(now, &mut self.driver.replies);
             if !is_left {
                 let _ = self.poll_replies(cx);
                 return;
@@ -251,7 +210,7 @@ impl<T: AsyncTransport + fmt::Debug, G: Gate> fmt::Debug for AsyncDtls<T, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsyncDtls")
             .field("inner", &self.inner)
-            .field("engine", &self.driver.engine)
+            .field("engine", &self.driver.machine)
             .finish_non_exhaustive()
     }
 }
@@ -276,7 +235,7 @@ impl<N: AsyncConnect> AsyncConnect for Connector<N> {
 /// A client's async transport: one association over another transport. [`Connector`] opens them.
 pub struct AsyncDtlsClient<T: AsyncTransport> {
     inner: T,
-    driver: ClientDriver,
+    driver: Driver<Session>,
     alarm: Alarm,
     /// Whether the transport inside has taken a part of the outbox, and what became of it so far.
     sending: Option<SendReport>,
@@ -290,7 +249,7 @@ impl<T: AsyncTransport> AsyncDtlsClient<T> {
     fn new(inner: T, session: Session) -> Self {
         Self {
             inner,
-            driver: ClientDriver::new(session),
+            driver: Driver::new(session, connect::BATCH),
             alarm: Alarm::default(),
             sending: None,
             protected: 0,
@@ -300,22 +259,13 @@ impl<T: AsyncTransport> AsyncDtlsClient<T> {
 
     /// Sends what is queued, and returns what became of it.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<SendReport> {
-        if self.driver.outbox.is_empty() {
+        if self.driver.replies.is_empty() {
             return Poll::Ready(SendReport::default());
         }
         let report = self.sending.get_or_insert_default();
-        ready!(self.inner.poll_send(cx, &self.driver.outbox, report));
-        self.driver.outbox.clear();
+        ready!(self.inner.poll_send(cx, &self.driver.replies, report));
+        self.driver.replies.clear();
         Poll::Ready(self.sending.take().unwrap_or_default())
-    }
-
-    fn deliver(&mut self, inbox: &mut Inbox) -> usize {
-        let now = self.inner.now();
-        let mut delivered = 0;
-        while self.driver.outbox.has_room_for(session::MAX_REPLIES)
-            && self.driver.step(now, inbox, &mut delivered)
-        {}
-        delivered
     }
 }
 
@@ -328,47 +278,26 @@ impl<T: AsyncTransport> AsyncTransport for AsyncDtlsClient<T> {
             }
             let _ = ready!(self.poll_flush(cx));
             let now = self.inner.now();
-            let outbox = &mut self.driver.outbox;
-            self.driver.session.on_timer(now, outbox);
+            let outbox = &mut self.driver.replies;
+            self.driver.machine.on_timer(now, outbox);
             let delivered = self.deliver(inbox);
             let flushed = self.poll_flush(cx);
             if delivered > 0 {
                 return Poll::Ready(Ok(delivered));
             }
-            if let Some(error) = self.driver.session.take_error() {
+            if let Some(error) = self.driver.machine.take_error() {
                 return Poll::Ready(Err(error));
             }
             let _ = ready!(flushed);
             if !self.driver.raw.is_empty() {
                 continue;
             }
-            match self.inner.poll_recv(cx, &mut self.driver.raw) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    let timer = self.driver.session.next_timer();
-                    let now = self.inner.now().monotonic;
-                    if !self.alarm.is_over(cx, now, timer) {
-                        return Poll::Pending;
-                    }
-                }
-            }
+            ready!(self.poll_inner(cx))?;
         }
     }
 
     fn try_recv(&mut self, inbox: &mut Inbox) -> io::Result<usize> {
-        let cx = &mut Context::from_waker(Waker::noop());
-        if self.poll_flush(cx).is_pending() {
-            return Ok(0);
-        }
-        let mut delivered = self.deliver(inbox);
-        let mut received = Ok(0);
-        if delivered == 0 && self.driver.raw.is_empty() {
-            received = self.inner.try_recv(&mut self.driver.raw);
-            delivered = self.deliver(inbox);
-        }
-        let _ = self.poll_flush(cx);
-        received.map(|_| delivered)
+        self.try_receive(inbox)
     }
 
     fn poll_send(
@@ -385,7 +314,7 @@ impl<T: AsyncTransport> AsyncTransport for AsyncDtlsClient<T> {
             if self.sending.is_none() {
                 let now = self.inner.now();
                 for datagram in outbox.iter().skip(self.protected) {
-                    if !self.driver.outbox.has_room_for(session::MAX_REPLIES) {
+                    if !self.driver.has_room() {
                         break;
                     }
                     match self.driver.protect(now, &datagram) {
@@ -414,21 +343,7 @@ impl<T: AsyncTransport> AsyncTransport for AsyncDtlsClient<T> {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn is_local_ip(addr: SocketAddr) -> bool {
-        T::is_local_ip(addr)
-    }
-
-    fn kernel_drops(&self) -> u64 {
-        self.inner.kernel_drops()
-    }
-
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
+    as_inner!();
 }
 
 impl<T: AsyncTransport> Drop for AsyncDtlsClient<T> {
@@ -437,7 +352,7 @@ impl<T: AsyncTransport> Drop for AsyncDtlsClient<T> {
         let cx = &mut Context::from_waker(Waker::noop());
         if self.poll_flush(cx).is_ready() {
             let now = self.inner.now();
-            self.driver.session.close(now, &mut self.driver.outbox);
+            self.driver.machine.close(now, &mut self.driver.replies);
             let _ = self.poll_flush(cx);
         }
     }
@@ -451,33 +366,28 @@ impl<T: AsyncTransport + fmt::Debug> fmt::Debug for AsyncDtlsClient<T> {
     }
 }
 
-/// One timer, which is set again only when it has to fire earlier.
-#[derive(Default)]
-struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    at: Option<Instant>,
+impl<T: AsyncTransport, G: Gate> Half for AsyncDtls<T, G> {
+    type Inner = T;
+    type Machine = Engine<G>;
+
+    fn parts(&mut self) -> (&mut T, &mut Driver<Engine<G>>, &mut Alarm) {
+        (&mut self.inner, &mut self.driver, &mut self.alarm)
+    }
+
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_replies(cx)
+    }
 }
 
-impl Alarm {
-    /// Whether the timer of a clock that reads `now` is over, or the alarm went off, perhaps too early.
-    /// If not, the task is woken then.
-    fn is_over(&mut self, cx: &mut Context<'_>, now: Duration, timer: Option<Duration>) -> bool {
-        let Some(timer) = timer else {
-            return false;
-        };
-        let at = Instant::now() + timer.saturating_sub(now);
-        if self.at.is_none_or(|set| at < set) {
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(at),
-                None => self.sleep = Some(Box::pin(sleep_until(at))),
-            }
-            self.at = Some(at);
-        }
-        let sleep = self.sleep.as_mut().expect("it was set above");
-        let is_over = sleep.as_mut().poll(cx).is_ready();
-        if is_over {
-            self.at = None;
-        }
-        is_over
+impl<T: AsyncTransport> Half for AsyncDtlsClient<T> {
+    type Inner = T;
+    type Machine = Session;
+
+    fn parts(&mut self) -> (&mut T, &mut Driver<Session>, &mut Alarm) {
+        (&mut self.inner, &mut self.driver, &mut self.alarm)
+    }
+
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_flush(cx).map(drop)
     }
 }

@@ -4,45 +4,17 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dimpl::{
-    Config, CryptoError, CryptoOperation, Dtls, DtlsCertificate, Error, Output, SecurityError,
-};
+use dimpl::{Config, Dtls, DtlsCertificate, Error, Output};
 use rejoinder::{Identity, Timestamp};
 use rustls_pki_types::ServerName;
 
 use crate::certificate::{Authorities, CertifiedKey, Role, fingerprint};
+use crate::clock::Clock;
+use crate::failure::{DECRYPT_ERROR, Failure, HANDSHAKE_FAILURE, INTERNAL_ERROR};
 use crate::hello::{COOKIE_BYTES, ClientHello, cookie_of_verify_request};
 use crate::provider::{NO_KEY, take_identity, with_cookie};
 use crate::record::{ALERT, CHANGE_CIPHER_SPEC, DTLS_1_2, Record, plain, shift_sequences};
 use crate::stats::HandshakeFailure;
-
-/// Turns readings of the driver's clock into the implementation's, and back.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    base: Instant,
-    origin: Duration,
-}
-
-impl Clock {
-    /// A clock that stands at `now`.
-    pub(crate) fn new(now: Duration) -> Self {
-        Self {
-            base: Instant::now(),
-            origin: now,
-        }
-    }
-
-    fn instant(&self, now: Duration) -> Instant {
-        // A reading so late that no `Instant` can be made of it comes from no clock.
-        let passed = now.saturating_sub(self.origin);
-        self.base.checked_add(passed).unwrap_or(self.base)
-    }
-
-    fn reading(&self, instant: Instant) -> Duration {
-        let passed = instant.saturating_duration_since(self.base);
-        self.origin.saturating_add(passed)
-    }
-}
 
 /// How the two ends prove who they are.
 #[derive(Clone, Debug)]
@@ -100,8 +72,8 @@ pub(crate) enum Input<'a> {
 pub(crate) enum Emitted<'a> {
     /// A datagram to be sent.
     Packet(&'a [u8]),
-    /// A payload that was received.
-    Payload(&'a [u8]),
+    /// A payload that was received, and who sent it.
+    Payload(&'a [u8], Option<&'a Identity>),
 }
 
 /// The implementation's output, without what it borrows.
@@ -129,21 +101,15 @@ pub(crate) struct Progress {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Why an association is dead.
-#[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    pub(crate) kind: HandshakeFailure,
-    pub(crate) text: String,
-    /// The alert that the peer is due: RFC 5246 §7.2.2.
-    alert: Option<u8>,
-}
-
-impl Failure {
-    fn new(kind: HandshakeFailure, text: impl Into<String>, alert: impl Into<Option<u8>>) -> Self {
+impl Progress {
+    /// What came of this step and of the next.
+    fn and(self, next: Self) -> Self {
         Self {
-            kind,
-            text: text.into(),
-            alert: alert.into(),
+            packets: self.packets + next.packets,
+            payloads: self.payloads + next.payloads,
+            connected: self.connected || next.connected,
+            closed: self.closed || next.closed,
+            failure: self.failure.or(next.failure),
         }
     }
 }
@@ -219,6 +185,11 @@ impl Association {
         self.identity.as_ref().filter(|_| self.is_connected)
     }
 
+    /// Whether it authenticates with a pre-shared key.
+    pub(crate) fn uses_psk(&self) -> bool {
+        self.uses_psk
+    }
+
     /// When it wants to be called, at the latest.
     pub(crate) fn due(&self) -> Duration {
         self.due
@@ -239,6 +210,27 @@ impl Association {
         })
     }
 
+    /// Receives records one by one, until one ends the association. So the implementation has one record in
+    /// its hands, unless it must wait for others, whatever a peer puts into a datagram.
+    pub(crate) fn step_records<'r>(
+        &mut self,
+        now: Timestamp,
+        policy: &Policy,
+        records: impl Iterator<Item = Record<'r>>,
+        scratch: &mut Vec<u8>,
+        emit: &mut dyn FnMut(Emitted<'_>),
+    ) -> Progress {
+        let mut progress = Progress::default();
+        for record in records {
+            let input = Input::Datagram(record.bytes);
+            progress = progress.and(self.step(now, policy, input, scratch, emit));
+            if progress.closed || progress.failure.is_some() {
+                break;
+            }
+        }
+        progress
+    }
+
     /// Does one thing, and gives out what came of it. A failed handshake emits the alert that the peer
     /// is due, where that may be in the clear.
     pub(crate) fn step(
@@ -255,7 +247,7 @@ impl Association {
             let counted = &mut |emitted: Emitted<'_>| {
                 match emitted {
                     Emitted::Packet(_) => progress.packets += 1,
-                    Emitted::Payload(_) => progress.payloads += 1,
+                    Emitted::Payload(..) => progress.payloads += 1,
                 }
                 emit(emitted);
             };
@@ -329,7 +321,7 @@ impl Association {
         let instant = self.clock.instant(now.monotonic);
         self.dtls
             .handle_timeout(instant)
-            .map_err(|error| self.failure(&error))?;
+            .map_err(|error| self.failed(&error))?;
         // What it owes already, so that the input's output stands alone in its datagrams.
         let mut closed = self.poll(now, policy, scratch, emit)?;
         let done = match input {
@@ -343,7 +335,7 @@ impl Association {
         {
             self.identity = Some(identity);
         }
-        done.map_err(|error| self.failure(&error))?;
+        done.map_err(|error| self.failed(&error))?;
         closed |= self.poll(now, policy, scratch, emit)?;
         Ok(closed)
     }
@@ -376,7 +368,7 @@ impl Association {
                 }
                 // Nothing is delivered before the peer is known.
                 Next::Payload(len) if self.is_connected => {
-                    emit(Emitted::Payload(&scratch[..len]));
+                    emit(Emitted::Payload(&scratch[..len], self.identity.as_ref()));
                 }
                 Next::Certificate(len) => self.verify(now, policy, &scratch[..len])?,
                 Next::Room(needed) => scratch.resize(needed.max(MIN_BUFFER_BYTES), 0),
@@ -402,11 +394,7 @@ impl Association {
         };
         authorities
             .verify(certificate, policy.role, policy.name.as_ref(), now.wall)
-            .map_err(|error| {
-                let alert = alert_for_certificate(&error);
-                let text = format!("the peer's certificate is not accepted: {error}");
-                Failure::new(HandshakeFailure::Certificate, text, alert)
-            })?;
+            .map_err(|error| Failure::of_certificate(&error))?;
         self.has_certificate = true;
         self.identity = Some(fingerprint(certificate).into());
         Ok(())
@@ -438,38 +426,10 @@ impl Association {
             Record::all(packet).any(|record| record.content_type == CHANGE_CIPHER_SPEC);
     }
 
-    fn failure(&self, error: &Error) -> Failure {
-        use HandshakeFailure as Kind;
-
-        let (kind, alert) = match error {
-            Error::SecurityError(SecurityError::FatalAlert { .. }) => (Kind::Alert, None),
-            Error::Timeout(_) => (Kind::TimedOut, None),
-            Error::SecurityError(
-                SecurityError::UnsupportedClientVersion(_)
-                | SecurityError::UnsupportedServerVersion(_),
-            ) => (Kind::NoCommonParameters, Some(PROTOCOL_VERSION)),
-            Error::CryptoError(_)
-            | Error::PskError(_)
-            | Error::SecurityError(
-                SecurityError::ClientFinishedVerificationFailed
-                | SecurityError::ServerFinishedVerificationFailed,
-            ) => (Kind::Authentication, Some(DECRYPT_ERROR)),
-            Error::SecurityError(_) => (Kind::NoCommonParameters, Some(HANDSHAKE_FAILURE)),
-            Error::CertificateError(dimpl::CertificateError::NoClientCertificateReceived) => {
-                (Kind::Certificate, Some(HANDSHAKE_FAILURE))
-            }
-            Error::CertificateError(_) => (Kind::Certificate, Some(BAD_CERTIFICATE)),
-            Error::UnexpectedMessage(_) => (Kind::Protocol, Some(UNEXPECTED_MESSAGE)),
-            _ => (Kind::Protocol, Some(INTERNAL_ERROR)),
-        };
-        let text = match error {
-            Error::CryptoError(CryptoError::OperationFailed(CryptoOperation::Sign)) => {
-                "the server asks for a certificate, and there is none".to_owned()
-            }
-            error => error.to_string(),
-        };
-        let alert = alert.filter(|_| !self.is_connected);
-        Failure::new(kind, text, alert)
+    fn failed(&self, error: &Error) -> Failure {
+        let mut failure = Failure::of(error);
+        failure.alert = failure.alert.filter(|_| !self.is_connected);
+        failure
     }
 }
 
@@ -481,28 +441,6 @@ impl std::fmt::Debug for Association {
             .finish_non_exhaustive()
     }
 }
-
-fn alert_for_certificate(error: &webpki::Error) -> u8 {
-    match error {
-        webpki::Error::CertExpired { .. } | webpki::Error::CertNotValidYet { .. } => {
-            CERTIFICATE_EXPIRED
-        }
-        webpki::Error::UnknownIssuer => UNKNOWN_CA,
-        _ => BAD_CERTIFICATE,
-    }
-}
-
-// RFC 5246 §7.2.2.
-const UNEXPECTED_MESSAGE: u8 = 10;
-const HANDSHAKE_FAILURE: u8 = 40;
-const BAD_CERTIFICATE: u8 = 42;
-const CERTIFICATE_EXPIRED: u8 = 45;
-const UNKNOWN_CA: u8 = 48;
-/// Also what RFC 4279 §2 has for a wrong key, and for an identity that is unknown and is not to be known as
-/// such.
-const DECRYPT_ERROR: u8 = 51;
-const PROTOCOL_VERSION: u8 = 70;
-const INTERNAL_ERROR: u8 = 80;
 
 /// Room for what a handshake sends at once.
 const MIN_BUFFER_BYTES: usize = 2_048;

@@ -57,11 +57,12 @@ impl DtlsBuilder {
                 retransmit_after: Duration::from_secs(1),
                 handshake_datagram_bytes: HANDSHAKE_DATAGRAM_BYTES,
                 max_payload_bytes: MAX_PLAINTEXT_BYTES,
+                max_request_bytes: MAX_REQUEST_BYTES,
             },
             idle_timeout: Duration::from_secs(15 * 60),
             blocked_ports: REFLECTOR_PORTS.to_vec(),
             max_handshakes: 1_024,
-            max_associations: 65_536,
+            max_associations: 16_384,
             gate: RateLimit::default(),
             seed: None,
         }
@@ -112,9 +113,15 @@ impl<G: Gate> DtlsBuilder<G> {
         self
     }
 
-    /// The gate that every `ClientHello` passes before it is answered: `accept`, and then
-    /// `allow_responses` with the size of the first reply. In place of the default, a
+    /// The gate that every `ClientHello` passes before it is answered. In place of the default, a
     /// [`RateLimit`] of 100 replies a second for each network.
+    ///
+    /// It is asked `accept` first. Then it is asked `allow_responses`, with the number of datagrams and of
+    /// bytes that the whole flight has. A flight that it forbids does not leave, and its handshake has not
+    /// begun. Later flights, and alerts, are asked about in the same way. Where the gate forbids them they
+    /// count as [lost](crate::DtlsStats::lost_replies). Repetitions by a [timer](Self::retransmit_after) are
+    /// not asked about: the [time of a handshake](Self::handshake_timeout) bounds them, with the defaults to
+    /// two.
     ///
     /// ```
     /// use rejoinder::gate::RateLimit;
@@ -147,7 +154,10 @@ impl<G: Gate> DtlsBuilder<G> {
     }
 
     /// How many handshakes may go on at once, each behind a valid cookie. Another one takes the place of
-    /// the oldest. Default: 1,024, at least 1. Each takes up to about 30 KiB.
+    /// the oldest. Default: 1,024, at least 1.
+    ///
+    /// Each takes up to 40 KiB with a pre-shared key, and 128 KiB with certificates, whatever its peer sends.
+    /// With the defaults that is 128 MiB at most, for each worker.
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         self.max_handshakes = handshakes;
         self
@@ -167,7 +177,18 @@ impl<G: Gate> DtlsBuilder<G> {
     }
 
     /// How many associations are kept. Another one takes the place of that which was used least
-    /// recently, which is closed without a word. Default: 65,536, at least 1.
+    /// recently, which is closed without a word. Default: 16,384, at least 1.
+    ///
+    /// # Memory
+    ///
+    /// Each takes about 7 KB with a pre-shared key and 12 KB with certificates. It grows with the records
+    /// that it receives, forged ones too, and sends, and does not shrink: the implementation keeps its
+    /// buffers. The most is twice the longest record more. With the default of
+    /// [`max_request_bytes`](Self::max_request_bytes), and responses that are not longer, that is 16 KiB with
+    /// a key and 22 KiB with certificates. An allocator counted it: `cargo test --test memory`. A peer
+    /// with a valid key or certificate can make its handshake leave up to 4 or 24 KiB more. So the default
+    /// number takes 320 or 736 MiB at most, for each worker. Responses of 16,384 bytes, the most that
+    /// [`max_payload_bytes`](Self::max_payload_bytes) allows, take 24 KiB more each.
     pub fn max_associations(mut self, associations: usize) -> Self {
         self.max_associations = associations;
         self
@@ -187,6 +208,23 @@ impl<G: Gate> DtlsBuilder<G> {
     /// Without fragments of IP, 1,195 bytes fit everywhere (an IPv6 packet of 1,280 bytes).
     pub fn max_payload_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_payload_bytes = bytes;
+        self
+    }
+
+    /// The longest payload that is received. A datagram with a longer record is dropped before anything is
+    /// decrypted, and counted as [`TooLong`](crate::DtlsDrop::TooLong). With suites whose protection is
+    /// shorter than that of AES-GCM, up to 8 bytes more pass. Default: 4,096; 1 to 16,384 (RFC 6347 §4.1).
+    ///
+    /// It bounds the [memory](Self::max_associations) of an association.
+    ///
+    /// ```
+    /// use rejoinder_dtls::Dtls;
+    ///
+    /// let builder = Dtls::builder().psk(|_: &[u8]| None).max_request_bytes(1_152);
+    /// assert!(builder.engine().is_ok());
+    /// ```
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_request_bytes = bytes;
         self
     }
 
@@ -290,6 +328,9 @@ impl<G: Gate> DtlsBuilder<G> {
         })
     }
 }
+
+/// The longest request that a server takes by default: three times what `CoAP` suggests (RFC 7252 §4.6).
+const MAX_REQUEST_BYTES: usize = 4_096;
 
 /// The secret of the cookies.
 fn secret(seed: Option<&mut u64>) -> Result<[u8; 32], ConfigError> {

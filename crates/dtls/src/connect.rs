@@ -1,25 +1,23 @@
 //! Clients: how they are set up, and their transports.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rejoinder::transport::{
-    Connect, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, Outgoing, SendReport,
-};
+use rejoinder::transport::{Connect, Inbox, Outbox, SendReport};
 use rejoinder::{Codec, ConfigError, Correlation, Timestamp, Transport, Wait};
 use rustls_pki_types::ServerName;
 
 use crate::association::{Credentials, Policy};
 use crate::certificate::{Authorities, CertificateError, CertifiedKey, Role};
+use crate::driver::{Driver, Machine, as_inner, shorter};
 use crate::psk::{MAX_IDENTITY_BYTES, PskFile, is_usable};
 use crate::record::MAX_PLAINTEXT_BYTES;
 use crate::session::{Client, MAX_REPLIES, Sent, Session};
 use crate::settings::{Configs, HANDSHAKE_DATAGRAM_BYTES, Mode, Settings};
-use crate::transport::{add, shorter};
+use crate::transport::add;
 
 /// How a DTLS client proves who it is, and which servers it trusts.
 ///
@@ -103,6 +101,7 @@ impl ClientConfig {
                 retransmit_after: Duration::from_secs(1),
                 handshake_datagram_bytes: HANDSHAKE_DATAGRAM_BYTES,
                 max_payload_bytes: MAX_PLAINTEXT_BYTES,
+                max_request_bytes: MAX_PLAINTEXT_BYTES,
             },
             is_seeded: false,
         }
@@ -291,7 +290,7 @@ impl<N: Connect> Connect for Connector<N> {
         ready: &mut Vec<usize>,
     ) -> io::Result<()> {
         let now = self.net.now().monotonic;
-        let timer = |one: &&Self::Transport| one.driver.session.next_timer();
+        let timer = |one: &&Self::Transport| one.driver.machine.next_timer();
         let next = transports.iter().filter_map(timer).min();
         let wait = shorter(wait, now, wait.deadline(now), next);
         let inner: Vec<_> = transports.iter().map(|one| &one.inner).collect();
@@ -299,7 +298,9 @@ impl<N: Connect> Connect for Connector<N> {
         let now = self.net.now().monotonic;
         for (index, one) in transports.iter().enumerate() {
             let is_due = timer(one).is_some_and(|due| due <= now);
-            if (is_due || one.driver.has_something()) && !ready.contains(&index) {
+            if (is_due || one.driver.has_received() || one.driver.machine.has_error())
+                && !ready.contains(&index)
+            {
                 ready.push(index);
             }
         }
@@ -323,67 +324,21 @@ impl<N: fmt::Debug> fmt::Debug for Connector<N> {
 /// Dropping it closes the association.
 pub struct DtlsClient<T: Transport> {
     inner: T,
-    driver: Driver,
+    driver: Driver<Session>,
 }
 
 impl<T: Transport> DtlsClient<T> {
     fn new(inner: T, session: Session) -> Self {
         Self {
             inner,
-            driver: Driver::new(session),
+            driver: Driver::new(session, BATCH),
         }
-    }
-
-    fn flush(&mut self) {
-        if !self.driver.outbox.is_empty() {
-            let _ = self.inner.send(&self.driver.outbox);
-            self.driver.outbox.clear();
-        }
-    }
-
-    fn deliver(&mut self, inbox: &mut Inbox) -> usize {
-        let now = self.inner.now();
-        let mut delivered = 0;
-        while self.driver.step(now, inbox, &mut delivered) {
-            self.flush();
-        }
-        delivered
     }
 }
 
 impl<T: Transport> Transport for DtlsClient<T> {
     fn recv(&mut self, inbox: &mut Inbox, wait: Wait) -> io::Result<usize> {
-        let end = wait.deadline(self.inner.now().monotonic);
-        let delivered = self.deliver(inbox);
-        if delivered > 0 {
-            return Ok(delivered);
-        }
-        loop {
-            let now = self.inner.now();
-            self.driver.session.on_timer(now, &mut self.driver.outbox);
-            self.flush();
-            if let Some(error) = self.driver.session.take_error() {
-                return Err(error);
-            }
-            let timer = self.driver.session.next_timer();
-            let received = self.inner.recv(
-                &mut self.driver.raw,
-                shorter(wait, now.monotonic, end, timer),
-            );
-            let delivered = self.deliver(inbox);
-            let is_over = matches!(wait, Wait::No) || self.inner.now().monotonic >= end;
-            match received {
-                Err(error) => return Err(error),
-                Ok(_) if delivered > 0 => return Ok(delivered),
-                Ok(_) => {}
-            }
-            if let Some(error) = self.driver.session.take_error() {
-                return Err(error);
-            }
-            if is_over {
-                return Ok(0);
-            }
-        }
+        self.driver.recv(&mut self.inner, inbox, wait)
     }
 
     fn send(&mut self, outbox: &Outbox) -> SendReport {
@@ -396,15 +351,15 @@ impl<T: Transport> Transport for DtlsClient<T> {
                 Ok(Sent::Kept) => kept += 1,
                 Ok(Sent::Queued) => {}
             }
-            if !self.driver.outbox.has_room_for(MAX_REPLIES) {
-                add(&mut report, self.inner.send(&self.driver.outbox));
-                self.driver.outbox.clear();
+            if !self.driver.replies.has_room_for(MAX_REPLIES) {
+                add(&mut report, self.inner.send(&self.driver.replies));
+                self.driver.replies.clear();
             }
         }
         let mut left = SendReport::default();
-        if !self.driver.outbox.is_empty() {
-            left = self.inner.send(&self.driver.outbox);
-            self.driver.outbox.clear();
+        if !self.driver.replies.is_empty() {
+            left = self.inner.send(&self.driver.replies);
+            self.driver.replies.clear();
         }
         if kept > 0 {
             // What left is a hello, on which all that was kept depends.
@@ -418,32 +373,19 @@ impl<T: Transport> Transport for DtlsClient<T> {
         report
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
     fn wait_for_room(&mut self, wait: Wait) -> io::Result<()> {
         self.inner.wait_for_room(wait)
     }
 
-    fn is_local_ip(addr: SocketAddr) -> bool {
-        T::is_local_ip(addr)
-    }
-
-    fn kernel_drops(&self) -> u64 {
-        self.inner.kernel_drops()
-    }
-
-    fn now(&self) -> Timestamp {
-        self.inner.now()
-    }
+    as_inner!();
 }
 
 impl<T: Transport> Drop for DtlsClient<T> {
     fn drop(&mut self) {
         let now = self.inner.now();
-        self.driver.session.close(now, &mut self.driver.outbox);
-        self.flush();
+        let Self { inner, driver } = self;
+        driver.machine.close(now, &mut driver.replies);
+        driver.flush(inner);
     }
 }
 
@@ -455,69 +397,5 @@ impl<T: Transport + fmt::Debug> fmt::Debug for DtlsClient<T> {
     }
 }
 
-/// A session and its batches.
-pub(crate) struct Driver {
-    pub(crate) session: Session,
-    /// What came from the transport inside.
-    pub(crate) raw: Inbox,
-    pub(crate) outbox: Outbox,
-    /// Payloads for which the inbox had no space: those of one datagram at most.
-    waiting: VecDeque<(Vec<u8>, Meta)>,
-}
-
-impl Driver {
-    pub(crate) fn new(session: Session) -> Self {
-        Self {
-            raw: Inbox::new(BATCH, MAX_DATAGRAM_BYTES),
-            outbox: session.outbox(),
-            waiting: VecDeque::new(),
-            session,
-        }
-    }
-
-    /// Whether something can be received without the transport inside.
-    pub(crate) fn has_something(&self) -> bool {
-        !self.raw.is_empty() || !self.waiting.is_empty() || self.session.has_error()
-    }
-
-    /// Takes one payload or one datagram. Returns whether there was any, and space for it.
-    pub(crate) fn step(
-        &mut self,
-        now: Timestamp,
-        inbox: &mut Inbox,
-        delivered: &mut usize,
-    ) -> bool {
-        if !inbox.has_space() {
-            return false;
-        }
-        if let Some((bytes, meta)) = self.waiting.pop_front() {
-            inbox.push(&bytes, meta);
-            *delivered += 1;
-            return true;
-        }
-        let Some(datagram) = self.raw.pop() else {
-            return false;
-        };
-        let waiting = &mut self.waiting;
-        let mut deliver = |payload: &[u8], meta: Meta| {
-            if inbox.has_space() {
-                inbox.push(payload, meta);
-                *delivered += 1;
-            } else {
-                waiting.push_back((payload.to_vec(), meta));
-            }
-        };
-        self.session
-            .receive(now, &datagram, &mut self.outbox, &mut deliver);
-        true
-    }
-
-    /// Queues a payload, protected, or keeps it until the handshake is over.
-    pub(crate) fn protect(&mut self, now: Timestamp, datagram: &Outgoing<'_>) -> io::Result<Sent> {
-        self.session
-            .send(now, datagram.peer, datagram.bytes, &mut self.outbox)
-    }
-}
-
 /// Buffers for receiving.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;

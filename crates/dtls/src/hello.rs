@@ -126,6 +126,26 @@ pub(crate) fn cookie_of_verify_request(datagram: &[u8]) -> Option<&[u8]> {
     is_request.then_some(cookie)
 }
 
+/// The greatest length that the handshake messages in a record in the clear have, of which it may hold
+/// fragments.
+pub(crate) fn longest_message(record: &Record<'_>) -> usize {
+    let mut longest = 0;
+    let mut rest = match (record.epoch, record.content_type) {
+        (0, HANDSHAKE) => record.fragment,
+        _ => &[],
+    };
+    while let Some((header, body)) = rest.split_first_chunk::<HEADER_BYTES>() {
+        let number =
+            |at: usize| u32::from_be_bytes([0, header[at], header[at + 1], header[at + 2]]);
+        longest = longest.max(number(1));
+        rest = usize::try_from(number(9))
+            .ok()
+            .and_then(|len| body.get(len..))
+            .unwrap_or_default();
+    }
+    usize::try_from(longest).unwrap_or(usize::MAX)
+}
+
 /// A handshake message in one fragment.
 fn message(message_type: u8, sequence: u16, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(body.len()).expect("a message is shorter than 2^24 bytes");
@@ -173,8 +193,8 @@ pub(crate) fn sample(random: [u8; 32], cookie: &[u8], suites: &[u16]) -> Vec<u8>
 
 #[cfg(test)]
 mod tests {
-    use super::{ClientHello, NoHello, cookie_of_verify_request, sample};
-    use crate::record::Record;
+    use super::{ClientHello, NoHello, cookie_of_verify_request, longest_message, message, sample};
+    use crate::record::{DTLS_1_0, HANDSHAKE, Record, plain};
 
     fn parse(datagram: &[u8]) -> Result<ClientHello<'_>, NoHello> {
         let (record, _) = Record::parse(datagram).expect("a record");
@@ -207,6 +227,26 @@ mod tests {
         assert_eq!(cookie_of_verify_request(&request), Some(&[9; 32][..]));
         assert_eq!(Record::parse(&request).unwrap().0.sequence, 5);
         assert!(request.len() < shortest.len());
+    }
+
+    #[test]
+    fn the_longest_message_of_a_record_counts_whole_also_where_a_fragment_of_it_is_there() {
+        let one = message(11, 3, &[7; 40]);
+        let mut other = message(12, 4, &[8; 20]);
+        // A part of a message of 3 × 65,536 + 20 bytes.
+        other[1] = 3;
+        let both = [&one[..], &other].concat();
+        let longest = |fragment: &[u8]| {
+            let datagram = plain(HANDSHAKE, DTLS_1_0, 0, fragment);
+            longest_message(&Record::parse(&datagram).unwrap().0)
+        };
+        assert_eq!(longest(&one), 40);
+        assert_eq!(longest(&both), 3 * 65_536 + 20);
+        assert_eq!(longest(&both[..one.len() + 11]), 40);
+        assert_eq!(longest(&[]), 0);
+        let protected = [22, 0xfe, 0xfd, 0, 1, 0, 0, 0, 0, 0, 0, 0, 12, 1, 9, 9, 9];
+        let protected = [&protected[..], &[0; 8]].concat();
+        assert_eq!(longest_message(&Record::parse(&protected).unwrap().0), 0);
     }
 
     #[test]

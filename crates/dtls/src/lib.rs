@@ -91,6 +91,8 @@
 //! | SNI (RFC 6066 §3) | missing: a server has one certificate |
 //! | a client without a certificate | a key that signs nothing stands in; a server that asks for one is refused with the reason |
 //! | records that fail to authenticate in a handshake | end it; RFC 6347 §4.1.2.7 would discard them |
+//! | DTLS 1.3 without state before the address is verified | not offered: its transcript has the first hello in it (RFC 8446 §4.4.1), which the implementation must have seen |
+//! | buffers that shrink | records are bounded before it sees them, and passed one by one: see [`max_associations`](DtlsBuilder::max_associations) |
 //! | fragments of a hello | dropped and [counted](DtlsDrop::FragmentedHello), as OpenSSL's `DTLSv1_listen` does |
 //!
 //! # Features
@@ -111,9 +113,12 @@ mod aio;
 mod association;
 mod builder;
 mod certificate;
+mod clock;
 mod connect;
 mod cookie;
+mod driver;
 mod engine;
+mod failure;
 mod hello;
 mod node;
 mod provider;

@@ -7,9 +7,9 @@ use rejoinder::gate::Gate;
 use rejoinder::sim::Node;
 use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Outbox, SendReport};
 
+use crate::driver::push;
 use crate::engine::Engine;
 use crate::stats::DtlsStats;
-use crate::transport::{Driver, push};
 
 /// A node of a [`SimNet`](rejoinder::sim::SimNet) behind DTLS: what [`Dtls`](crate::Dtls) is for
 /// transports.
@@ -37,7 +37,7 @@ use crate::transport::{Driver, push};
 /// ```
 pub struct DtlsNode<N, G: Gate = ()> {
     node: N,
-    driver: Driver<G>,
+    engine: Engine<G>,
     inbox: Inbox,
     outbox: Outbox,
 }
@@ -46,7 +46,7 @@ impl<N: Node, G: Gate> DtlsNode<N, G> {
     /// A node behind an engine.
     pub fn new(engine: Engine<G>, node: N) -> Self {
         Self {
-            driver: Driver::new(engine),
+            engine,
             node,
             inbox: Inbox::new(1, MAX_DATAGRAM_BYTES),
             outbox: Outbox::new(64, MAX_DATAGRAM_BYTES),
@@ -55,12 +55,17 @@ impl<N: Node, G: Gate> DtlsNode<N, G> {
 
     /// What the engine has counted.
     pub fn stats(&self) -> &DtlsStats {
-        self.driver.engine.stats()
+        self.engine.stats()
     }
 
     /// The engine.
     pub fn engine(&self) -> &Engine<G> {
-        &self.driver.engine
+        &self.engine
+    }
+
+    /// The engine, to [close](Engine::close) associations, say.
+    pub fn engine_mut(&mut self) -> &mut Engine<G> {
+        &mut self.engine
     }
 
     /// The node inside.
@@ -73,11 +78,11 @@ impl<N: Node, G: Gate> Node for DtlsNode<N, G> {
     fn receive(&mut self, now: Timestamp, inbox: &mut Inbox, outbox: &mut Outbox) {
         let Self {
             node,
-            driver,
+            engine,
             inbox: payloads,
             outbox: responses,
         } = self;
-        driver.engine.on_timer(now, outbox);
+        engine.on_timer(now, outbox);
         while let Some(datagram) = inbox.pop() {
             let mut deliver = |payload: crate::Delivered<'_>| {
                 push(payloads, payload.bytes, payload.meta, payload.identity);
@@ -85,13 +90,11 @@ impl<N: Node, G: Gate> Node for DtlsNode<N, G> {
                     node.receive(now, payloads, responses);
                 }
             };
-            driver.engine.receive(now, &datagram, outbox, &mut deliver);
+            engine.receive(now, &datagram, outbox, &mut deliver);
             let mut report = SendReport::default();
             for response in responses.iter() {
                 let (peer, egress) = (response.peer, response.egress);
-                let sent = driver
-                    .engine
-                    .send(now, peer, egress, response.bytes, outbox);
+                let sent = engine.send(now, peer, egress, response.bytes, outbox);
                 match sent {
                     Ok(()) => report.sent += 1,
                     Err(error) => report.record_failure(error.into()),
@@ -106,7 +109,7 @@ impl<N: Node, G: Gate> Node for DtlsNode<N, G> {
 impl<N, G: Gate> fmt::Debug for DtlsNode<N, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DtlsNode")
-            .field("engine", &self.driver.engine)
+            .field("engine", &self.engine)
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,8 @@ pub(crate) const APPLICATION_DATA: u8 = 23;
 pub(crate) const HEADER_BYTES: usize = 13;
 /// The greatest plaintext of a record: 2^14 bytes, RFC 6347 §4.1 and RFC 5246 §6.2.1.
 pub(crate) const MAX_PLAINTEXT_BYTES: usize = 16_384;
+/// The most records of one datagram: as many as the implementation takes.
+pub(crate) const MAX_RECORDS: usize = 8;
 /// The greatest fragment on the wire: RFC 5246 §6.2.3 allows 2,048 bytes of protection.
 const MAX_FRAGMENT_BYTES: usize = MAX_PLAINTEXT_BYTES + 2_048;
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rejoinder::Timestamp;
-use rejoinder::transport::{Datagram, Egress, Meta, Outbox};
+use rejoinder::transport::{Datagram, Egress, Outbox, Outgoing};
 
-use crate::association::{
-    Association, Clock, Credentials, Emitted, Failure, Input, Policy, Progress,
-};
-use crate::engine::SendError;
+use crate::association::{Association, Credentials, Emitted, Input, Policy, Progress};
+use crate::clock::Clock;
+use crate::driver::{Driver, Machine};
+use crate::engine::{Delivered, SendError};
+use crate::failure::Failure;
 use crate::record::Record;
 use crate::settings::{Configs, MAX_QUEUED, Settings};
 
@@ -71,21 +72,14 @@ impl Session {
         }
     }
 
-    pub(crate) fn outbox(&self) -> Outbox {
-        // An arena has room for 32 datagrams of the greatest length.
-        let max = self.client.settings.max_datagram_bytes();
-        let least = MAX_REPLIES.div_ceil(Outbox::ARENA_DATAGRAMS) * max;
-        Outbox::new(OUTBOX_DATAGRAMS, least)
-    }
-
     /// Sends a payload, or keeps it until the handshake is over.
     pub(crate) fn send(
         &mut self,
         now: Timestamp,
-        peer: SocketAddr,
-        payload: &[u8],
+        datagram: &Outgoing<'_>,
         outbox: &mut Outbox,
     ) -> io::Result<Sent> {
+        let (peer, payload) = (datagram.peer, datagram.bytes);
         if peer != self.peer {
             return Err(SendError::NoAssociation(peer).into());
         }
@@ -126,38 +120,6 @@ impl Session {
         Ok(Sent::Kept)
     }
 
-    /// Takes a datagram, queues what it is answered with, and delivers what was in it.
-    pub(crate) fn receive(
-        &mut self,
-        now: Timestamp,
-        datagram: &Datagram<'_>,
-        outbox: &mut Outbox,
-        deliver: &mut dyn FnMut(&[u8], Meta),
-    ) {
-        let meta = datagram.meta;
-        let is_record = !meta.truncated && Record::parse(datagram.bytes).is_some();
-        if meta.peer != self.peer || !is_record {
-            return;
-        }
-        let input = Input::Datagram(datagram.bytes);
-        self.step(now, input, outbox, &mut |payload| deliver(payload, meta));
-    }
-
-    /// When it wants to be called, at the latest.
-    pub(crate) fn next_timer(&self) -> Option<Duration> {
-        match &self.state {
-            State::Handshake(association) => Some(association.due()),
-            // What an open association wants can wait for the next datagram.
-            State::Open(_) | State::Idle | State::Refused { .. } => None,
-        }
-    }
-
-    pub(crate) fn on_timer(&mut self, now: Timestamp, outbox: &mut Outbox) {
-        if self.next_timer().is_some_and(|due| due <= now.monotonic) {
-            self.step(now, Input::Time, outbox, &mut |_| {});
-        }
-    }
-
     /// Closes the association, if there is one.
     pub(crate) fn close(&mut self, now: Timestamp, outbox: &mut Outbox) {
         if matches!(self.state, State::Open(_)) {
@@ -168,11 +130,6 @@ impl Session {
 
     pub(crate) fn has_error(&self) -> bool {
         self.error.is_some()
-    }
-
-    /// What went wrong since the last call.
-    pub(crate) fn take_error(&mut self) -> Option<io::Error> {
-        self.error.take()
     }
 
     fn step(
@@ -191,7 +148,7 @@ impl Session {
         let mut emit = |emitted: Emitted<'_>| match emitted {
             // Without room it is lost, as on any network.
             Emitted::Packet(packet) => drop(outbox.push(peer, egress, packet)),
-            Emitted::Payload(payload) => deliver(payload),
+            Emitted::Payload(payload, _) => deliver(payload),
         };
         let (client, scratch) = (&self.client, &mut self.scratch);
         let progress = association.step(now, &client.policy, input, scratch, &mut emit);
@@ -228,6 +185,66 @@ impl Session {
             until: now.monotonic.saturating_add(PAUSE),
             text: failure.text.clone(),
         };
+    }
+}
+
+impl Driver<Session> {
+    /// Queues a payload, protected, or keeps it until the handshake is over.
+    pub(crate) fn protect(&mut self, now: Timestamp, datagram: &Outgoing<'_>) -> io::Result<Sent> {
+        self.machine.send(now, datagram, &mut self.replies)
+    }
+}
+
+impl Machine for Session {
+    const MAX_REPLIES: usize = MAX_REPLIES;
+    /// All that has waited for a handshake leaves in one step, for which the outbox must be empty.
+    const BATCHES: bool = false;
+
+    fn outbox(&self) -> Outbox {
+        // An arena has room for 32 datagrams of the greatest length.
+        let max = self.client.settings.max_datagram_bytes();
+        let least = MAX_REPLIES.div_ceil(Outbox::ARENA_DATAGRAMS) * max;
+        Outbox::new(OUTBOX_DATAGRAMS, least)
+    }
+
+    fn receive(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        outbox: &mut Outbox,
+        deliver: &mut dyn FnMut(Delivered<'_>),
+    ) {
+        let meta = datagram.meta;
+        let is_record = !meta.truncated && Record::parse(datagram.bytes).is_some();
+        if meta.peer != self.peer || !is_record {
+            return;
+        }
+        let input = Input::Datagram(datagram.bytes);
+        self.step(now, input, outbox, &mut |bytes| {
+            deliver(Delivered {
+                bytes,
+                meta,
+                identity: None,
+            });
+        });
+    }
+
+    fn next_timer(&self) -> Option<Duration> {
+        match &self.state {
+            State::Handshake(association) => Some(association.due()),
+            // What an open association wants can wait for the next datagram.
+            State::Open(_) | State::Idle | State::Refused { .. } => None,
+        }
+    }
+
+    fn on_timer(&mut self, now: Timestamp, outbox: &mut Outbox) {
+        if self.next_timer().is_some_and(|due| due <= now.monotonic) {
+            self.step(now, Input::Time, outbox, &mut |_| {});
+        }
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
     }
 }
 

@@ -17,9 +17,11 @@ pub(crate) const PSK_SUITES: [u16; 1] = [0xc0a8];
 /// `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`, `…_AES_256_GCM_SHA384`, `…_CHACHA20_POLY1305_SHA256`.
 pub(crate) const CERTIFICATE_SUITES: [u16; 3] = [0xc02b, 0xc02c, 0xcca9];
 
-/// The most that protection adds to a payload: a header, an explicit nonce of 8 bytes and a tag of 16
+/// The most that protection adds to the fragment of a record: an explicit nonce of 8 bytes and a tag of 16
 /// (RFC 5288 §3).
-pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + 8 + 16;
+pub(crate) const PROTECTION_BYTES: usize = 8 + 16;
+/// The most that protection and the header add to a payload.
+pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + PROTECTION_BYTES;
 
 /// What both roles have.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) retransmit_after: Duration,
     pub(crate) handshake_datagram_bytes: usize,
     pub(crate) max_payload_bytes: usize,
+    /// A server's: the longest payload that is received.
+    pub(crate) max_request_bytes: usize,
 }
 
 impl Settings {
@@ -41,6 +45,11 @@ impl Settings {
             (
                 "max_payload_bytes",
                 self.max_payload_bytes,
+                1..=MAX_PLAINTEXT_BYTES,
+            ),
+            (
+                "max_request_bytes",
+                self.max_request_bytes,
                 1..=MAX_PLAINTEXT_BYTES,
             ),
         ] {
@@ -82,6 +91,19 @@ pub(crate) enum Mode {
     },
 }
 
+impl Mode {
+    /// The most records that a handshake holds because others before them are missing. Each takes up to
+    /// 5.4 KB beside its bytes, as the implementation parses it.
+    fn max_queued_in(&self) -> usize {
+        match self {
+            // A key exchange, `ChangeCipherSpec`, `Finished`, and some of them repeated.
+            Self::PskServer { .. } | Self::PskClient { .. } => 6,
+            // A certificate in fragments beside them.
+            Self::Certificate { .. } => 16,
+        }
+    }
+}
+
 /// The configurations of one mode.
 #[derive(Clone)]
 pub(crate) struct Configs {
@@ -119,7 +141,7 @@ fn build(mode: &Mode, settings: &Settings, seed: Option<u64>) -> Result<Arc<Conf
         .handshake_timeout(settings.handshake_timeout)
         .flight_start_rto(settings.retransmit_after)
         .max_queue_tx(MAX_QUEUED)
-        .max_queue_rx(MAX_QUEUED_IN)
+        .max_queue_rx(mode.max_queued_in())
         .dtls13_cipher_suites(&[]);
     builder = match mode {
         Mode::PskServer { keys, hint } => {
@@ -168,7 +190,5 @@ impl PskResolver for Resolver {
 
 /// Datagrams of one flight of a handshake: a certificate of 16 KiB in datagrams of 1,232 bytes is 14.
 pub(crate) const MAX_QUEUED: usize = 24;
-/// The most datagrams that a handshake holds because others before them are missing: a flight of the other side.
-const MAX_QUEUED_IN: usize = 16;
 /// IPv6 carries packets of 1,280 bytes everywhere (RFC 8200 §5), less the headers of IPv6 and UDP.
 pub(crate) const HANDSHAKE_DATAGRAM_BYTES: usize = 1_280 - 40 - 8;

@@ -19,15 +19,21 @@ pub enum DtlsDrop {
     /// Its source is none that can be answered, one of the [blocked
     /// ports](crate::DtlsBuilder::blocked_ports), or the transport's own address.
     Source,
-    /// Its first record is malformed, or of another protocol.
+    /// Its first record is malformed, or of another protocol; or it has more than 8 records. In a handshake
+    /// also: a datagram of more than 2 KiB and of more than
+    /// [`handshake_datagram_bytes`](crate::DtlsBuilder::handshake_datagram_bytes), a message of more than
+    /// 8 KiB, and what comes after 4 KiB (24 KiB with certificates) of the peer's flight and its repetitions.
     Malformed,
     /// It begins a handshake with a `ClientHello` in fragments, which an engine without state cannot put
     /// together.
     FragmentedHello,
-    /// The [gate](crate::DtlsBuilder::gate) refused a `ClientHello`, or the reply to it.
+    /// The [gate](crate::DtlsBuilder::gate) refused a `ClientHello`, or the replies to it.
     Gate,
     /// It belongs to no association and no handshake.
     NoAssociation,
+    /// It belongs to an association and has a longer record than
+    /// [`max_request_bytes`](crate::DtlsBuilder::max_request_bytes) allows.
+    TooLong,
     /// It is a copy of the `ClientHello` of an association that is established.
     Repeated,
     /// No record in it was accepted: forged, replayed, too old, or changed on the way.
@@ -36,7 +42,7 @@ pub enum DtlsDrop {
 
 impl DtlsDrop {
     /// All reasons, in the order in which they are checked.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Truncated,
         Self::Group,
         Self::Source,
@@ -44,6 +50,7 @@ impl DtlsDrop {
         Self::FragmentedHello,
         Self::Gate,
         Self::NoAssociation,
+        Self::TooLong,
         Self::Repeated,
         Self::Unauthenticated,
     ];
@@ -59,6 +66,7 @@ impl fmt::Display for DtlsDrop {
             Self::FragmentedHello => "fragmented hello",
             Self::Gate => "gate",
             Self::NoAssociation => "no association",
+            Self::TooLong => "too long",
             Self::Repeated => "repeated hello",
             Self::Unauthenticated => "unauthenticated",
         })
@@ -137,7 +145,7 @@ impl fmt::Display for HandshakeFailure {
 pub struct DtlsStats {
     /// All that came in.
     pub received: u64,
-    /// With payloads for the server in them.
+    /// With payloads for the server in them, also behind the last message of a handshake.
     pub application: u64,
     /// Of handshakes, those answered with a request for a cookie included.
     pub handshake: u64,
@@ -175,11 +183,15 @@ pub struct DtlsStats {
     pub broken: u64,
     /// Associations there are now.
     pub associations: u64,
-    /// Payloads that could not be sent: no association, or too long.
+    /// Payloads that could not be sent: no association, another one than they are for, or too long.
     pub unsent: u64,
+    /// Of these, responses to another [association](rejoinder::transport::Egress::association) of the same
+    /// address, which the present one has taken the place of.
+    pub superseded: u64,
     /// Payloads that left protected.
     pub sent: u64,
-    /// Datagrams of the engine's own for which the outbox had no room: lost as on any network.
+    /// Datagrams of the engine's own for which the outbox had no room, or which the gate forbade: lost as
+    /// on any network.
     pub lost_replies: u64,
 }
 

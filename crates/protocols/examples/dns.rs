@@ -34,7 +34,7 @@ struct Options {
     /// A master file. Default: a zone example.org with a bit of everything
     #[arg(long, value_name = "FILE")]
     zone: Option<PathBuf>,
-    /// How many answers per second any one network gets, or `off`
+    /// How many answers per second each network prefix gets, or `off`
     ///
     /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address without --proxied,
     /// otherwise 100

@@ -28,7 +28,7 @@ use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 /// opened, in this order.
 ///
 /// Whatever a datagram says, it is answered, unless it comes from a port below 1024, from a higher one that
-/// is known to answer anything, or from the port of one of the services; and each gives any one network 100
+/// is known to answer anything, or from the port of one of the services; and each gives each network prefix 100
 /// answers, and 64 KiB, a second at most. Ctrl-C ends it.
 #[derive(clap::Parser)]
 #[command(name = "inetd")]

@@ -576,7 +576,10 @@ fn a_coap_client_knows_an_acknowledgement_and_a_reset() {
     }
     assert!(!Coap.response_matches(&request, &hex("60001235")));
     let reset = Coap.decode_response(&hex("70001234"));
-    assert_eq!(reset.unwrap_err().to_string(), "a reset");
+    assert_eq!(
+        reset.unwrap_err().to_string(),
+        "a reset: the peer does not process the message"
+    );
 }
 
 #[test]

@@ -162,8 +162,9 @@ fn inetd_does_not_answer_its_own_services_and_their_like() {
         assert_eq!(ended.stderr.matches(reason).count(), 2, "{ended:?}");
     }
     for name in ["echo", "daytime"] {
-        let limit =
-            format!("{name}: giving any one network 100 answers, and 64 KiB, a second at most\n");
+        let limit = format!(
+            "{name}: giving each network prefix 100 answers, and 64 KiB, a second at most\n"
+        );
         assert!(ended.stderr.contains(&limit), "{ended:?}");
     }
 }
@@ -178,7 +179,7 @@ fn services_for_everyone_are_limited() {
         assert_eq!(
             ended
                 .stderr
-                .contains("giving any one network 100 answers, and 64 KiB, a second at most\n"),
+                .contains("giving each network prefix 100 answers, and 64 KiB, a second at most\n"),
             limited,
             "{ended:?}"
         );

@@ -68,7 +68,7 @@ pub(crate) struct Options {
     /// Read the rules again whenever their file changes, is replaced, or is another link's target
     #[arg(long, requires = "rules")]
     watch: bool,
-    /// How many answers per second, and KiB, any one network gets, or `off`
+    /// How many answers per second, and KiB, each network prefix gets, or `off`
     ///
     /// A network is an IPv4 /24 or an IPv6 /56. Default: off on a loopback address without --proxied,
     /// otherwise 100, because the sender of a datagram is easily forged
@@ -89,7 +89,7 @@ pub(crate) struct Options {
     max_request: usize,
     /// Answer a request that is not UTF-8 with an empty text, dated 1970, if it has 29 bytes or more
     ///
-    /// For proxies that take silence for death. A response is never longer than the request; shorter ones
+    /// For proxies that count an unanswered request as a failure. A response is never longer than the request; shorter ones
     /// are not answered
     #[arg(long)]
     answer_malformed: bool,
@@ -248,7 +248,7 @@ fn say_who_is_served(behind: &Behind, limit: Option<u32>, addresses: &[SocketAdd
     let is_local = !behind.is_set() && addresses.iter().all(|addr| addr.ip().is_loopback());
     if let Some(answers) = limit {
         say(format_args!(
-            "giving any one network {answers} answers, and {answers} KiB, a second at most (change it \
+            "giving each network prefix {answers} answers, and {answers} KiB, a second at most (change it \
              with --limit)"
         ));
     } else if !is_local {

@@ -113,8 +113,9 @@ impl Service {
         }
     }
 
-    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other machines get a limited number of answers by default,
-    /// because the sender of a datagram is easily forged.
+    /// A service on the sockets that a service manager has opened, or else at an address. Peers on other
+    /// machines get a limited number of answers by default, because the sender of a datagram is easily
+    /// forged.
     ///
     /// # Errors
     ///
@@ -193,7 +194,7 @@ impl Service {
         if let Some(answers) = answers {
             // `RateLimit`'s default of bytes.
             service.notes.push(format!(
-                "giving any one network {answers} answers, and 64 KiB, a second at most"
+                "giving each network prefix {answers} answers, and 64 KiB, a second at most"
             ));
         }
         Ok(service)

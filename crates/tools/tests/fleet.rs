@@ -236,7 +236,7 @@ fn clients_are_those_of_the_header() {
         let (mut server, addr) = start_server("127.0.0.1:0", &mut serve(&args));
         server.wait_for_stderr("behind the proxies 10.0.0.0/8, 127.0.0.1, ::1: ");
         // Others can ask, although it listens on the loopback only.
-        server.wait_for_stderr("giving any one network 100 answers");
+        server.wait_for_stderr("giving each network prefix 100 answers");
         let request = [&header[..], "你好吗？".as_bytes()].concat();
         let answer = ask_in(addr, &request, PATIENCE).unwrap();
         assert_eq!(text_of(&answer), "【机器人】小Zurich 好!");
@@ -797,16 +797,14 @@ fn four_hundred_clients_behind_nginx_are_all_answered_at_once() {
 #[test]
 #[ignore = "needs nginx"]
 fn malformed_datagrams_do_not_make_nginx_take_the_nodes_for_dead() {
+    // Each worker counts on its own which nodes failed: with two, one may never see a malformed datagram.
+    let ours = |config: String| config.replace("worker_processes auto;", "worker_processes 1;");
     // As it is usually written: then a datagram without an answer takes a node out for ten seconds.
     let usual = |config: String| {
-        config.replace("proxy_requests 1;", "proxy_requests 1; proxy_responses 1;")
+        ours(config).replace("proxy_requests 1;", "proxy_requests 1; proxy_responses 1;")
     };
     for (change, args, survives) in [
-        (
-            &(|config| config) as &dyn Fn(String) -> String,
-            &[][..],
-            true,
-        ),
+        (&ours as &dyn Fn(String) -> String, &[][..], true),
         (&usual, &[], false),
         (&usual, &["--answer-malformed"], true),
     ] {

@@ -122,7 +122,10 @@ fn a_hangup_brings_new_rules_and_bad_ones_change_nothing() {
             b"fallback = '\xe5\xa5\xbd'\n# \xe5\xa5\xbd\xff",
             "line 2, column 4: not UTF-8",
         ),
-        (b" \n", "line 1, column 1: there is no rule"),
+        (
+            b" \n",
+            "line 1, column 1: there is no rule: it needs at least one `[[rule]]`",
+        ),
     ];
     for (content, problem) in cases {
         scratch.file("rules.toml", content);
@@ -558,7 +561,7 @@ fn sockets_that_were_opened_have_a_worker_each() {
 #[test]
 fn a_socket_that_others_can_reach_is_limited_whoever_opened_it() {
     let mut server = Program::start(&mut activated(&["udp:0.0.0.0"], &["-q"]));
-    server.wait_for_stderr("giving any one network 100 answers, and 100 KiB, a second at most");
+    server.wait_for_stderr("giving each network prefix 100 answers, and 100 KiB, a second at most");
     let sockets = ["udp:127.0.0.1", "udp:0.0.0.0"];
     let mut server = Program::start(&mut activated(&sockets, &["-q", "--limit", "off"]));
     server.wait_for_stderr("no rate limit: an attacker");

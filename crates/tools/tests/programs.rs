@@ -124,7 +124,7 @@ fn a_signal_makes_the_server_print_its_counters_and_go_on() {
 
 #[test]
 fn a_server_that_others_can_reach_limits_its_answers() {
-    const ON: &str = "giving any one network ";
+    const ON: &str = "giving each network prefix ";
     let said = |address: &str, options: &[&str]| {
         let (mut server, _) = start_server(address, tool("serve").args(options));
         server.signal("INT");
@@ -303,8 +303,8 @@ fn a_message_that_cannot_be_asked_is_named_and_the_rest_is_asked() {
     assert_eq!(texts(&client.stdout), ["【机器人】小Zurich 好!", FALLBACK]);
     assert_eq!(
         client.stderr,
-        "error: the request could not be encoded: the request is empty\n\
-         error: the request could not be encoded: the request begins like a response\n"
+        "error: the request could not be encoded: the request is empty: it needs at least 1 byte\n\
+         error: the request could not be encoded: the request begins like a response, so a server would drop it\n"
     );
 
     let mut input = b"caf\xe9\n".to_vec();

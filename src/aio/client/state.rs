@@ -15,6 +15,7 @@ use crate::aio::transport::AsyncTransport;
 use crate::aio::wakes::{SlotWaker, Wakes};
 use crate::client::{ClientCore, Entropy, RequestError, SocketEvent, SocketId, Ticket};
 use crate::codec::Codec;
+use crate::server::quietly;
 use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, MAX_DATAGRAM_BYTES, MAX_V6_DATAGRAM_BYTES, Outbox, SendReport};
 
@@ -31,7 +32,10 @@ pub(super) struct State<N: AsyncConnect, C> {
     sockets: Vec<Option<Socket<N::Transport>>>,
     /// Sockets that may have something to receive. Several share a bit where there are many.
     wakes: Arc<Wakes>,
+    /// Groups that are to be looked at again, each once.
     ready: Vec<u32>,
+    /// Whether a group stands in the list that is being worked off.
+    is_listed: Vec<bool>,
     /// Whether there is a socket that the driver does not listen to yet.
     has_new_socket: bool,
     inbox: Inbox,
@@ -67,6 +71,13 @@ struct Socket<T> {
     paused_until: Option<Duration>,
 }
 
+/// What came of a look at a socket.
+#[derive(Clone, Copy, Default)]
+struct Looked {
+    received: bool,
+    is_unfinished: bool,
+}
+
 impl<N: AsyncConnect, C: Codec> State<N, C> {
     pub(super) fn new(core: ClientCore<C>, connector: N) -> Self {
         Self {
@@ -76,6 +87,7 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
             sockets: Vec::new(),
             wakes: Arc::new(Wakes::new(SOCKET_GROUPS)),
             ready: Vec::new(),
+            is_listed: vec![false; SOCKET_GROUPS],
             has_new_socket: false,
             inbox: Inbox::new(BATCH, MAX_V6_DATAGRAM_BYTES),
             outbox: Outbox::new(BATCH, MAX_DATAGRAM_BYTES),
@@ -238,40 +250,54 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         self.has_new_socket = false;
         let mut woken = mem::take(&mut self.ready);
         self.wakes.drain(&mut woken);
+        let is_listed = &mut self.is_listed;
+        woken.retain(|&group| !mem::replace(&mut is_listed[group as usize], true));
+        for &group in &woken {
+            self.is_listed[group as usize] = false;
+        }
         let now = self.connector.now().monotonic;
         let mut received = false;
+        // Those that there was no time for come before those that had some and want more.
+        let (mut late, mut unfinished) = (Vec::new(), Vec::new());
         for group in woken.drain(..) {
+            if *left == 0 {
+                late.push(group);
+                continue;
+            }
+            let mut is_unfinished = false;
             for index in (group as usize..self.sockets.len()).step_by(SOCKET_GROUPS) {
-                received |= self.receive_on(index, now, left);
+                let looked = self.receive_on(index, now, left);
+                received |= looked.received;
+                is_unfinished |= looked.is_unfinished;
+            }
+            if is_unfinished {
+                unfinished.push(group);
             }
         }
-        if self.ready.is_empty() {
-            self.ready = woken;
-        }
+        woken.append(&mut late);
+        woken.append(&mut unfinished);
+        debug_assert!(woken.len() <= SOCKET_GROUPS, "each group once");
+        self.ready = woken;
         received
     }
 
-    fn receive_on(&mut self, index: usize, now: Duration, left: &mut usize) -> bool {
-        let mut any = false;
+    fn receive_on(&mut self, index: usize, now: Duration, left: &mut usize) -> Looked {
+        let mut looked = Looked::default();
         loop {
             let Some(socket) = self.sockets[index].as_mut().filter(|one| one.is_listening) else {
-                return any;
+                return looked;
             };
-            if socket.paused_until.is_some_and(|until| until > now) {
-                self.ready.push(group_of(index));
-                return any;
+            if *left == 0 || socket.paused_until.is_some_and(|until| until > now) {
+                looked.is_unfinished = true;
+                return looked;
             }
             socket.paused_until = None;
-            if *left == 0 {
-                self.ready.push(group_of(index));
-                return any;
-            }
             *left -= 1;
             let mut cx = Context::from_waker(&socket.waker);
             let Poll::Ready(received) = socket.transport.poll_recv(&mut cx, &mut self.inbox) else {
-                return any;
+                return looked;
             };
-            any = true;
+            looked.received = true;
             let (id, now) = (socket.id, socket.transport.now());
             if let Err(error) = received {
                 let pause = self.core.on_receive_error(now, id, &error);
@@ -283,7 +309,11 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
                     socket.is_listening = false;
                 }
             }
-            self.core.on_receive(now, id, &mut self.inbox);
+            // A codec that panics on a datagram, which is out of the inbox by then, must not end the driver
+            // and all requests with it.
+            while !self.inbox.is_empty() {
+                quietly(|| self.core.on_receive(now, id, &mut self.inbox));
+            }
         }
     }
 
@@ -423,7 +453,7 @@ fn group_of(index: usize) -> u32 {
 pub(super) fn closed() -> RequestError {
     RequestError::Transport(io::Error::new(
         io::ErrorKind::NotConnected,
-        "the client's driver has ended with its runtime",
+        "the client's driver has ended: its runtime was shut down, or the codec panicked",
     ))
 }
 

@@ -34,6 +34,8 @@ where
     inbox: Inbox,
     /// When the datagrams of the inbox were received.
     received: Timestamp,
+    /// Whether the inbox has only what was just received, so that the time of that is still the time.
+    is_fresh: bool,
     outbox: Outbox,
     /// What became of the outbox so far, while it is being sent.
     sending: Option<SendReport>,
@@ -168,6 +170,7 @@ where
         Self {
             inbox: Inbox::new(BATCH, config.max_received_bytes()),
             received: transport.now(),
+            is_fresh: true,
             outbox: Outbox::new(MAX_RESPONSES_PER_BATCH, config.max_response_bytes),
             sending: None,
             backoff: ReceiveBackoff::new(),
@@ -248,7 +251,11 @@ where
             cx,
             clock: &|| transport.now(),
             received: self.received,
-            now: self.received,
+            now: if self.is_fresh {
+                self.received
+            } else {
+                transport.now()
+            },
             inbox: &mut self.inbox,
             outbox: &mut self.outbox,
             has_more: false,
@@ -257,7 +264,9 @@ where
             instant: None,
         };
         self.work.run(&mut self.core, &mut turn);
-        turn.has_more
+        let has_more = turn.has_more;
+        self.is_fresh = self.inbox.is_empty();
+        has_more
     }
 
     /// Receives, if there is any use in it: `Pending` also means that there is none. An error is that
@@ -277,6 +286,7 @@ where
             }
         };
         self.received = self.transport.now();
+        self.is_fresh = true;
         self.core.set_kernel_drops(self.transport.kernel_drops());
         match received {
             Ok(_) => self.backoff.reset(),

@@ -61,6 +61,9 @@ struct Request {
     newer: Option<u32>,
     /// The next request of the same peer, if their order matters.
     next_of_peer: Option<u32>,
+    /// Whether one of the same peer is to finish first. A wake-up that was meant for the slot's previous
+    /// request changes nothing about that.
+    is_waiting_for_turn: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -149,6 +152,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             older,
             newer: None,
             next_of_peer: None,
+            is_waiting_for_turn: false,
         });
     }
 
@@ -170,7 +174,10 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             && let Some(deferred) = &deferred
         {
             match request.next_of_peer {
-                Some(next) => self.woken.push(next),
+                Some(next) => {
+                    self.woken.push(next);
+                    self.request(next).is_waiting_for_turn = false;
+                }
                 None => {
                     newest.remove(&deferred.context().peer);
                 }
@@ -226,7 +233,11 @@ where
         outbox: &mut Outbox,
     ) -> Poll<()> {
         let slot = &mut self.all[index];
-        if slot.request.is_none() {
+        if slot
+            .request
+            .as_ref()
+            .is_none_or(|request| request.is_waiting_for_turn)
+        {
             // A late wake-up, of a request that is over.
             return Poll::Ready(());
         }
@@ -328,12 +339,23 @@ where
                 return;
             };
             let peer = deferred.context().peer;
-            let deadline = turn.instant().checked_add(self.config.handler_timeout);
+            // It may have waited for a slot.
+            let waited = turn.now.monotonic.saturating_sub(received.monotonic);
+            let left = self.config.handler_timeout.saturating_sub(waited);
+            if left.is_zero() {
+                self.free.push(name(index));
+                if let Some(deferred) = self.job(index).deferred.take() {
+                    core.drop_deferred(turn.now, deferred, DropReason::HandlerTimedOut);
+                }
+                continue;
+            }
+            let deadline = turn.instant().checked_add(left);
             self.begin(index, deadline);
             if let Some(newest) = &mut self.newest
                 && let Some(before) = newest.insert(peer, name(index))
             {
                 self.request(before).next_of_peer = Some(name(index));
+                self.request(name(index)).is_waiting_for_turn = true;
                 continue;
             }
             let _ = self.poll(index, core, turn.now, turn.outbox);

@@ -77,7 +77,7 @@ use crate::handler::Context;
 /// | 1 | the letter `d` |
 /// | 16, 2 | the peer's address as one of IPv6, and its port |
 /// | 1, 8 | 1 and the id, or zeros |
-/// | 1, 16 | 1 and the hash of the identity, or zeros |
+/// | 1, 16 | 1 and the hash of the identity; without one, 2 and the [association](Context::association), or zeros |
 /// | 16 | the hash of the key |
 ///
 /// Numbers are big-endian. The hash is SipHash-2-4 of 128 bits, with a key of zeros: all nodes compute the

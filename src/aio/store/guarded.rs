@@ -91,7 +91,7 @@ impl<S: Store> Guarded<S> {
 /// let sessions = SharedSessions::new(MemoryStore::new(16)).max_session_bytes(4);
 /// let error = sessions.with(b"Ada", |session| session.extend(b"hello")).await.unwrap_err();
 /// assert!(matches!(error, StoreError::TooLong { bytes: 5, limit: 4 }));
-/// assert_eq!(error.to_string(), "it has 5 bytes, the most is 4");
+/// assert_eq!(error.to_string(), "the key or the session has 5 bytes, the most is 4");
 /// # }
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -110,16 +110,16 @@ pub enum StoreError<E> {
         source: E,
     },
     /// The store was not asked: it has failed three times in a row, and the cooldown is not over.
-    #[error("the store is not asked for a while after failures")]
+    #[error("the store is cooling down: it failed {FAILURES} times in a row")]
     CoolingDown,
     /// Other nodes changed the value each time before this one could.
-    #[error("the value was changed by others {attempts} times")]
+    #[error("other nodes changed the value {attempts} times in a row: try again")]
     Contended {
         /// How often it was tried.
         attempts: u32,
     },
-    /// A key or a value is longer than it may be.
-    #[error("it has {bytes} bytes, the most is {limit}")]
+    /// The key or the session is longer than it may be.
+    #[error("the key or the session has {bytes} bytes, the most is {limit}")]
     TooLong {
         /// How long it is.
         bytes: usize,

@@ -129,6 +129,8 @@ impl<C: Codec> ClientCore<C> {
                 let error = ResponseTooLarge {
                     parts: part.1,
                     bytes: slot.response.len().saturating_add(payload.len()),
+                    max_parts: limits.0,
+                    max_bytes: limits.1,
                 };
                 slot.malformed = Some(error.into());
                 return false;
@@ -171,8 +173,13 @@ impl<C: Codec> ClientCore<C> {
 
 /// A response of several datagrams that is larger than a client takes.
 #[derive(Debug, thiserror::Error)]
-#[error("a response of {parts} datagrams and at least {bytes} bytes is larger than the limit")]
+#[error(
+    "a response of {parts} datagrams and at least {bytes} bytes is larger than the limit of {max_parts} \
+     datagrams and {max_bytes} bytes: raise `max_response`"
+)]
 struct ResponseTooLarge {
     parts: usize,
     bytes: usize,
+    max_parts: usize,
+    max_bytes: usize,
 }

@@ -77,13 +77,20 @@ impl<C: Codec> Codec for Signed<C> {
             return Err(SignedError::WrongSignature);
         }
         let (now, then) = (micros(now.wall), request.time);
-        if now.saturating_sub(then) > self.shared.window {
-            let age = Duration::from_micros(now - then);
-            return Err(SignedError::TooOld { age });
-        }
-        if then.saturating_sub(now) > self.shared.window {
-            let ahead = Duration::from_micros(then - now);
-            return Err(SignedError::TooEarly { ahead });
+        if now.abs_diff(then) > self.shared.window {
+            let window = Duration::from_micros(self.shared.window);
+            let difference = Duration::from_micros(now.abs_diff(then));
+            return Err(if then < now {
+                SignedError::TooOld {
+                    age: difference,
+                    window,
+                }
+            } else {
+                SignedError::TooEarly {
+                    ahead: difference,
+                    window,
+                }
+            });
         }
         match key.accepted.accept(request.nonce, then) {
             Ok(()) => Ok(Some(key.identity.clone())),

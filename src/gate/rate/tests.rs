@@ -112,6 +112,12 @@ fn hosts_that_share_a_translator_a_relay_or_a_link_are_no_network() {
             "2001:0:4136:e378:8000:1111:34ff:8efd",
             "2001:0:4136:e378:8000:63bf:34ff:8ffe",
         ),
+        // Teredo, beside the same network without it: 198.18.7.1, and 198.19.7.1 elsewhere.
+        (
+            "198.18.7.9",
+            "2001:0:4136:e378:8000:63bf:39ed:f8fe",
+            "2001:0:4136:e378:8000:63bf:39ec:f8fe",
+        ),
         ("fe80::1", "fe80::1", "fe80::2"),
     ] {
         assert!(ask(&mut limit, 0, first), "{first}");
@@ -238,6 +244,8 @@ fn a_flood_of_networks_neither_grows_the_table_nor_limits_a_newcomer() {
     let mut limit = builder().responses_per_second(1).build().unwrap();
     let memory = limit.memory_bytes();
     assert_eq!(memory, 256 * 16);
+    let larger = builder().max_prefixes(1_024).build().unwrap();
+    assert_eq!(larger.memory_bytes(), 1_024 * 16);
     for network in 0..NETWORKS {
         let [_, a, b, c] = network.to_be_bytes();
         let peer = format!("{}.{b}.{c}.1", 1 + a);

@@ -94,7 +94,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     {
         assert!(
             !outbox.is_empty() || outbox.has_room_for(MAX_RESPONSES),
-            "outbox too small: it needs room for the {MAX_RESPONSES} responses to one request"
+            "outbox too small: it needs room for the {MAX_RESPONSES} responses to one request, has it for {}",
+            outbox.max_datagrams()
         );
         self.begin_batch(outbox);
         self.latest = received;

@@ -220,10 +220,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     #[inline]
     pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
         let id = self.codec.request_id(datagram.bytes);
-        Context::new(&datagram.meta, now)
-            .with_request_id(id)
-            .with_proxied(datagram.proxied)
-            .with_identity(datagram.identity.cloned())
+        Context::of(datagram, now, id)
     }
 
     #[inline]

@@ -29,20 +29,20 @@ fn authorities(name: &str) -> Authorities {
     Authorities::from_pem(&file(name)).unwrap()
 }
 
-fn builder(name: &str) -> DtlsBuilder<()> {
+pub(crate) fn builder(name: &str) -> DtlsBuilder<()> {
     Dtls::builder()
         .certificate(own(name))
         .gate(())
         .insecure_seed(1)
 }
 
-fn trusting(name: &str) -> ClientConfig {
+pub(crate) fn trusting(name: &str) -> ClientConfig {
     ClientConfig::certificates(authorities("ca.pem"), name)
         .unwrap()
         .insecure_seeds()
 }
 
-fn net() -> SimNet {
+pub(crate) fn net() -> SimNet {
     let net = SimNet::seeded(1);
     net.set_wall_clock(SystemTime::UNIX_EPOCH + VALID);
     net

@@ -12,7 +12,9 @@ use crate::support::{builder, config, server_addr};
 fn both_ends_of_an_association_are_transports() {
     transport_conformance(|| {
         let net = SimNet::seeded(1);
-        let mut server = builder(1).wrap(net.bind(server_addr())?)?;
+        let mut server = builder(1)
+            .max_request_bytes(16_384)
+            .wrap(net.bind(server_addr())?)?;
         let connector = config().connector(net.clone(), &Tagged(Text))?;
         let mut client = connector.connect(server_addr())?;
 

@@ -106,7 +106,8 @@ fn a_wrong_key_and_an_unknown_identity_fail_alike_with_an_alert() {
 #[test]
 fn payloads_of_every_length_pass_up_to_the_limit_and_longer_ones_are_refused() {
     let net = SimNet::seeded(4);
-    let server = shout(&net, builder(4).engine().unwrap());
+    let builder = builder(4).max_request_bytes(16_384);
+    let server = shout(&net, builder.engine().unwrap());
     let mut client = client(&net, config());
     // A tag of eight digits stands in front of each.
     for len in [0, 1, 1_000, 9_000, 16_384 - 16] {
@@ -120,6 +121,24 @@ fn payloads_of_every_length_pass_up_to_the_limit_and_longer_ones_are_refused() {
     let error = client.request(&"x".repeat(16_500)[..]).unwrap_err();
     assert!(matches!(error, RequestError::NotSent { .. }), "{error:?}");
     assert_eq!(server.stats().payloads, 5);
+}
+
+#[test]
+fn a_request_beyond_the_limit_is_dropped_before_it_is_decrypted_and_counted() {
+    // `TLS_PSK_WITH_AES_128_CCM_8` protects with 8 bytes less than the longest.
+    for (len, is_answered) in [(100, true), (108, true), (109, false), (9_000, false)] {
+        let net = SimNet::seeded(7);
+        let engine = builder(7).max_request_bytes(100).engine().unwrap();
+        let server = shout(&net, engine);
+        let mut client = client(&net, config());
+        // A tag of nine bytes stands in front.
+        let text = "x".repeat(len - 9);
+        let answer = client.request(&text[..]).map(str::to_owned).ok();
+        assert_eq!(answer, is_answered.then(|| text.to_uppercase()), "{len}");
+        let stats = server.stats();
+        assert_eq!(stats.dropped(DtlsDrop::TooLong) == 0, is_answered, "{len}");
+        assert!(stats.conserves() && stats.associations >= 1, "{len}");
+    }
 }
 
 #[test]

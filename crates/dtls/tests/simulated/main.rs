@@ -7,6 +7,8 @@ mod bad_network;
 mod certificates;
 mod conformance;
 mod exchange;
+mod flights;
+mod late_response;
 #[cfg(feature = "tokio")]
 mod on_tokio;
 mod pipe;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rejoinder::codec::{Tagged, Text};
-use rejoinder::transport::{Connect, Datagram, Inbox, Meta, Outbox, SendReport};
+use rejoinder::transport::{Connect, Datagram, Egress, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Timestamp, Transport, Wait};
-use rejoinder_dtls::{ClientConfig, Connector, DtlsStats, Engine};
+use rejoinder_dtls::{ClientConfig, Connector, DtlsStats, Engine, SendError};
 
 use crate::support::server_addr;
 
@@ -18,6 +18,8 @@ pub(crate) struct Server {
     pub(crate) engine: Engine,
     pub(crate) now: Timestamp,
     pub(crate) payloads: Vec<(SocketAddr, Vec<u8>)>,
+    /// The payloads' metadata.
+    pub(crate) metas: Vec<Meta>,
     outbox: Outbox,
 }
 
@@ -29,6 +31,7 @@ impl Server {
             engine,
             now: Timestamp::new(Duration::from_secs(1_000), wall),
             payloads: Vec::new(),
+            metas: Vec::new(),
             outbox,
         })))
     }
@@ -37,22 +40,36 @@ impl Server {
     pub(crate) fn receive(&mut self, peer: SocketAddr, bytes: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         let datagram = Datagram::new(bytes, Meta::new(peer));
         let mut arrived = Vec::new();
-        let mut deliver =
-            |payload: rejoinder_dtls::Delivered<'_>| arrived.push(payload.bytes.to_vec());
+        let mut deliver = |payload: rejoinder_dtls::Delivered<'_>| {
+            arrived.push((payload.bytes.to_vec(), payload.meta));
+        };
         self.engine
             .receive(self.now, &datagram, &mut self.outbox, &mut deliver);
-        for payload in arrived {
+        for (payload, meta) in arrived {
             let mut response = payload.clone();
             if let [mark @ b'?', ..] = response.as_mut_slice() {
                 *mark = b'!';
             }
-            let egress = rejoinder::transport::Egress::default();
-            let _ = self
+            let sent = self
                 .engine
-                .send(self.now, peer, egress, &response, &mut self.outbox);
+                .send(self.now, peer, meta.egress(), &response, &mut self.outbox);
+            sent.unwrap();
             self.payloads.push((peer, payload));
+            self.metas.push(meta);
         }
         self.drain()
+    }
+
+    /// Sends a payload, and returns what leaves.
+    pub(crate) fn send(
+        &mut self,
+        peer: SocketAddr,
+        egress: Egress,
+        payload: &[u8],
+    ) -> Result<Vec<(SocketAddr, Vec<u8>)>, SendError> {
+        self.engine
+            .send(self.now, peer, egress, payload, &mut self.outbox)?;
+        Ok(self.drain())
     }
 
     /// Lets time pass.

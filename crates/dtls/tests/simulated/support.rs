@@ -66,6 +66,38 @@ pub(crate) fn client_over(tap: Tap, config: ClientConfig) -> SimClient {
     Client::new(connector, Tagged(Text), server_addr())
 }
 
+/// A network on which every client has one address.
+#[derive(Clone, Debug)]
+pub(crate) struct OneAddress {
+    pub(crate) net: SimNet,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Connect for OneAddress {
+    type Transport = <SimNet as Connect>::Transport;
+
+    fn connect(&self, _: SocketAddr) -> io::Result<Self::Transport> {
+        self.net.bind(self.addr)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.net.now()
+    }
+
+    fn entropy(&self, bytes: &mut [u8]) -> io::Result<()> {
+        Connect::entropy(&self.net, bytes)
+    }
+
+    fn wait_any(
+        &self,
+        all: &[&Self::Transport],
+        wait: Wait,
+        ready: &mut Vec<usize>,
+    ) -> io::Result<()> {
+        self.net.wait_any(all, wait, ready)
+    }
+}
+
 /// A network that remembers what a client sends and receives.
 #[derive(Clone, Debug)]
 pub(crate) struct Tap {

@@ -27,10 +27,10 @@ pub enum CoapError {
     #[error("not version 1, or not in canonical form")]
     Form,
     /// Not of a type and code that fit each other and the direction.
-    #[error("not of a type and code that fit each other and the direction")]
+    #[error("the type and the code do not fit each other, or the direction")]
     Kind,
     /// A reset: the peer does not process the message (§4.2).
-    #[error("a reset")]
+    #[error("a reset: the peer does not process the message")]
     Reset,
 }
 

@@ -78,7 +78,7 @@ pub struct Records<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DnsError {
     /// Shorter than a header.
-    #[error("shorter than a header")]
+    #[error("shorter than a header of {HEADER_BYTES} bytes")]
     Short,
     /// What the parser says.
     #[error(transparent)]
@@ -93,7 +93,7 @@ pub enum DnsError {
     #[error("bytes after the last record")]
     Trailing,
     /// A query without the response bit was expected, or the other way round.
-    #[error("a query without the response bit was expected, or the other way round")]
+    #[error("a response where a query was expected, or the other way round")]
     Direction,
 }
 

@@ -42,7 +42,7 @@ pub enum SntpError {
     #[error("kiss of death: {}", .0.escape_ascii())]
     KissOfDeath([u8; 4]),
     /// The server has no time to give, or is too far from a reference clock (RFC 4330 §5).
-    #[error("the server's clock is not synchronized")]
+    #[error("the server's clock is not synchronized: ask another server")]
     Unsynchronized,
 }
 

@@ -29,7 +29,7 @@ pub enum StunError {
     Parse(#[from] StunParseError),
     /// Could not be written.
     #[error("could not be written")]
-    Write(StunWriteError),
+    Write(#[source] StunWriteError),
     /// The server could not do it: its ERROR-CODE (RFC 8489 §14.8).
     #[error("error {code}: {}", .reason.escape_debug())]
     Refused {
@@ -39,7 +39,7 @@ pub enum StunError {
         reason: String,
     },
     /// Not a message of this class and method, and nothing else.
-    #[error("not a message of this class and method, and nothing else")]
+    #[error("not a Binding message of the expected class, or more bytes follow it")]
     Kind,
 }
 

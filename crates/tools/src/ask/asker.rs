@@ -55,7 +55,9 @@ mod dtls {
             let keys = PskFile::read(path).map_err(|error| Failure::RunTime(chain(&error)))?;
             if keys.is_empty() {
                 let path = path.display();
-                return Err(Failure::RunTime(format!("the key file {path} has no key")));
+                return Err(Failure::RunTime(format!(
+                    "the key file {path} has no key: write a line IDENTITY:HEXADECIMAL-KEY"
+                )));
             }
             Ok(Self(Some(ClientConfig::psk_file(&keys))))
         }

@@ -321,7 +321,7 @@ fn messages(path: &Path) -> Result<Vec<Message>, Failure> {
         messages.push(message);
     }
     if messages.is_empty() {
-        return Err(fail("no message in it".into()));
+        return Err(fail("no message in it, must have one on each line".into()));
     }
     Ok(messages)
 }

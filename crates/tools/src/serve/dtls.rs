@@ -16,7 +16,9 @@ pub(super) fn keys(path: &Path) -> Result<PskFile, Failure> {
     let keys = PskFile::read(path).map_err(|error| Failure::RunTime(chain(&error)))?;
     if keys.is_empty() {
         let path = path.display();
-        return Err(Failure::RunTime(format!("the key file {path} has no key")));
+        return Err(Failure::RunTime(format!(
+            "the key file {path} has no key: write a line IDENTITY:HEXADECIMAL-KEY"
+        )));
     }
     Ok(keys)
 }
@@ -32,6 +34,7 @@ pub(super) fn start<G: Gate + Clone + Send + 'static>(
     let hellos = RateLimit::default();
     let wrap = |transport| {
         let builder = Dtls::builder().psk(keys.clone()).gate(hellos.clone());
+        let builder = builder.max_request_bytes(max_request.clamp(1, MAX_RECORD_BYTES));
         builder.wrap(transport)
     };
     let transports: Result<Vec<_>, ConfigError> = transports.into_iter().map(wrap).collect();
@@ -43,3 +46,6 @@ pub(super) fn start<G: Gate + Clone + Send + 'static>(
         Service::new(server, addresses, robot)
     }))
 }
+
+/// A record has no more (RFC 6347 §4.1), however long a request may be.
+const MAX_RECORD_BYTES: usize = 16_384;

@@ -198,7 +198,7 @@ impl<C: Codec, H: Handler<C>> Handler<C> for InService<H> {
     }
 }
 
-/// How many answers any one network gets in a second.
+/// How many answers each network prefix gets in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// The default number, if other machines can ask.

@@ -25,6 +25,10 @@ pub(super) fn store_key(context: &Context, key: &[u8]) -> Key {
     if let Some(known) = context.identity() {
         identity[0] = 1;
         identity[1..].copy_from_slice(&hash(known.as_bytes()));
+    } else if context.association != 0 {
+        // Another association of the address is another peer.
+        identity[0] = 2;
+        identity[13..].copy_from_slice(&context.association.to_be_bytes());
     }
     hash_of_key.copy_from_slice(&hash(key));
     bytes
@@ -65,6 +69,13 @@ mod tests {
     fn requests_that_differ_in_anything_have_other_keys() {
         let plain = || context("192.0.2.1:7777");
         let named = |name: &str| plain().with_identity(Some(Identity::from(name)));
+        let by = |association| {
+            let mut meta = Meta::new(plain().peer);
+            meta.association = association;
+            Context::new(&meta, Timestamp::system())
+        };
+        let renewed = by(7).with_identity(Some(Identity::from("Ada")));
+        assert_eq!(store_key(&renewed, b"x"), store_key(&named("Ada"), b"x"));
         let all = [
             store_key(&plain(), b"x"),
             store_key(&plain(), b"y"),
@@ -73,6 +84,8 @@ mod tests {
             store_key(&named(""), b"x"),
             store_key(&named("Ada"), b"x"),
             store_key(&named("Bob"), b"x"),
+            store_key(&by(7), b"x"),
+            store_key(&by(8), b"x"),
             store_key(&context("192.0.2.1:7778"), b"x"),
             store_key(&context("192.0.2.2:7777"), b"x"),
             store_key(&context("[2001:db8::1]:7777"), b"x"),
