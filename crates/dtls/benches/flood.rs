@@ -76,7 +76,7 @@ fn run<G: Gate + Send + 'static>(
     // What is allocated once is allocated now.
     flood(addr, &hello, 0..hellos / 100, None)?;
     // In memory already, so that it does not look as if the server grew.
-    let mut times = vec![Duration::MAX; 1 << 17];
+    let mut times = vec![Duration::MAX; 1 << 19];
     exchanges(&mut peers, &mut times, |asked| asked == hellos / 20);
     let before = resident_kib()?;
     report(out, &format!("{what}: before"), &times, before)?;

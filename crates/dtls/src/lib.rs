@@ -98,7 +98,7 @@
 //! # Features
 //!
 //! - `rust-crypto` (default): cryptography in Rust alone.
-//! - `aws-lc-rs`: AWS-LC in its place. It needs a C compiler and `CMake`.
+//! - `aws-lc-rs`: AWS-LC in its place. It needs a C compiler, and on some targets `CMake`.
 //! - `tokio`: servers and clients on tokio.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
