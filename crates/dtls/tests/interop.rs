@@ -545,14 +545,13 @@ fn aiocoap_refuses_a_client_that_is_silent_about_renegotiation() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lamp.py");
     let port = free_port();
     let arguments = [script, &port.to_string(), IDENTITY, KEY_TEXT];
-    let _server = Program::start("python3", &arguments);
+    let mut server = Program::start("python3", &arguments);
+    server.wait_for("serving").unwrap();
     let connector = ClientConfig::psk(IDENTITY, KEY_TEXT)
-        .retransmit_after(Duration::from_millis(200))
         .connector(UdpConnector::default(), &Coap)
         .unwrap();
-    // The program needs a moment until it listens.
     let mut client = Client::builder(Coap)
-        .timeout(Duration::from_secs(20))
+        .fail_when_unreachable(true)
         .with_connector(connector, SocketAddr::from(([127, 0, 0, 1], port)))
         .unwrap();
     let mut request = Packet::new();

@@ -26,6 +26,7 @@ async def main(port, identity, key):
         transports=["tinydtls_server"],
         server_credentials=credentials,
     )
+    print("serving", flush=True)
     await asyncio.get_running_loop().create_future()
 
 
