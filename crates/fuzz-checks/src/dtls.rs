@@ -73,9 +73,10 @@ impl Kind {
                 ClientConfig::psk([b'0' + number], secret)
             }
             Self::Certificates => {
-                let own = match is_stranger {
-                    true => &CERTIFICATES.stranger,
-                    false => &CERTIFICATES.client,
+                let own = if is_stranger {
+                    &CERTIFICATES.stranger
+                } else {
+                    &CERTIFICATES.client
                 };
                 ClientConfig::certificates(CERTIFICATES.authorities.clone(), "server.example")
                     .expect("it is a name")
@@ -170,7 +171,7 @@ struct Client {
     transport: Option<DtlsClient<Pipe>>,
     queues: Rc<RefCell<Queues>>,
     to_server: VecDeque<Vec<u8>>,
-    to_client: VecDeque<Vec<u8>>,
+    inbound: VecDeque<Vec<u8>>,
     inbox: Inbox,
 }
 
@@ -181,7 +182,7 @@ impl World {
             queues: Rc::clone(&pipe.queues),
             transport: None,
             to_server: VecDeque::new(),
-            to_client: VecDeque::new(),
+            inbound: VecDeque::new(),
             inbox: Inbox::new(4, 2_048),
         };
         Self {
@@ -210,19 +211,19 @@ impl World {
                 }
             }
             4 => {
-                if let Some(bytes) = client.to_client.pop_front() {
+                if let Some(bytes) = client.inbound.pop_front() {
                     self.deliver(at, &bytes);
                 }
             }
             5 => drop(client.to_server.pop_front()),
-            6 => drop(client.to_client.pop_front()),
+            6 => drop(client.inbound.pop_front()),
             7 => {
                 if let Some(bytes) = client.to_server.pop_front() {
                     self.arrive(addr, &changed(&bytes, input));
                 }
             }
             8 => {
-                if let Some(bytes) = client.to_client.pop_front() {
+                if let Some(bytes) = client.inbound.pop_front() {
                     self.deliver(at, &changed(&bytes, input));
                 }
             }
@@ -253,7 +254,7 @@ impl World {
             _ => {
                 let queue = match input.byte() % 2 {
                     0 => &mut client.to_server,
-                    _ => &mut client.to_client,
+                    _ => &mut client.inbound,
                 };
                 if let (Some(mut first), Some(second)) = (queue.pop_front(), queue.pop_front()) {
                     first.extend(second);
@@ -289,7 +290,7 @@ impl World {
                 while let Some(bytes) = self.clients[at].to_server.pop_front() {
                     self.arrive(addr, &bytes);
                 }
-                while let Some(bytes) = self.clients[at].to_client.pop_front() {
+                while let Some(bytes) = self.clients[at].inbound.pop_front() {
                     self.deliver(at, &bytes);
                 }
             }
@@ -361,9 +362,9 @@ impl World {
             remember(&mut self.wire, bytes);
             let client = self.clients.iter_mut().find(|one| one.addr == peer);
             if let Some(client) = client
-                && client.to_client.len() < MAX_QUEUED
+                && client.inbound.len() < MAX_QUEUED
             {
-                client.to_client.push_back(bytes.to_vec());
+                client.inbound.push_back(bytes.to_vec());
             }
         }
         self.stage.outbox.clear();
