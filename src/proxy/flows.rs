@@ -71,6 +71,16 @@ impl Flows {
         self.by_source.insert(source, at);
     }
 
+    /// Whether a flow is remembered and belongs to a client. It does not count as a use of the flow.
+    pub(super) fn has_client(&self, now: Duration, (source, association): Source) -> bool {
+        self.by_source.get(&source).is_some_and(|&at| {
+            let flow = &self.ring[at];
+            flow.client.is_some()
+                && flow.association == association
+                && now.saturating_sub(flow.seen) <= self.lifetime
+        })
+    }
+
     /// A flow that is remembered.
     pub(super) fn find(&mut self, now: Duration, (source, association): Source) -> Option<Flow> {
         let flow = &mut self.ring[*self.by_source.get(&source)?];

@@ -20,8 +20,9 @@ const MAX_FLOWS: usize = 1 << 20;
 /// without a valid header is dropped as [`ProxyHeader`](DropReason::ProxyHeader). Nothing is
 /// guessed.
 ///
-/// A health check of the proxy itself (the command `LOCAL`) is answered like a request of the proxy,
-/// without a [`RateLimit`](crate::gate::RateLimit).
+/// A health check of the proxy itself (the command `LOCAL`, or `UNKNOWN` of version 1) is answered like a
+/// request of the proxy, without a [`RateLimit`](crate::gate::RateLimit). In the mode
+/// [`FirstOfFlow`](ProxyMode::FirstOfFlow) it has the limit of the proxy's address.
 ///
 /// ```
 /// use rejoinder::Server;
@@ -71,6 +72,20 @@ pub enum ProxyMode {
     /// header of a flow that is not remembered is dropped. So where the first datagram is lost or
     /// overtaken, the following ones are dropped too; and where the proxy uses a port for another
     /// client before its header arrives, that client is taken for the one before.
+    ///
+    /// **A client can name any address.** The later datagrams are the client's own bytes, also where they
+    /// begin with a header. Such a header cannot be distinguished from that of a port which the proxy uses
+    /// again, so it replaces the flow's client. Limits by client and identities by address are advisory
+    /// here. With [`V2`](Self::V2) or [`V1`](Self::V1) there is no such hole: there the proxy's header
+    /// always comes first, and what follows it is payload.
+    ///
+    /// A header that names no client (`LOCAL`, `UNKNOWN`) is no [health check] here, so it lifts no limit. For
+    /// a flow that has a client it is dropped as [`ProxyHeader`](DropReason::ProxyHeader), and the flow keeps
+    /// its client. A proxy whose own check reuses such a port within the [lifetime] gets no response to that
+    /// check.
+    ///
+    /// [health check]: crate::transport::Proxied::is_health_check
+    /// [lifetime]: ProxiesBuilder::flow_lifetime
     FirstOfFlow,
 }
 
@@ -133,11 +148,12 @@ impl Proxies {
         let (client, bytes) = match (parsed, &mut self.flows) {
             (Ok((header, bytes)), None) => (header.client, bytes),
             (Ok((header, bytes)), Some(flows)) => {
-                flows.begin(
-                    now.monotonic,
-                    (proxy, datagram.meta.association),
-                    header.client,
-                );
+                let flow = (proxy, datagram.meta.association);
+                // These may be a client's own bytes, and must not make it the proxy.
+                if header.client.is_none() && flows.has_client(now.monotonic, flow) {
+                    return Err(DropReason::ProxyHeader);
+                }
+                flows.begin(now.monotonic, flow, header.client);
                 (header.client, bytes)
             }
             (Err(HeaderError::Missing), Some(flows)) => {
@@ -150,7 +166,8 @@ impl Proxies {
         Ok(Unwrapped {
             client: client.unwrap_or(proxy),
             payload,
-            proxied: Proxied::new(proxy, client.is_none()),
+            // Where later datagrams are a client's own bytes, only the absence of a client is known.
+            proxied: Proxied::new(proxy, client.is_none() && self.flows.is_none()),
             header,
         })
     }

@@ -318,7 +318,8 @@ pub struct Datagram<'a> {
 pub struct Proxied {
     /// The proxy's address: the response goes there.
     pub proxy: SocketAddr,
-    /// Whether the proxy asks for itself, to see whether the server is well.
+    /// Whether the proxy asks for itself, to see whether the server is well. Always `false` in the mode
+    /// [`FirstOfFlow`](crate::proxy::ProxyMode::FirstOfFlow), where a client could pretend it.
     pub is_health_check: bool,
 }
 

@@ -567,6 +567,59 @@ fn deadlines_hold_and_a_store_that_hangs_is_asked_once_in_a_while() {
     });
 }
 
+/// A node whose handlers have less time than the store.
+fn hasty(net: &SimNet, time: Duration, handler: impl AsyncHandler<Text> + 'static) -> ServerHandle {
+    let endpoint = AsyncSim::new(net.bind(addr(ONE)).unwrap());
+    let server = aio::Server::builder(Text).handler_timeout(time);
+    let server = server.with_transport(endpoint).unwrap();
+    let handle = server.handle();
+    tokio::task::spawn_local(async move { server.serve(handler).await.unwrap() });
+    handle
+}
+
+#[test]
+fn a_store_that_hangs_longer_than_handlers_may_is_left_alone_too() {
+    test(async {
+        let net = SimNet::new();
+        let (work, store) = (Work::default(), Faulty::new());
+        let once = SharedDedup::new(work.handler(), whole, store.clone())
+            .store_timeout(ms(250))
+            .cooldown(ms(60_000));
+        hasty(&net, ms(200), once);
+        let mut peer = Peer::new(&net);
+        store.set(HANGS);
+        let mut answered = Vec::new();
+        for number in 0..20 {
+            let heard = peer.ask(ONE, &format!("r{number}"), ms(201)).await;
+            answered.push(heard.len());
+        }
+        // The first three are abandoned, then the cooldown begins.
+        assert_eq!(answered, [[0; 3].as_slice(), &[1; 17]].concat());
+        assert_eq!(store.asked(), 3);
+    });
+}
+
+#[test]
+fn a_reply_waits_for_the_store_within_the_handlers_time_only() {
+    test(async {
+        for (time, replies) in [(ms(200), 0), (ms(400), 1)] {
+            let net = SimNet::new();
+            let (work, store) = (Work::default(), Faulty::new());
+            let once = SharedDedup::new(work.handler(), whole, store.clone());
+            hasty(&net, time, once.store_timeout(ms(250)));
+            let mut peer = Peer::new(&net);
+            peer.send(ONE, "a 50");
+            sleep(ms(10)).await;
+            store.set(HANGS);
+            sleep(ms(500)).await;
+            assert_eq!(peer.heard().len(), replies, "{time:?}");
+            assert_eq!(work.count(), 1);
+            // The work is remembered in either case, so a copy gets the answer.
+            assert_eq!(peer.ask(ONE, "a 50", ms(1)).await, ["a is work 1"]);
+        }
+    });
+}
+
 #[test]
 fn a_probe_whose_request_is_given_up_is_followed_by_another() {
     test(async {

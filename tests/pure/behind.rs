@@ -188,6 +188,39 @@ fn the_first_datagram_of_a_flow_names_the_client_of_the_later_ones() {
 }
 
 #[test]
+fn no_header_of_a_client_makes_its_flow_the_proxys_own() {
+    let unknown = b"PROXY UNKNOWN\r\n";
+    for forged in [unknown, LOCAL] {
+        let limit = RateLimit::builder().responses_per_second(2).key([7; 16]);
+        let core = behind(ProxyMode::FirstOfFlow).gate(limit.build().unwrap());
+        let mut core = core.core(Whoami);
+        let first = v1("192.0.2.1:7777", "who?");
+        let to_client = [(addr(PROXY), "192.0.2.1:7777".to_owned())];
+        assert_eq!(ask(&mut core, at(0), PROXY, &first), to_client);
+        let forged = [forged, &b"who?"[..]].concat();
+        for _ in 0..1_000 {
+            assert!(ask(&mut core, at(0), PROXY, &forged).is_empty());
+        }
+        assert_eq!(core.stats().dropped(DropReason::ProxyHeader), 1_000);
+        // The flow is still the client's.
+        assert_eq!(ask(&mut core, at(1), PROXY, b"who?"), to_client);
+        // It did not keep the flow alive either. Then it is answered like the proxy, which has a limit.
+        assert!(ask(&mut core, at(31), PROXY, &forged).is_empty());
+        let answers: Vec<_> = (0..1_000)
+            .flat_map(|_| ask(&mut core, at(40), PROXY, &forged))
+            .collect();
+        assert!((1..=10).contains(&answers.len()), "{}", answers.len());
+        assert!(
+            answers
+                .iter()
+                .all(|one| *one == (addr(PROXY), PROXY.to_owned()))
+        );
+        // The proxy's own flow may become a client's.
+        assert_eq!(ask(&mut core, at(41), PROXY, &first), to_client);
+    }
+}
+
+#[test]
 fn the_checks_of_the_sender_are_those_of_the_client() {
     let own = addr(VIP);
     for (client, reason) in [

@@ -61,8 +61,7 @@ struct Request {
     newer: Option<u32>,
     /// The next request of the same peer, if their order matters.
     next_of_peer: Option<u32>,
-    /// Whether one of the same peer is to finish first. A wake-up that was meant for the slot's previous
-    /// request changes nothing about that.
+    /// Whether one of the same peer is to finish first, whatever wakes the slot.
     is_waiting_for_turn: bool,
 }
 

@@ -103,7 +103,12 @@ use crate::handler::Context;
 /// Each operation has a [deadline](Self::store_timeout). A request needs two at most: one before the handler
 /// begins and one after it. When three in a row have failed, requests do not ask the store for a
 /// [while](Self::cooldown), then one of them tries. What happens to a request without the store is
-/// [`WhenDown`]. A reply leaves in any case once the handler has worked.
+/// [`WhenDown`].
+///
+/// Once the handler has worked, its reply leaves when the store has the answer, has failed, or its deadline is
+/// over. All of that is part of the [handler's time](crate::ServerBuilder::handler_timeout): set it above the
+/// work and two times the store's deadline. Where it is over before, no reply leaves. The operation that was
+/// abandoned counts as failed, so a store that hangs is left alone then, too.
 ///
 /// # Memory
 ///
@@ -140,7 +145,8 @@ pub enum WhenDown {
     #[default]
     Answer,
     /// The node drops the request, as [`HandlerFailed`](crate::DropReason::HandlerFailed). A copy that comes
-    /// when the store is back is worked on. Copies of what this node has answered before are answered.
+    /// when the store is back is worked on. If the store took the lease without an answer in time, that copy
+    /// gets no response until the [lease](SharedDedup::lease) is over. Copies of what this node has answered before are answered.
     Drop,
 }
 
@@ -228,7 +234,8 @@ impl<H, F, S: Store> SharedDedup<H, F, S> {
     }
 
     /// The deadline of each operation of the store. Default: 250 ms. With zero, only a store that never waits
-    /// is ever there.
+    /// is ever there. Two times this and the work have to fit into
+    /// [`handler_timeout`](crate::ServerBuilder::handler_timeout).
     ///
     /// ```
     /// # use rejoinder::aio::store::{MemoryStore, SharedDedup};

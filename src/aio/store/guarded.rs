@@ -1,3 +1,4 @@
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +43,11 @@ impl<S: Store> Guarded<S> {
         if !self.may_begin() {
             return Err(StoreError::CoolingDown);
         }
-        let error = match timeout(self.timeout, operation(&self.store)).await {
+        let abandoned = Abandoned(self);
+        let outcome = timeout(self.timeout, operation(&self.store)).await;
+        // From here on nothing waits, so nothing is abandoned.
+        mem::forget(abandoned);
+        let error = match outcome {
             Ok(Ok(done)) => {
                 *self.state() = State::default();
                 return Ok(done);
@@ -52,13 +57,7 @@ impl<S: Store> Guarded<S> {
                 after: self.timeout,
             },
         };
-        let mut state = self.state();
-        state.failures += 1;
-        if state.failures >= FAILURES && !self.cooldown.is_zero() {
-            // One that began before the cooldown does not move its end.
-            let until = Instant::now().checked_add(self.cooldown);
-            state.cools_until = state.cools_until.or(until);
-        }
+        self.note_failure();
         Err(error)
     }
 
@@ -75,9 +74,31 @@ impl<S: Store> Guarded<S> {
         state.cools_until = now.checked_add(self.cooldown.max(self.timeout));
         true
     }
+}
+
+impl<S> Guarded<S> {
+    fn note_failure(&self) {
+        let mut state = self.state();
+        state.failures = state.failures.saturating_add(1);
+        if state.failures >= FAILURES && !self.cooldown.is_zero() {
+            // One that began before the cooldown does not move its end.
+            let until = Instant::now().checked_add(self.cooldown);
+            state.cools_until = state.cools_until.or(until);
+        }
+    }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An operation whose caller does not wait any more counts as failed: otherwise a store that hangs has no
+/// cooldown where a handler's deadline comes before the store's.
+struct Abandoned<'g, S>(&'g Guarded<S>);
+
+impl<S> Drop for Abandoned<'_, S> {
+    fn drop(&mut self) {
+        self.0.note_failure();
     }
 }
 

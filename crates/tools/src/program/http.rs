@@ -2,7 +2,9 @@
 //!
 //! One thread serves all connections of an endpoint and waits for none of them. Each connection carries one
 //! request, has a deadline, and takes a bounded amount of memory. At most [`MAX_CONNECTIONS`] are open: a
-//! further one closes the oldest, so clients that connect and send nothing cannot keep others out.
+//! further one closes one whose response is sent, or else the oldest that has sent nothing, or else the oldest.
+//! So clients that connect and send nothing cannot hold the endpoint. A flood of connections still can: a client
+//! whose request has not arrived when as many newer ones come is closed with them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -114,30 +116,37 @@ fn turn(
         }
         !is_ready || connection.advance(now, page)
     });
-    if can_accept && !accept(listener, connections, now) {
+    if can_accept && !accept(listener, connections, now, page) {
         *accept_at = now + PAUSE;
     }
 }
 
 /// Accepts what is there, as many connections as may be open at most. Returns `false` after an error that
 /// is not about one connection, such as too many open descriptors.
-fn accept(listener: &TcpListener, connections: &mut VecDeque<Connection>, now: Instant) -> bool {
+fn accept(
+    listener: &TcpListener,
+    connections: &mut VecDeque<Connection>,
+    now: Instant,
+    page: &impl Fn(&str) -> Option<Page>,
+) -> bool {
     for _ in 0..MAX_CONNECTIONS {
         match listener.accept() {
             Ok((stream, _)) => {
                 if stream.set_nonblocking(true).is_err() {
                     continue;
                 }
-                if connections.len() == MAX_CONNECTIONS {
-                    let is_closing = |one: &Connection| matches!(one.state, State::Closing);
-                    let done = connections.iter().position(is_closing);
-                    connections.remove(done.unwrap_or(0));
-                }
-                connections.push_back(Connection {
+                let mut connection = Connection {
                     stream,
                     state: State::Reading(Vec::new()),
                     deadline: now + PATIENCE,
-                });
+                };
+                // As a rule the request has come with the connection.
+                if connection.advance(now, page) {
+                    if connections.len() == MAX_CONNECTIONS {
+                        make_room(connections, now, page);
+                    }
+                    connections.push_back(connection);
+                }
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => return true,
@@ -147,6 +156,28 @@ fn accept(listener: &TcpListener, connections: &mut VecDeque<Connection>, now: I
         }
     }
     true
+}
+
+/// Removes a connection, of those that are open the one that loses least.
+fn make_room(
+    connections: &mut VecDeque<Connection>,
+    now: Instant,
+    page: &impl Fn(&str) -> Option<Page>,
+) {
+    let is_closing = |one: &Connection| matches!(one.state, State::Closing);
+    if let Some(done) = connections.iter().position(is_closing) {
+        connections.remove(done);
+        return;
+    }
+    for at in 0..connections.len() {
+        let one = &mut connections[at];
+        // A request that has arrived meanwhile is answered first.
+        if one.is_silent() && (!one.advance(now, page) || one.is_silent() || is_closing(one)) {
+            connections.remove(at);
+            return;
+        }
+    }
+    connections.pop_front();
 }
 
 struct Connection {
@@ -173,6 +204,11 @@ impl Connection {
             State::Reading(_) | State::Closing => PollFlags::IN,
         };
         PollFd::new(&self.stream, flags)
+    }
+
+    /// Whether nothing has come from the client.
+    fn is_silent(&self) -> bool {
+        matches!(&self.state, State::Reading(head) if head.is_empty())
     }
 
     /// Goes on as far as it can without waiting. `false` is the end of it.
@@ -302,7 +338,15 @@ const MAX_HEADERS: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_HEAD_BYTES, MAX_HEADERS, Page, path_of, respond};
+    use std::collections::VecDeque;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+
+    use super::{
+        Connection, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS, PATIENCE, Page, State, accept,
+        make_room, path_of, respond,
+    };
 
     fn page(path: &str) -> Option<Page> {
         (path == "/here").then(|| Page::text("200 OK", "yes"))
@@ -311,6 +355,96 @@ mod tests {
     fn answer(request: &str) -> String {
         let response = respond(request.as_bytes(), &page).expect("a response");
         String::from_utf8(response).expect("text")
+    }
+
+    const REQUEST: &[u8] = b"GET /here HTTP/1.1\r\n\r\n";
+
+    /// A client, and its connection as it is right after it was accepted.
+    fn open(listener: &TcpListener) -> (TcpStream, Connection) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let state = State::Reading(Vec::new());
+        let deadline = Instant::now() + PATIENCE;
+        let connection = Connection {
+            stream,
+            state,
+            deadline,
+        };
+        (client, connection)
+    }
+
+    fn read(client: &mut TcpStream) -> String {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Waits until something that a client has sent is there.
+    fn await_bytes(connection: &Connection) {
+        connection.stream.set_nonblocking(false).unwrap();
+        connection.stream.peek(&mut [0]).unwrap();
+        connection.stream.set_nonblocking(true).unwrap();
+    }
+
+    #[test]
+    fn a_connection_that_has_sent_nothing_makes_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let now = Instant::now();
+        let (mut slow, mut connection) = open(&listener);
+        slow.write_all(&REQUEST[..9]).unwrap();
+        await_bytes(&connection);
+        assert!(connection.advance(now, &page));
+        let mut connections = VecDeque::from([connection]);
+        let mut silent = Vec::new();
+        while connections.len() < MAX_CONNECTIONS {
+            let (client, connection) = open(&listener);
+            silent.push(client);
+            connections.push_back(connection);
+        }
+        // The oldest one has sent a part, and the second one its request, which was not read yet.
+        silent[0].write_all(REQUEST).unwrap();
+        await_bytes(&connections[1]);
+        make_room(&mut connections, now, &page);
+        assert_eq!(connections.len(), MAX_CONNECTIONS - 1);
+        let answer = read(&mut silent[0]);
+        assert!(answer.ends_with("\r\n\r\nyes"), "{answer}");
+        // All the silent ones go before the slow one.
+        while connections.len() > 1 {
+            make_room(&mut connections, now, &page);
+        }
+        slow.write_all(&REQUEST[9..]).unwrap();
+        await_bytes(&connections[0]);
+        assert!(connections[0].advance(now, &page));
+        // And one that is answered goes without a loss.
+        make_room(&mut connections, now, &page);
+        assert!(connections.is_empty());
+        let answer = read(&mut slow);
+        assert!(answer.ends_with("\r\n\r\nyes"), "{answer}");
+    }
+
+    #[test]
+    fn a_request_that_comes_with_its_connection_is_answered_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        // What a client has sent may be on its way yet.
+        let at_once = (0..100).any(|_| {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_read_timeout(Some(10 * PATIENCE)).unwrap();
+            client.write_all(REQUEST).unwrap();
+            let mut connections = VecDeque::new();
+            while connections.is_empty() {
+                assert!(accept(&listener, &mut connections, Instant::now(), &page));
+            }
+            if connections[0].is_silent() {
+                return false;
+            }
+            let answer = read(&mut client);
+            assert!(answer.ends_with("\r\n\r\nyes"), "{answer}");
+            true
+        });
+        assert!(at_once);
     }
 
     #[test]

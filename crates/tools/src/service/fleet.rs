@@ -123,7 +123,8 @@ enum Mode {
     V2,
     /// Text, in each datagram: nginx with `proxy_requests 1`
     V1,
-    /// Either, in the first datagram of a flow: nginx without it
+    /// Either, in the first datagram of a flow: nginx without it. A client can name any address then, so
+    /// limits by client are advisory; v2 has no such hole
     FirstOfFlow,
 }
 
