@@ -4,11 +4,14 @@ Standard error is the server's, the exit code too.
 """
 import os
 import pty
+import signal
 import sys
 
 from_server, to_here = os.pipe()
 child, terminal = pty.fork()
 if child == 0:
+    # Whatever runs the tests may ignore it, as `nohup` does, and the server would inherit that.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.dup2(to_here, 2)
     os.execv(sys.argv[1], sys.argv[1:])
 os.close(to_here)
