@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rejoinder::aio::AsyncTransport;
 use rejoinder::transport::Inbox;
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::driver::{Driver, Machine};
@@ -91,7 +92,8 @@ impl Alarm {
             self.at = Some(at);
         }
         let sleep = self.sleep.as_mut().expect("it was set above");
-        let is_over = sleep.as_mut().poll(cx).is_ready();
+        // What else the task does may use up its budget, and must not stop the clock.
+        let is_over = pin!(coop::unconstrained(sleep)).poll(cx).is_ready();
         if is_over {
             self.at = None;
         }
