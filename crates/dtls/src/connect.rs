@@ -15,7 +15,7 @@ use crate::certificate::{Authorities, CertificateError, CertifiedKey, Role};
 use crate::driver::{Driver, Machine, as_inner, shorter};
 use crate::psk::{MAX_IDENTITY_BYTES, PskFile, is_usable};
 use crate::record::MAX_PLAINTEXT_BYTES;
-use crate::session::{Client, MAX_REPLIES, Sent, Session};
+use crate::session::{Client, Sent, Session};
 use crate::settings::{Configs, HANDSHAKE_DATAGRAM_BYTES, Mode, Settings};
 use crate::transport::add;
 
@@ -351,7 +351,7 @@ impl<T: Transport> Transport for DtlsClient<T> {
                 Ok(Sent::Kept) => kept += 1,
                 Ok(Sent::Queued) => {}
             }
-            if !self.driver.replies.has_room_for(MAX_REPLIES) {
+            if !self.driver.has_room() {
                 add(&mut report, self.inner.send(&self.driver.replies));
                 self.driver.replies.clear();
             }

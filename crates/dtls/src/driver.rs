@@ -8,11 +8,10 @@ use rejoinder::transport::{Datagram, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox};
 use rejoinder::{Identity, Timestamp, Transport, Wait};
 
 use crate::engine::Delivered;
+use crate::settings::MAX_REPLIES;
 
 /// What makes payloads of datagrams: a server's engine, or a client's session.
 pub(crate) trait Machine {
-    /// How many datagrams a step queues at most.
-    const MAX_REPLIES: usize;
     /// Whether the replies to several datagrams leave together. If not, they leave after each.
     const BATCHES: bool;
 
@@ -64,7 +63,7 @@ impl<M: Machine> Driver<M> {
 
     /// Whether the replies have room for those of one more step.
     pub(crate) fn has_room(&self) -> bool {
-        self.replies.has_room_for(M::MAX_REPLIES)
+        self.replies.has_room_for(MAX_REPLIES)
     }
 
     /// Takes one payload or one datagram. Returns whether there was any, and space for it.

@@ -16,14 +16,14 @@ use rejoinder::{Identity, Timestamp};
 use self::associations::Established;
 use self::handshakes::Handshake;
 pub use self::send_error::SendError;
-use crate::association::{Credentials, Policy};
+use crate::association::{Credentials, Emitted, Policy};
 use crate::clock::Clock;
 use crate::cookie::Cookies;
 use crate::driver::Machine;
 use crate::hello::{COOKIE_BYTES, ClientHello, NoHello, longest_message, sample};
 use crate::provider::hmac_sha256;
 use crate::record::{ALERT, APPLICATION_DATA, HANDSHAKE, MAX_RECORDS, Record};
-use crate::settings::{Configs, MAX_QUEUED, PSK_SUITES, Settings};
+use crate::settings::{Configs, MAX_REPLIES, PSK_SUITES, SCRATCH_BYTES, Settings};
 use crate::stats::{DtlsDrop, DtlsStats};
 use crate::table::Table;
 
@@ -118,7 +118,7 @@ pub(crate) struct Parts<G> {
 
 impl<G: Gate> Engine<G> {
     /// How many datagrams one call of [`receive`](Self::receive) queues at most.
-    pub const MAX_REPLIES: usize = 2 * MAX_QUEUED + 1;
+    pub const MAX_REPLIES: usize = MAX_REPLIES;
 
     /// `None` if the implementation does not take the engine's cookies.
     pub(crate) fn new(parts: Parts<G>) -> Option<Self> {
@@ -171,11 +171,7 @@ impl<G: Gate> Engine<G> {
     /// # Ok::<(), rejoinder::ConfigError>(())
     /// ```
     pub fn outbox(&self) -> Outbox {
-        // An arena has room for 32 datagrams of the greatest length, and for a server's batch of short
-        // ones.
-        let max = self.settings.max_datagram_bytes();
-        let least = Self::MAX_REPLIES.div_ceil(Outbox::ARENA_DATAGRAMS) * max;
-        Outbox::new(OUTBOX_DATAGRAMS, least)
+        self.settings.outbox(OUTBOX_DATAGRAMS)
     }
 
     /// The longest payload that can be sent: see
@@ -329,6 +325,20 @@ impl<G: Gate> Engine<G> {
         self.gauge();
     }
 
+    /// Takes back the replies to a datagram, from the one with this number on, if the gate forbids them.
+    fn take_back_forbidden(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        outbox: &mut Outbox,
+        queued: usize,
+    ) {
+        if !is_allowed(&mut self.gate, now, datagram, outbox, queued) {
+            self.stats.lost_replies += (outbox.len() - queued) as u64;
+            outbox.truncate(queued);
+        }
+    }
+
     fn gauge(&mut self) {
         self.stats.half_open = self.handshakes.len() as u64;
         self.stats.associations = self.associations.len() as u64;
@@ -350,7 +360,6 @@ impl<G: Gate> Engine<G> {
 }
 
 impl<G: Gate> Machine for Engine<G> {
-    const MAX_REPLIES: usize = Self::MAX_REPLIES;
     const BATCHES: bool = true;
 
     fn outbox(&self) -> Outbox {
@@ -406,6 +415,44 @@ fn reply(
 }
 
 /// Whether the gate lets go what was queued in answer to a datagram.
+/// Queues the packets of a step.
+fn replies<'a>(
+    stats: &'a mut DtlsStats,
+    outbox: &'a mut Outbox,
+    peer: SocketAddr,
+    egress: Egress,
+) -> impl FnMut(Emitted<'_>) + 'a {
+    move |emitted| {
+        if let Emitted::Packet(packet) = emitted {
+            reply(stats, outbox, peer, egress, packet);
+        }
+    }
+}
+
+/// Queues the packets that a datagram causes, and delivers its payloads as those of an association with a
+/// number.
+fn replies_and_payloads<'a>(
+    stats: &'a mut DtlsStats,
+    outbox: &'a mut Outbox,
+    mut meta: Meta,
+    number: u32,
+    deliver: &'a mut dyn FnMut(Delivered<'_>),
+) -> impl FnMut(Emitted<'_>) + 'a {
+    let egress = meta.egress();
+    meta.association = number;
+    move |emitted| match emitted {
+        Emitted::Packet(packet) => reply(stats, outbox, meta.peer, egress, packet),
+        Emitted::Payload(bytes, identity) => {
+            stats.payloads += 1;
+            deliver(Delivered {
+                bytes,
+                meta,
+                identity,
+            });
+        }
+    }
+}
+
 fn is_allowed<G: Gate>(
     gate: &mut G,
     now: Timestamp,
@@ -427,9 +474,6 @@ pub(crate) fn next_seed(state: &mut u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
-
-/// Room for the longest record.
-const SCRATCH_BYTES: usize = 20_480;
 
 /// The longest datagram of a handshake, unless our own may be longer: a peer splits its flight by its path.
 const MAX_HANDSHAKE_BYTES: usize = 2_048;

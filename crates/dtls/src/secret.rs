@@ -1,6 +1,6 @@
 //! Files with keys in them: opened without waiting, and read only if they are private.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,7 @@ pub(crate) fn read(path: &Path, is_secret: bool) -> Result<Vec<u8>, SecretFileEr
         source,
     };
     let file = open(path).map_err(failed)?;
-    check(path, &file, is_secret)?;
+    check(path, &file.metadata().map_err(failed)?, is_secret)?;
     let mut bytes = Vec::new();
     let mut limited = file.take(MAX_FILE_BYTES + 1);
     limited.read_to_end(&mut bytes).map_err(failed)?;
@@ -133,14 +133,10 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 #[cfg(unix)]
-fn check(path: &Path, file: &File, is_secret: bool) -> Result<(), SecretFileError> {
+fn check(path: &Path, metadata: &Metadata, is_secret: bool) -> Result<(), SecretFileError> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
     let path = || path.to_owned();
-    let metadata = file.metadata().map_err(|source| SecretFileError::Io {
-        path: path(),
-        source,
-    })?;
     let kind = metadata.file_type();
     if !kind.is_file() {
         let kind = match kind {
@@ -165,17 +161,14 @@ fn check(path: &Path, file: &File, is_secret: bool) -> Result<(), SecretFileErro
 }
 
 #[cfg(not(unix))]
-fn check(path: &Path, file: &File, _: bool) -> Result<(), SecretFileError> {
-    let path = || path.to_owned();
-    let metadata = file.metadata().map_err(|source| SecretFileError::Io {
-        path: path(),
-        source,
-    })?;
+fn check(path: &Path, metadata: &Metadata, _: bool) -> Result<(), SecretFileError> {
     if metadata.is_file() {
         return Ok(());
     }
-    let kind = "special file";
-    Err(SecretFileError::Kind { path: path(), kind })
+    Err(SecretFileError::Kind {
+        path: path.to_owned(),
+        kind: "special file",
+    })
 }
 
 #[cfg(unix)]

@@ -15,7 +15,7 @@ use crate::driver::{Driver, Machine};
 use crate::engine::{Delivered, SendError};
 use crate::failure::Failure;
 use crate::record::Record;
-use crate::settings::{Configs, MAX_QUEUED, Settings};
+use crate::settings::{Configs, SCRATCH_BYTES, Settings};
 
 /// What all sessions of a client have in common.
 pub(crate) struct Client {
@@ -196,15 +196,11 @@ impl Driver<Session> {
 }
 
 impl Machine for Session {
-    const MAX_REPLIES: usize = MAX_REPLIES;
     /// All that has waited for a handshake leaves in one step, for which the outbox must be empty.
     const BATCHES: bool = false;
 
     fn outbox(&self) -> Outbox {
-        // An arena has room for 32 datagrams of the greatest length.
-        let max = self.client.settings.max_datagram_bytes();
-        let least = MAX_REPLIES.div_ceil(Outbox::ARENA_DATAGRAMS) * max;
-        Outbox::new(OUTBOX_DATAGRAMS, least)
+        self.client.settings.outbox(OUTBOX_DATAGRAMS)
     }
 
     fn receive(
@@ -253,13 +249,9 @@ fn refused(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::HostUnreachable, text)
 }
 
-/// How many datagrams a step queues at most: the flights before and after, and what has waited.
-pub(crate) const MAX_REPLIES: usize = 2 * MAX_QUEUED + 1;
 /// So many requests wait for a handshake; further ones are sent again by their client.
 const MAX_WAITING: usize = 1_024;
 /// Room for a handshake's flights and for what has waited.
 const OUTBOX_DATAGRAMS: usize = MAX_WAITING + 64;
 /// After a failed handshake. A server that has refused once is not asked for each request.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Room for the longest record.
-const SCRATCH_BYTES: usize = 20_480;

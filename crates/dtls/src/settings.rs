@@ -7,6 +7,7 @@ use std::time::Duration;
 use dimpl::crypto::Dtls12CipherSuite;
 use dimpl::{Config, PskResolver};
 use rejoinder::ConfigError;
+use rejoinder::transport::Outbox;
 
 use crate::provider::{note_identity, provider};
 use crate::psk::{KeyStore, is_usable};
@@ -72,6 +73,13 @@ impl Settings {
     /// The most that one datagram with a payload has.
     pub(crate) fn max_datagram_bytes(&self) -> usize {
         (self.max_payload_bytes + OVERHEAD_BYTES).max(self.handshake_datagram_bytes)
+    }
+
+    /// An outbox for so many short datagrams, and for those of a step at their greatest length.
+    pub(crate) fn outbox(&self, datagrams: usize) -> Outbox {
+        // An arena has room for a fixed number of datagrams of the greatest length.
+        let least = MAX_REPLIES.div_ceil(Outbox::ARENA_DATAGRAMS) * self.max_datagram_bytes();
+        Outbox::new(datagrams, least)
     }
 }
 
@@ -189,6 +197,10 @@ impl PskResolver for Resolver {
 }
 
 /// Datagrams of one flight of a handshake: a certificate of 16 KiB in datagrams of 1,232 bytes is 14.
-pub(crate) const MAX_QUEUED: usize = 24;
+const MAX_QUEUED: usize = 24;
+/// How many datagrams a step queues at most: the flights before and after, and one more.
+pub(crate) const MAX_REPLIES: usize = 2 * MAX_QUEUED + 1;
+/// Room for the longest record.
+pub(crate) const SCRATCH_BYTES: usize = 20_480;
 /// IPv6 carries packets of 1,280 bytes everywhere (RFC 8200 §5), less the headers of IPv6 and UDP.
 pub(crate) const HANDSHAKE_DATAGRAM_BYTES: usize = 1_280 - 40 - 8;

@@ -7,8 +7,9 @@ use rejoinder::Timestamp;
 use rejoinder::gate::Gate;
 use rejoinder::transport::{Datagram, Egress, Outbox};
 
-use super::{Delivered, Engine, Fate, MAX_HANDSHAKE_BYTES, SendError, is_allowed, reply};
-use crate::association::{Association, Emitted, Input};
+use super::{Delivered, Engine, Fate, MAX_HANDSHAKE_BYTES, SendError};
+use super::{replies, replies_and_payloads};
+use crate::association::{Association, Input};
 use crate::record::{APPLICATION_DATA, HANDSHAKE, MAX_RECORDS, Record};
 use crate::settings::PROTECTION_BYTES;
 use crate::stats::DtlsDrop;
@@ -43,28 +44,20 @@ impl<G: Gate> Engine<G> {
         let Some(established) = associations.peek_mut(peer) else {
             return Err(DtlsDrop::NoAssociation);
         };
-        let mut meta = datagram.meta;
-        let egress = meta.egress();
-        meta.association = established.number;
         let queued = outbox.len();
-        let mut emit = |emitted: Emitted<'_>| match emitted {
-            Emitted::Payload(bytes, identity) => {
-                stats.payloads += 1;
-                deliver(Delivered {
-                    bytes,
-                    meta,
-                    identity,
-                });
-            }
-            Emitted::Packet(packet) => reply(stats, outbox, peer, egress, packet),
-        };
         let records = Record::all(datagram.bytes).filter(is_of_association);
-        let association = &mut established.association;
-        let progress = association.step_records(now, policy, records, scratch, &mut emit);
+        let (meta, number) = (datagram.meta, established.number);
+        let progress = established.association.step_records(
+            now,
+            policy,
+            records,
+            scratch,
+            &mut replies_and_payloads(stats, outbox, meta, number, deliver),
+        );
         if progress.payloads > 0 {
             // It is authentic, so the peer is there.
             established.used = now.monotonic;
-            established.egress = egress;
+            established.egress = meta.egress();
             associations.touch(peer);
         }
         if progress.failure.is_some() {
@@ -74,10 +67,7 @@ impl<G: Gate> Engine<G> {
             associations.remove(peer);
             self.stats.closed += 1;
         }
-        if !is_allowed(&mut self.gate, now, datagram, outbox, queued) {
-            self.stats.lost_replies += (outbox.len() - queued) as u64;
-            outbox.truncate(queued);
-        }
+        self.take_back_forbidden(now, datagram, outbox, queued);
         let is_control = progress.packets > 0 || progress.closed || progress.failure.is_some();
         match progress.payloads {
             0 if is_control => Ok(Fate::Control),
@@ -166,14 +156,12 @@ impl<G: Gate> Engine<G> {
         }
         // Of the transport inside it is the association that the peer was last heard by.
         let egress = egress.by_association(established.egress.association);
-        let mut emit = |emitted: Emitted<'_>| {
-            if let Emitted::Packet(packet) = emitted {
-                reply(stats, outbox, peer, egress, packet);
-            }
-        };
         let input = Input::Payload(payload);
-        let association = &mut established.association;
-        let progress = association.step(now, policy, input, scratch, &mut emit);
+        let progress = {
+            let emit = &mut replies(stats, outbox, peer, egress);
+            let association = &mut established.association;
+            association.step(now, policy, input, scratch, emit)
+        };
         established.used = now.monotonic;
         associations.touch(peer);
         if progress.failure.is_some() {
@@ -217,14 +205,9 @@ impl<G: Gate> Engine<G> {
             stats,
             ..
         } = self;
-        let egress = established.egress;
-        let mut emit = |emitted: Emitted<'_>| {
-            if let Emitted::Packet(packet) = emitted {
-                reply(stats, outbox, peer, egress, packet);
-            }
-        };
+        let emit = &mut replies(stats, outbox, peer, established.egress);
         let association = &mut established.association;
-        association.step(now, policy, Input::Close, scratch, &mut emit);
+        association.step(now, policy, Input::Close, scratch, emit);
         true
     }
 }

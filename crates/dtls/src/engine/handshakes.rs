@@ -8,8 +8,8 @@ use rejoinder::gate::{Gate, ResponseSize};
 use rejoinder::transport::{Datagram, Egress, Outbox};
 
 use super::{Delivered, Engine, Established, Fate, MAX_HANDSHAKE_BYTES, MAX_MESSAGE_BYTES};
-use super::{is_allowed, reply};
-use crate::association::{Association, Credentials, Emitted, Input, Progress};
+use super::{is_allowed, replies, replies_and_payloads, reply};
+use crate::association::{Association, Credentials, Input, Progress};
 use crate::clock::Clock;
 use crate::hello::{COOKIE_BYTES, ClientHello};
 use crate::record::{ALERT, DTLS_1_2, Record, plain};
@@ -166,14 +166,14 @@ impl<G: Gate> Engine<G> {
             stats,
             ..
         } = self;
-        let mut emit = |emitted: Emitted<'_>| {
-            if let Emitted::Packet(packet) = emitted {
-                reply(stats, outbox, peer, egress, packet);
-            }
-        };
-        let hello = (hello, cookie);
-        let association = &mut handshake.association;
-        let progress = association.step_hello(now, policy, hello, bytes, scratch, &mut emit);
+        let progress = handshake.association.step_hello(
+            now,
+            policy,
+            (hello, cookie),
+            bytes,
+            scratch,
+            &mut replies(stats, outbox, peer, egress),
+        );
         if !is_allowed(&mut self.gate, now, datagram, outbox, queued) {
             outbox.truncate(queued);
             return Err(DtlsDrop::Gate);
@@ -236,30 +236,18 @@ impl<G: Gate> Engine<G> {
         let Some(handshake) = handshakes.peek_mut(peer) else {
             return Fate::Handshake;
         };
-        let mut meta = datagram.meta;
-        let egress = meta.egress();
-        handshake.egress = egress;
-        meta.association = handshake.number;
+        let (meta, number) = (datagram.meta, handshake.number);
+        handshake.egress = meta.egress();
         let queued = outbox.len();
-        let mut emit = |emitted: Emitted<'_>| match emitted {
-            Emitted::Packet(packet) => reply(stats, outbox, peer, egress, packet),
-            // It came in the datagram that completed the handshake, behind its last message.
-            Emitted::Payload(bytes, identity) => {
-                stats.payloads += 1;
-                deliver(Delivered {
-                    bytes,
-                    meta,
-                    identity,
-                });
-            }
-        };
-        let association = &mut handshake.association;
-        let records = Record::all(records);
-        let progress = association.step_records(now, policy, records, scratch, &mut emit);
-        if !is_allowed(&mut self.gate, now, datagram, outbox, queued) {
-            self.stats.lost_replies += (outbox.len() - queued) as u64;
-            outbox.truncate(queued);
-        }
+        let progress = handshake.association.step_records(
+            now,
+            policy,
+            Record::all(records),
+            scratch,
+            // A payload came in the datagram that completed the handshake, behind its last message.
+            &mut replies_and_payloads(stats, outbox, meta, number, deliver),
+        );
+        self.take_back_forbidden(now, datagram, outbox, queued);
         let has_payload = progress.payloads > 0;
         self.after_handshake_step(now, peer, progress);
         if has_payload {
@@ -314,13 +302,10 @@ impl<G: Gate> Engine<G> {
         for (peer, handshake) in handshakes.iter_mut() {
             let association = &mut handshake.association;
             if association.due() <= now.monotonic && outbox.has_room_for(Self::MAX_REPLIES) {
-                let egress = handshake.egress;
-                let mut emit = |emitted: Emitted<'_>| {
-                    if let Emitted::Packet(packet) = emitted {
-                        reply(stats, outbox, peer, egress, packet);
-                    }
+                let progress = {
+                    let emit = &mut replies(stats, outbox, peer, handshake.egress);
+                    association.step(now, policy, Input::Time, scratch, emit)
                 };
-                let progress = association.step(now, policy, Input::Time, scratch, &mut emit);
                 if let Some(failure) = progress.failure {
                     stats.failed[failure.kind as usize] += 1;
                     failed.push(peer);
