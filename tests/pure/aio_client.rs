@@ -63,8 +63,16 @@ async fn thousands_of_sockets_are_each_looked_at_once() {
     task::spawn(server.serve(async |text: &str| text.to_uppercase()));
     let builder = Client::builder(Text).window(REQUESTS);
     let client = client(&net, builder.max_cooling_sockets(100_000));
+    ask_at_once(&client, REQUESTS).await;
+}
+
+/// So many requests at once, each with its own response.
+async fn ask_at_once<C>(client: &Client<SimNet, C>, requests: usize)
+where
+    C: for<'a> Codec<Request<'a> = &'a str, Response<'a> = &'a str> + Clone + Send + Sync + 'static,
+{
     let mut asking = JoinSet::new();
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let client = client.clone();
         asking.spawn(async move {
             let text = format!("number {number}");
@@ -208,18 +216,7 @@ async fn requests_go_on_side_by_side_with_ids_and_without() {
     let net = SimNet::new();
     serve(&net, Tagged(Text));
     let tagged = client(&net, Client::builder(Tagged(Text)));
-    let mut asking = JoinSet::new();
-    for number in 0..100_u32 {
-        let tagged = tagged.clone();
-        asking.spawn(async move {
-            let asked = format!("hello {number}");
-            let response = tagged.request(&asked).await.unwrap();
-            assert_eq!(response.get(), asked.to_uppercase());
-        });
-    }
-    while let Some(asked) = asking.join_next().await {
-        asked.unwrap();
-    }
+    ask_at_once(&tagged, 100).await;
     assert_eq!(tagged.stats().in_flight, 0);
     assert_eq!(tagged.stats().sockets, 1);
 }
