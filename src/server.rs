@@ -7,7 +7,6 @@ mod dropped;
 mod handle;
 mod last_error;
 mod log;
-mod panics;
 mod shared;
 mod source;
 mod stats;
@@ -27,8 +26,6 @@ pub use self::core::{Deferred, ServerCore};
 pub use self::handle::ServerHandle;
 #[cfg(feature = "tokio")]
 pub(crate) use self::log::{ended as log_ended, started as log_started};
-#[cfg(feature = "tokio")]
-pub(crate) use self::panics::{drop_quietly, quietly};
 pub(crate) use self::shared::Shared;
 pub use self::stats::Stats;
 #[cfg(feature = "tokio")]

@@ -105,8 +105,8 @@ impl<C, G> ServerBuilder<C, G, Tokio> {
 
     /// How long an async handler may take, from the reception of the request: the time that it waits for
     /// its turn or for room among those in flight counts. Then its future is dropped, and the request as
-    /// [`HandlerTimedOut`](crate::DropReason::HandlerTimedOut). Default: 5 s. Greater than zero; [`Duration::MAX`] is no limit. tokio's timers have a resolution of
-    /// 1 ms.
+    /// [`HandlerTimedOut`](crate::DropReason::HandlerTimedOut). Default: 5 s. Greater than zero;
+    /// [`Duration::MAX`] is no limit. tokio's timers have a resolution of 1 ms.
     ///
     /// Set it to what clients wait for: the response to a request that was given up is unanswered
     /// work.

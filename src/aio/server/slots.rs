@@ -15,8 +15,8 @@ use crate::codec::Codec;
 use crate::drop_reason::DropReason;
 use crate::gate::Gate;
 use crate::handler::IntoReply;
+use crate::panics::{drop_quietly, quietly};
 use crate::sans_io::{Deferred, ServerCore};
-use crate::server::{drop_quietly, quietly};
 use crate::timestamp::Timestamp;
 use crate::transport::{Inbox, Outbox};
 
@@ -237,7 +237,7 @@ where
             .as_ref()
             .is_none_or(|request| request.is_waiting_for_turn)
         {
-            // A late wake-up, of a request that is over.
+            // A late wake-up, of a request that is over, or one before its turn.
             return Poll::Ready(());
         }
         let mut cx = task::Context::from_waker(&slot.waker);

@@ -8,7 +8,7 @@ use crate::drop_reason::DropReason;
 use crate::gate::{Gate, ResponseSize};
 use crate::handler::{Context, Handler, Reply, ReplyError};
 use crate::identity::Identity;
-use crate::server::panics::{drop_quietly, quietly};
+use crate::panics::{drop_quietly, quietly};
 use crate::server::stats::Fate;
 use crate::timestamp::Timestamp;
 use crate::transport::{Datagram, Delivery, Meta, Outbox};

@@ -9,7 +9,7 @@ use super::{SOCKET_GROUPS, State};
 use crate::aio::connect::AsyncConnect;
 use crate::aio::transport::AsyncTransport;
 use crate::codec::Codec;
-use crate::server::quietly;
+use crate::panics::quietly;
 
 /// What came of a look at a socket.
 #[derive(Clone, Copy, Default)]
@@ -31,13 +31,12 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
         }
         let now = self.connector.now().monotonic;
         let mut received = false;
-        // Those that there was no time for come before those that had some and want more.
-        let (mut late, mut unfinished) = (Vec::new(), Vec::new());
-        for group in woken.drain(..) {
+        let (mut looked_at, mut unfinished) = (0, Vec::new());
+        for &group in &woken {
             if *left == 0 {
-                late.push(group);
-                continue;
+                break;
             }
+            looked_at += 1;
             let mut is_unfinished = false;
             for index in (group as usize..self.sockets.len()).step_by(SOCKET_GROUPS) {
                 let looked = self.receive_on(index, now, left);
@@ -48,7 +47,8 @@ impl<N: AsyncConnect, C: Codec> State<N, C> {
                 unfinished.push(group);
             }
         }
-        woken.append(&mut late);
+        // Those that there was no time for come before those that had some and want more.
+        woken.drain(..looked_at);
         woken.append(&mut unfinished);
         debug_assert!(woken.len() <= SOCKET_GROUPS, "each group once");
         self.ready = woken;
