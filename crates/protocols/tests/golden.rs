@@ -668,7 +668,7 @@ fn coap_answers_a_ping_with_a_reset_and_garbage_with_a_reset_or_silence() {
         assert_eq!(ask(&mut core, garbage), reset, "{garbage:x?}");
     }
     // Acknowledgement, reset, a response of its own.
-    for response in [[0x60, 0x45, 0, 1], [0x70, 0, 0, 1], [0x40, 0x45, 0, 1]] {
+    for response in [[0x60, 0x45, 0, 1], [0x70, 0, 0, 1], [0x50, 0x45, 0, 1]] {
         assert!(ask(&mut core, &response).is_empty());
     }
     assert_eq!(core.stats().dropped(DropReason::Response), 3);
