@@ -619,6 +619,51 @@ fn a_zone_as_people_write_it_is_the_same_to_bind_knot_nsd_and_us() {
     assert_eq!(asked(ours_of_bind.1.port()), expected, "BIND");
 }
 
+/// Sends bytes, and waits for the response.
+fn exchange(port: u16, request: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(request, ("127.0.0.1", port)).unwrap();
+    let mut response = [0; 2_048];
+    let len = socket.recv(&mut response).unwrap();
+    response[..len].to_vec()
+}
+
+#[test]
+#[ignore = "needs nsd"]
+fn nsd_rejects_the_same_queries_with_the_same_bytes() {
+    let (_server, port) = server("dns");
+    let nsd = NameServer::nsd(EXAMPLE);
+    let question = b"\x03www\x07example\x03org\0\0\x01\0\x01";
+    let opt = b"\0\0\x29\x04\xd0\0\0\0\0\0";
+    let bytes = |counts: [u8; 4], parts: &[&[u8]]| {
+        let counts = counts.map(|count| [0, count]).concat();
+        [&b"\x12\x34\x01\0"[..], &counts, &parts.concat()].concat()
+    };
+    let (one, one_and_opt) = ([1, 0, 0, 0], [1, 0, 0, 1]);
+    for bad in [
+        // No question, half of one, a label of 64 bytes, a reserved kind of label, a pointer to itself.
+        bytes([0; 4], &[]),
+        bytes(one, &[&question[..9]]),
+        bytes(one, &[b"\x40", &[b'a'; 64], b"\0\0\x01\0\x01"]),
+        bytes(one, &[b"\x80\0\0\x01\0\x01"]),
+        bytes(one, &[b"\xc0\x0c\0\x01\0\x01"]),
+        // More records than there are; an address of 3 bytes.
+        bytes([1, 1, 0, 0], &[question]),
+        bytes(one_and_opt, &[question]),
+        bytes(one_and_opt, &[question, b"\0\0\x01\0\x01\0\0\0\0\0\x03abc"]),
+        // OPT: two, with a name, in the answer section, with an option that is longer than the record.
+        bytes([1, 0, 0, 2], &[question, opt, b"\0", opt, b"\0"]),
+        bytes(one_and_opt, &[question, b"\x01x", opt, b"\0"]),
+        bytes([1, 1, 0, 0], &[question, opt, b"\0"]),
+        bytes(one_and_opt, &[question, opt, b"\x04\0\x0a\0\xff"]),
+    ] {
+        let response = exchange(port.parse().unwrap(), &bad);
+        assert_eq!(response, b"\x12\x34\x81\x01\0\0\0\0\0\0\0\0", "{bad:02x?}");
+        assert_eq!(response, exchange(nsd.port, &bad), "{bad:02x?}");
+    }
+}
+
 /// Asks for names that are there and names that are not, many at a time.
 fn asks_many_at_once(server: &NameServer) {
     let peer = SocketAddr::from(([127, 0, 0, 1], server.port));
