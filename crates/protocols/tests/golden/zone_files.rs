@@ -172,8 +172,14 @@ fn a_mistake_in_a_zone_file_is_named_with_its_line() {
         let error = error.to_string();
         assert!(error.contains(problem), "{line}: {error}");
     }
+    let long = format!("{start}a TXT \"{}\"\n", "x".repeat(256));
+    let error = Zone::parse(long.as_bytes()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "line 6: a string of more than 255 bytes: write it as several strings"
+    );
     let error = Zone::parse(b"; no origin\n@ 60 SOA ns hm 1 2 3 4 5\n").unwrap_err();
-    let problem = "line 2: a relative name without an origin: begin the file with `$ORIGIN` and the zone's name";
+    let problem = "line 2: a relative name without an origin: begin the file with `$ORIGIN`, the zone's name and a dot";
     assert_eq!(error.to_string(), problem);
 }
 

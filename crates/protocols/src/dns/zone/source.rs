@@ -183,8 +183,9 @@ fn with_own_data(record: ZoneRecord, rtype: Option<Rtype>) -> Result<ZoneRecord,
 fn in_our_words(message: &str) -> &str {
     match message.splitn(3, ':').nth(2).map_or(message, str::trim) {
         "missing origin" => {
-            "a relative name without an origin: begin the file with `$ORIGIN` and the zone's name"
+            "a relative name without an origin: begin the file with `$ORIGIN`, the zone's name and a dot"
         }
+        "bad charstr" => "a string of more than 255 bytes: write it as several strings",
         "unknown record type with concrete data" => {
             "the text form of this type is not known: write the data as `\\# LENGTH HEXDIGITS` (RFC 3597)"
         }
