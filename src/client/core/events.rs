@@ -130,8 +130,11 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
     /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
-    /// come, and the requests are due again. Otherwise they fail with [`RequestError::Connect`];
-    /// except those that were sent from another socket before, which wait on.
+    /// come, and the requests are due again. If there is none, but another socket is in use, and the
+    /// server has one address, the requests are due again when another request ends, and after 64 ms
+    /// at the latest; at their deadline they fail with [`RequestError::NotSent`]. Otherwise they fail with
+    /// [`RequestError::Connect`]; except those that were sent from another socket before, which
+    /// wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
         let Some(peer) = self.sockets.open_peer(socket) else {
@@ -142,6 +145,9 @@ impl<C: Codec> ClientCore<C> {
             for at in 0..self.outgoing.len() {
                 self.undo_send(self.outgoing[at], now);
             }
+            return;
+        }
+        if is_asked_for && is_exhaustion(error) && self.wait_for_a_socket(now, socket, error) {
             return;
         }
         let peers = self.peers.count();
@@ -166,6 +172,26 @@ impl<C: Codec> ClientCore<C> {
                 core.finish(index, State::Failed(error), None, now);
             }
         });
+    }
+
+    /// Has the requests that a socket could not be opened for wait until another socket is closed.
+    /// Returns `false` if none is in use, if one of the requests was sent from another before, or if
+    /// another address of the server may be better.
+    fn wait_for_a_socket(&mut self, now: Duration, socket: SocketId, error: &io::Error) -> bool {
+        let has_another = |&index: &usize| self.slots[index].routes.len() > 1;
+        if self.peers.count() > 1
+            || self.outgoing.iter().any(has_another)
+            || !self.sockets.is_another_in_use(socket)
+        {
+            return false;
+        }
+        for at in 0..self.outgoing.len() {
+            let index = self.outgoing[at];
+            self.slots[index].refusal = Some(copy(error));
+            self.undo_send(index, now.saturating_add(SOCKET_PAUSE));
+            self.unopened.push_back(index);
+        }
+        true
     }
 
     /// Takes all datagrams that came on a socket. Those that are the response to nothing in flight
@@ -266,3 +292,5 @@ impl<C: Codec> ClientCore<C> {
 /// The first and the longest pause for want of buffers.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_DOUBLINGS: u32 = 6;
+/// How long a request waits for a socket of the client's to be closed. Others of the process may be.
+const SOCKET_PAUSE: Duration = Duration::from_millis(64);

@@ -50,6 +50,7 @@ impl<C: Codec> ClientCore<C> {
 
     pub(super) fn count_send(&mut self, index: usize, now: Duration) {
         self.parked.remove(index);
+        self.unopened.remove(index);
         let slot = &mut self.slots[index];
         slot.sends += 1;
         slot.sent = now;
@@ -136,6 +137,7 @@ impl<C: Codec> ClientCore<C> {
         self.free_retransmission(index);
         self.timers.remove(index);
         self.parked.remove(index);
+        self.unopened.remove(index);
         self.in_flight -= 1;
         let slot = &mut self.slots[index];
         slot.after = now.saturating_sub(slot.started);
@@ -156,6 +158,11 @@ impl<C: Codec> ClientCore<C> {
         }
         slot.routes = routes;
         slot.routes.clear();
+        // Its socket may make room for another.
+        if let Some(waiting) = self.unopened.front() {
+            self.unopened.remove(waiting);
+            self.timers.set(waiting, now);
+        }
         if slot.is_discovery() {
             if slot.has_result() {
                 self.ended.push_back(index);
