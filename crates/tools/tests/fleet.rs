@@ -177,6 +177,24 @@ fn clients_that_hang_keep_no_health_check_out() {
     }
 }
 
+/// Fewer than the connections that an endpoint may have.
+#[test]
+fn clients_that_hang_keep_no_health_check_out_where_descriptors_are_few() {
+    let program = env!("CARGO_BIN_EXE_rejoinder");
+    let line = format!("ulimit -n 20; exec {program} serve -q --health 127.0.0.1:0 127.0.0.1:0");
+    let mut server = Program::start(Command::new("/bin/sh").args(["-c", &line]));
+    let health = server.wait_for_stderr("health on ");
+    let hanging: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(&health).unwrap())
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(status(&health, "/"), "200 OK");
+    }
+    drop(hanging);
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
 #[test]
 fn a_request_in_pieces_is_answered() {
     let (_server, _, health) = healthy(&[]);
