@@ -67,7 +67,7 @@ impl<C: Codec> ClientBuilder<C> {
         connector: N,
         peer: SocketAddr,
     ) -> Result<Client<N, C>, ConfigError> {
-        Ok(Client::with(connector, peer, self.core(peer)?))
+        Ok(Client::with(connector, self.core(peer)?))
     }
 }
 
