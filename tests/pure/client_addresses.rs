@@ -64,7 +64,15 @@ fn builder<C: Words>(codec: C, addresses: usize) -> ClientBuilder<C> {
 fn every_address_has_a_share_of_the_time() {
     fn asks<C: Words>(codec: C) {
         for addresses in 2..=5 {
-            for timeout in [ms(50), ms(500), secs(1), secs(2), secs(3), secs(5), secs(20)] {
+            for timeout in [
+                ms(50),
+                ms(500),
+                secs(1),
+                secs(2),
+                secs(3),
+                secs(5),
+                secs(20),
+            ] {
                 let net = SimNet::new();
                 host(&net, codec.clone(), addresses);
                 let mut client = builder(codec.clone(), addresses)

@@ -115,7 +115,10 @@ impl<N: AsyncConnect, C: Codec> Discovery<N, C> {
         let next = future::poll_fn(|cx| shared.lock().poll_response(self.ticket, cx));
         Some(match next.await? {
             Ok((peer, datagram)) => (peer, Ok(Response::new(datagram, Arc::clone(codec)))),
-            Err(error) => (error.peer().unwrap_or_else(|| shared.lock().core.peer()), Err(error)),
+            Err(error) => (
+                error.peer().unwrap_or_else(|| shared.lock().core.peer()),
+                Err(error),
+            ),
         })
     }
 }
