@@ -117,6 +117,26 @@ fn a_request_leaves_an_address_that_responded_before() {
 }
 
 #[test]
+fn the_response_of_the_next_address_is_a_measurement() {
+    let net = SimNet::new();
+    host(&net, Text, 1);
+    host(&net, Text, 2);
+    let mut client = builder(Text, 2)
+        .timeout(secs(60))
+        .with_connector(net.clone(), addr(1))
+        .unwrap();
+    for (dead, most) in [(1, ms(1_500)), (2, ms(150)), (1, ms(150))] {
+        cut(&net, dead);
+        let begun = net.now().monotonic;
+        assert_eq!(client.request("?").unwrap(), (3 - dead).to_string());
+        // The least first timeout, and its jitter.
+        let took = net.now().monotonic.saturating_sub(begun);
+        assert!(took <= most, "{took:?}");
+        heal(&net, dead);
+    }
+}
+
+#[test]
 fn one_address_has_all_of_the_time() {
     let net = SimNet::new();
     net.set_link(Link::new().latency(ms(950))).unwrap();
