@@ -117,7 +117,7 @@ impl<C> From<ClientBuilder<C>> for ClientBuilder<C, Tokio> {
 impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C, Tokio> {
     /// A client on tokio, over UDP, that asks the first of the addresses, and the others as
     /// [`other_peers`](Self::other_peers), before those. Names are resolved once, here, without
-    /// blocking.
+    /// blocking; [`Client::set_peers`] takes other addresses later.
     ///
     /// # Errors
     ///

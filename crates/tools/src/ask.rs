@@ -46,7 +46,8 @@ pub(crate) struct Options {
     server: Option<String>,
     /// How long to wait for each response, more than 0, at most 86400
     ///
-    /// If the server's name has several addresses, it is the time for all of them.
+    /// If the server's name has several addresses, it is the time for all of them. Resolving the name takes at
+    /// most as long before the first request.
     #[arg(
         short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
         default_value = "5"

@@ -17,7 +17,8 @@ use crate::udp::UdpConnector;
 
 impl<C: Codec> ClientBuilder<C> {
     /// A client over UDP that asks the first of the addresses, and the others as
-    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here. Sockets are
+    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here, which blocks for as
+    /// long as the resolver of the OS takes; [`Client::set_peers`] takes other addresses later. Sockets are
     /// opened for requests.
     ///
     /// # Errors
