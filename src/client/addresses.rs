@@ -18,8 +18,9 @@ impl<N: Connect, C: Codec> Client<N, C> {
     ///
     /// - New requests begin with `peer`, unless the address that they would begin with is among the new ones.
     /// - A request in flight whose address is not among them is sent to one of them at the next call that
-    ///   sends, if [`Retry::max_sends`](crate::Retry::max_sends) allows it. The response may still come from
-    ///   an old one. Its deadline stays.
+    ///   sends, if [`Retry::max_sends`](crate::Retry::max_sends) allows it and it is not
+    ///   [acknowledged](crate::codec::ResponseKind::Acknowledged). The response may still come from an old one.
+    ///   Its deadline stays.
     /// - Round-trip times that were measured are kept.
     ///
     /// ```

@@ -121,9 +121,13 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 
-    /// Has the next request be sent to another address, because this one refuses it or is silent.
+    /// Has the next request be sent to another address, because this one refuses it or is silent. A socket that
+    /// is closed changes nothing.
     pub(super) fn leave_peer(&mut self, now: Duration, socket: SocketId) {
-        self.peers.give_up(self.sockets.peer(socket));
+        let Some(peer) = self.sockets.open_peer(socket) else {
+            return;
+        };
+        self.peers.give_up(peer);
         if self.shared == Some(socket) {
             self.sockets.retire(now, socket);
             self.shared = None;

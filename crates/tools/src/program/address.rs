@@ -253,6 +253,8 @@ pub(crate) fn why_unanswered(error: &RequestError) -> String {
         format!("no route to {peer}: this machine has no IPv6; ask the server at an IPv4 address")
     } else if is_no_route(peer, source) {
         format!("no route to {peer}: {source}; see what this machine's routes are for {ip}")
+    } else if source.kind() == ErrorKind::PermissionDenied {
+        format!("this machine may not send to {peer}: {source}; see its routes and its firewall")
     } else {
         chain(error)
     }
@@ -393,6 +395,11 @@ mod tests {
                 "[fe80::1]:7",
                 Errno::INVAL,
                 "no route to [fe80::1]:7: a link-local address needs",
+            ),
+            (
+                "10.0.0.1:7",
+                Errno::PERM,
+                "this machine may not send to 10.0.0.1:7: ",
             ),
             ("10.0.0.1:7", Errno::MFILE, "cannot connect to 10.0.0.1:7: "),
         ] {
