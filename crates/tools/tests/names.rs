@@ -27,6 +27,8 @@ fn tool(command: &str) -> Command {
 /// Servers at 10.9.0.1 and so on, a name for some of them, and how they are asked.
 struct World {
     scratch: Scratch,
+    /// The file.
+    hosts: String,
     /// Further arguments of servers and clients.
     secret: Vec<String>,
 }
@@ -49,13 +51,17 @@ impl World {
         if Path::new("/etc/nsswitch.conf").exists() {
             replace("/etc/nsswitch.conf", &switch);
         }
-        Self { scratch, secret }
+        Self {
+            scratch,
+            hosts,
+            secret,
+        }
     }
 
     /// The name is that of these hosts now.
     fn name(&self, hosts: &[u8]) {
         let lines = hosts.iter().map(|host| format!("10.9.0.{host} srv.test\n"));
-        fs::write("/etc/hosts", lines.collect::<String>()).unwrap();
+        fs::write(&self.hosts, lines.collect::<String>()).unwrap();
     }
 
     fn serve(&self, host: u8) -> Program {

@@ -63,7 +63,7 @@ impl<'a> Parts<'a> {
 }
 
 /// The addresses that a text stands for; at least one. Without a port it is `port`. The resolver of the OS may
-/// take its time: [`Lookup`](super::lookup::Lookup) bounds it.
+/// take its time; `resolve_within` bounds it.
 ///
 /// # Errors
 ///
@@ -238,11 +238,11 @@ pub(crate) fn why_not_bound(text: &str, addresses: &[SocketAddr], error: &io::Er
 
 /// Why a request failed, with its causes, and advice where this machine's network is the cause.
 pub(crate) fn why_unanswered(error: &RequestError) -> String {
-    let (peer, source) = match error {
-        RequestError::Connect { peer, source }
-        | RequestError::NotSent { peer, source, .. }
-        | RequestError::Unreachable { peer, source } => (peer, source),
-        _ => return chain(error),
+    let (RequestError::Connect { peer, source }
+    | RequestError::NotSent { peer, source, .. }
+    | RequestError::Unreachable { peer, source }) = error
+    else {
+        return chain(error);
     };
     let (ip, port) = (peer.ip(), peer.port());
     if needs_a_zone(peer) && source.kind() == ErrorKind::InvalidInput {
