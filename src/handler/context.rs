@@ -1,4 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::RequestHash;
 use crate::identity::Identity;
@@ -76,7 +77,12 @@ impl Context {
     /// ```
     #[inline]
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
-        Self::of(&Datagram::new(&[], *meta), now, None)
+        Self::of(
+            &Datagram::new(&[], *meta),
+            now,
+            None,
+            RequestHash::default(),
+        )
     }
 
     /// The identity of the peer, if the transport or the codec authenticated it. If both did, it is the
@@ -149,6 +155,21 @@ impl Context {
         local_addr(self.local, self.local_port, self.interface)
     }
 
+    /// That of the datagram, as far as the context has it.
+    #[inline]
+    pub(crate) fn meta(&self) -> Meta {
+        Meta {
+            peer: self.peer,
+            local: self.local,
+            local_port: self.local_port,
+            interface: self.interface,
+            delivery: self.delivery,
+            truncated: false,
+            waited: Duration::ZERO,
+            association: self.association,
+        }
+    }
+
     #[inline]
     pub(super) fn egress(&self) -> Egress {
         Egress {
@@ -164,7 +185,12 @@ impl Context {
 
     /// All of it at once: each `with_` would move the whole context again, for each request.
     #[inline]
-    pub(crate) fn of(datagram: &Datagram<'_>, now: Timestamp, request_id: Option<u64>) -> Self {
+    pub(crate) fn of(
+        datagram: &Datagram<'_>,
+        now: Timestamp,
+        request_id: Option<u64>,
+        request_hash: RequestHash,
+    ) -> Self {
         let meta = &datagram.meta;
         Self {
             peer: meta.peer,
@@ -176,7 +202,7 @@ impl Context {
             association: meta.association,
             now,
             request_id,
-            request_hash: RequestHash::default(),
+            request_hash,
             identity: datagram.identity.cloned(),
         }
     }
