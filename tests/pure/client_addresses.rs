@@ -62,7 +62,7 @@ fn builder<C: Words>(codec: C, addresses: usize) -> ClientBuilder<C> {
 
 #[test]
 fn every_address_has_a_share_of_the_time() {
-    fn asks<C: Words>(codec: C) {
+    fn asks<C: Words>(codec: &C) {
         for addresses in 2..=5 {
             for timeout in [
                 ms(50),
@@ -86,13 +86,13 @@ fn every_address_has_a_share_of_the_time() {
             }
         }
     }
-    asks(Text);
-    asks(Tagged(Text));
+    asks(&Text);
+    asks(&Tagged(Text));
 }
 
 #[test]
 fn a_request_leaves_an_address_that_responded_before() {
-    fn asks<C: Words>(codec: C) {
+    fn asks<C: Words>(codec: &C) {
         for timeout in [ms(300), secs(1), secs(2), secs(5)] {
             let net = SimNet::new();
             host(&net, codec.clone(), 1);
@@ -112,8 +112,8 @@ fn a_request_leaves_an_address_that_responded_before() {
             }
         }
     }
-    asks(Text);
-    asks(Tagged(Text));
+    asks(&Text);
+    asks(&Tagged(Text));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_refusal_is_the_refusing_addresss() {
 
 #[test]
 fn a_request_in_flight_moves_at_once_to_addresses_that_are_new_and_keeps_its_deadline() {
-    fn asks<C: Words>(codec: C) {
+    fn asks<C: Words>(codec: &C) {
         let net = SimNet::new();
         host(&net, codec.clone(), 3);
         for answered in [true, false] {
@@ -277,8 +277,8 @@ fn a_request_in_flight_moves_at_once_to_addresses_that_are_new_and_keeps_its_dea
             }
         }
     }
-    asks(Text);
-    asks(Tagged(Text));
+    asks(&Text);
+    asks(&Tagged(Text));
 }
 
 #[test]
