@@ -50,7 +50,9 @@ impl<C: Codec> ClientCore<C> {
 
     pub(super) fn count_send(&mut self, index: usize, now: Duration) {
         self.parked.remove(index);
-        self.unopened.remove(index);
+        if self.unopened.remove(index) {
+            self.delay_first_unopened(now);
+        }
         let slot = &mut self.slots[index];
         slot.sends += 1;
         slot.sent = now;
@@ -161,11 +163,6 @@ impl<C: Codec> ClientCore<C> {
         }
         slot.routes = routes;
         slot.routes.clear();
-        // Its socket may make room for another.
-        if let Some(waiting) = self.unopened.front() {
-            self.unopened.remove(waiting);
-            self.timers.set(waiting, now);
-        }
         if slot.is_discovery() {
             if slot.has_result() {
                 self.ended.push_back(index);
@@ -173,5 +170,6 @@ impl<C: Codec> ClientCore<C> {
         } else if slot.has_result() {
             self.done.push_back(index);
         }
+        self.wake_unopened(now);
     }
 }
