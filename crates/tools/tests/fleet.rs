@@ -212,6 +212,33 @@ fn a_request_in_pieces_is_answered() {
 }
 
 #[test]
+fn a_service_manager_that_does_not_read_keeps_nothing_from_going_on() {
+    let scratch = Scratch::new();
+    let path = format!("{}/notify", scratch.path());
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let sent = (0..).take_while(|_| other.send_to(b"X=1", &path).is_ok());
+    let sent = sent.count();
+
+    let mut command = serve(&[]);
+    let (server, addr) = start_server("127.0.0.1:0", command.env("NOTIFY_SOCKET", &path));
+    assert!(!ask(addr, "hello").is_empty());
+    // Once it reads again, it gets what it has missed.
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 2_000];
+    for _ in 0..sent {
+        manager.recv(&mut buffer).unwrap();
+    }
+    let len = manager.recv(&mut buffer).unwrap();
+    assert!(buffer[..len].starts_with(b"READY=1\nSTATUS=listening on "));
+    // And it does not keep the program from its end.
+    while other.send_to(b"X=1", &path).is_ok() {}
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
+#[test]
 fn the_service_manager_is_asked_for_the_time_of_a_lame_duck() {
     let scratch = Scratch::new();
     let path = format!("{}/notify", scratch.path());
