@@ -15,6 +15,7 @@ mod bad_network;
 mod behind;
 mod client;
 mod client_core;
+mod client_routes;
 mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]
