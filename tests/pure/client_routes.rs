@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rejoinder::codec::{ResponseKind, Tagged, Text};
 use rejoinder::sans_io::SocketEvent;
+use rejoinder::sim::SimNet;
 use rejoinder::transport::{LocalPort, Outbox, SendReport};
 use rejoinder::{ClientBuilder, Codec, Correlation, RequestError, Retry, Timestamp, Writer};
 
@@ -473,6 +474,21 @@ fn a_discovery_stays_on_its_socket_also_where_each_send_has_a_port_of_its_own() 
     client.now = secs(2);
     assert_eq!(client.send()[0].0, socket);
     assert_eq!(client.sockets.len(), 1);
+}
+
+#[test]
+fn a_discovery_that_is_dropped_gives_its_room_back() {
+    let net = SimNet::new();
+    let group = "239.1.2.3:9999".parse().unwrap();
+    let client = builder(Text).window(1).with_connector(net, group);
+    let mut client = client.unwrap();
+    for _ in 0..2 {
+        let mut discovery = client.discover("who?", secs(1)).unwrap();
+        assert!(discovery.next_response().is_none());
+    }
+    // Also before its time is over.
+    drop(client.discover("who?", secs(1)).unwrap());
+    assert_eq!(client.in_flight(), 0);
 }
 
 #[test]
