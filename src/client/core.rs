@@ -4,6 +4,8 @@ mod exchange;
 mod receive;
 mod results;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;

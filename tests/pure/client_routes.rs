@@ -601,10 +601,15 @@ fn results_that_wait_take_up_room_beside_the_requests_in_flight() {
 #[test]
 fn a_response_of_as_many_datagrams_and_bytes_as_the_limits_is_taken_and_names_its_peer() {
     let mut client = Driven::new(builder(Kinds).max_response(2, 4));
-    client.submit(b"?").unwrap();
-    let socket = client.send()[0].0;
-    client.receive(socket, b"p\x00\x02ab");
-    client.receive(socket, b"p\x01\x02cd");
-    let response = client.core.poll_result().unwrap().1.unwrap();
-    assert_eq!((response.peer(), response.bytes()), (SERVER, &b"abcd"[..]));
+    let of_one = &[&b"p\x00\x01abcd"[..]][..];
+    let of_two = &[&b"p\x00\x02ab"[..], b"p\x01\x02cd"];
+    for datagrams in [of_one, of_two] {
+        client.submit(b"?").unwrap();
+        let socket = client.send()[0].0;
+        for datagram in datagrams {
+            client.receive(socket, datagram);
+        }
+        let response = client.core.poll_result().unwrap().1.unwrap();
+        assert_eq!((response.peer(), response.bytes()), (SERVER, &b"abcd"[..]));
+    }
 }

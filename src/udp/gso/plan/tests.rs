@@ -149,6 +149,51 @@ fn two_segments_are_a_train_and_without_segmentation_the_order_is_that_of_the_qu
 }
 
 #[test]
+fn without_segmentation_each_datagram_is_a_slice_of_its_own() {
+    let queued = queue([(0, None, 8), (0, None, 3), (0, None, 0), (2, None, 8)]);
+    let mut plan = Plan::default();
+    plan.make(
+        &queued,
+        GsoLimits {
+            segments: 1,
+            ..LIMITS
+        },
+        false,
+    );
+    assert_eq!(plan.slices, [0..8, 8..11, 11..11, 11..19]);
+    let slices: Vec<_> = plan
+        .trains
+        .iter()
+        .map(|train| train.slices.clone())
+        .collect();
+    assert_eq!(slices, [0..1, 1..2, 2..3, 3..4]);
+}
+
+#[test]
+fn peers_that_share_a_place_in_the_table_are_grouped_all_the_same() {
+    let mut queued = queue([(0, None, 8); 8]);
+    let mask = 2 * queued.len() - 1;
+    let ports_at = |place| {
+        let ip = queued[0].peer.ip();
+        (1..u16::MAX).filter(move |&port| hash(SocketAddr::new(ip, port), None) & mask == place)
+    };
+    // Two at the end of the table and two at its beginning, where those that find no place go on.
+    let ports: Vec<_> = ports_at(mask).take(2).chain(ports_at(0).take(2)).collect();
+    assert_eq!(ports.len(), 4);
+    for (datagram, port) in queued.iter_mut().zip(ports.iter().cycle()) {
+        datagram.peer.set_port(*port);
+    }
+    let mut plan = Plan::default();
+    plan.make(&queued, LIMITS, false);
+    let firsts: Vec<_> = plan
+        .trains
+        .iter()
+        .map(|train| (train.first, train.datagrams))
+        .collect();
+    assert_eq!(firsts, [(0, 2), (1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
 fn a_batch_of_the_same_size_takes_no_memory_again() {
     for datagrams in [1, 2, 64] {
         let mut plan = Plan::default();
