@@ -130,8 +130,9 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
     /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
-    /// come, and the requests are due again. Otherwise they fail with [`RequestError::Connect`];
-    /// except those that were sent from another socket before, which wait on.
+    /// come, and the requests are due again. Otherwise they move to the next
+    /// [address](crate::ClientBuilder::other_peers). After the last one they fail with
+    /// [`RequestError::Connect`]; except those that were sent from another socket before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
         let Some(peer) = self.sockets.open_peer(socket) else {

@@ -227,9 +227,8 @@ type Key<'a> = &'a dyn Fn(u8) -> (IpAddr, u16, Option<IpAddr>);
 fn peers_are_spread_over_the_table() {
     let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
     let v6 = |prefix: u8, host: u8| {
-        let groups = [0x2001, 0xdb8, 0xffff, 0xff00 | u16::from(prefix), 0, 0, 0];
-        let [a, b, c, d, e, f, g] = groups;
-        IpAddr::from([a, b, c, d, e, f, g, u16::from(host)])
+        let network = 0x2001_0db8_ffff_ff00 | u128::from(prefix);
+        IpAddr::from(std::net::Ipv6Addr::from(network << 64 | u128::from(host)))
     };
     let server = Some(IpAddr::from([192, 168, 0, 1]));
     let families: [(&str, Key); 6] = [
