@@ -139,6 +139,7 @@ pub mod gate;
 pub mod guide;
 pub mod handler;
 mod identity;
+mod keyed_hash;
 mod panics;
 mod prefix;
 pub mod proxy;

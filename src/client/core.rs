@@ -1,3 +1,4 @@
+mod addresses;
 mod discovery;
 mod events;
 mod exchange;

@@ -136,6 +136,12 @@ impl Slot {
         self.refusals + self.doubtful == self.sends
     }
 
+    /// Whether the latest send is the only one from this socket, so that a response on it is to that one.
+    pub(super) fn was_sent_once_from(&self, socket: SocketId) -> bool {
+        let last = self.routes.last();
+        last.is_some_and(|route| route.socket == socket && route.sends == 1)
+    }
+
     /// Takes back the latest send, which did not take place.
     pub(super) fn undo_send(&mut self) {
         self.sends -= 1;

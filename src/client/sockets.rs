@@ -292,6 +292,11 @@ impl Sockets {
         }
     }
 
+    /// Whether a response came on a socket.
+    pub(super) fn was_answered(&self, id: SocketId) -> bool {
+        self.table[id.index()].heard.is_some()
+    }
+
     /// How many sends in a row were not answered in their time.
     pub(super) fn silent_sends(&self, id: SocketId) -> u32 {
         self.table[id.index()].silent

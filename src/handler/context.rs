@@ -1,4 +1,5 @@
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::RequestHash;
 use crate::identity::Identity;
@@ -59,6 +60,10 @@ pub struct Context {
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
     /// That of a deferred request, whose bytes the handler's wrappers cannot see.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "only `Dedup` for handlers that wait reads it")
+    )]
     pub(crate) request_hash: RequestHash,
     identity: Option<Identity>,
 }
@@ -76,7 +81,12 @@ impl Context {
     /// ```
     #[inline]
     pub fn new(meta: &Meta, now: Timestamp) -> Self {
-        Self::of(&Datagram::new(&[], *meta), now, None)
+        Self::of(
+            &Datagram::new(&[], *meta),
+            now,
+            None,
+            RequestHash::default(),
+        )
     }
 
     /// The identity of the peer, if the transport or the codec authenticated it. If both did, it is the
@@ -149,6 +159,21 @@ impl Context {
         local_addr(self.local, self.local_port, self.interface)
     }
 
+    /// That of the datagram, as far as the context has it.
+    #[inline]
+    pub(crate) fn meta(&self) -> Meta {
+        Meta {
+            peer: self.peer,
+            local: self.local,
+            local_port: self.local_port,
+            interface: self.interface,
+            delivery: self.delivery,
+            truncated: false,
+            waited: Duration::ZERO,
+            association: self.association,
+        }
+    }
+
     #[inline]
     pub(super) fn egress(&self) -> Egress {
         Egress {
@@ -164,7 +189,12 @@ impl Context {
 
     /// All of it at once: each `with_` would move the whole context again, for each request.
     #[inline]
-    pub(crate) fn of(datagram: &Datagram<'_>, now: Timestamp, request_id: Option<u64>) -> Self {
+    pub(crate) fn of(
+        datagram: &Datagram<'_>,
+        now: Timestamp,
+        request_id: Option<u64>,
+        request_hash: RequestHash,
+    ) -> Self {
         let meta = &datagram.meta;
         Self {
             peer: meta.peer,
@@ -176,7 +206,7 @@ impl Context {
             association: meta.association,
             now,
             request_id,
-            request_hash: RequestHash::default(),
+            request_hash,
             identity: datagram.identity.cloned(),
         }
     }

@@ -1,9 +1,11 @@
 mod memory;
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
 
 #[cfg(feature = "tokio")]
 use self::memory::Begun;
@@ -12,6 +14,7 @@ use self::memory::{Begin, Exchange, Memory, lock};
 use super::IntoReply;
 use super::{Context, Handler, Reply, ReplyError};
 use crate::codec::{Codec, RequestKey};
+use crate::keyed_hash;
 
 /// A handler that answers a request once, however often it arrives.
 ///
@@ -318,9 +321,9 @@ pub(crate) struct RequestHash {
 
 impl RequestHash {
     pub(crate) fn of<C: Codec>(codec: &C, request: &[u8]) -> Self {
-        static KEY: OnceLock<RandomState> = OnceLock::new();
+        static HASHER: OnceLock<SipHasher13> = OnceLock::new();
         let RequestKey { bytes, is_unique } = codec.request_key(request);
-        let hash = KEY.get_or_init(RandomState::new).hash_one(bytes);
+        let hash = HASHER.get_or_init(keyed_hash::random).hash(bytes);
         Self { hash, is_unique }
     }
 }

@@ -116,14 +116,15 @@ impl Inbox {
         }
         self.waiting -= 1;
         let datagram = Datagram::new(&self.arena[start..end], meta);
-        if self.identities.is_empty() {
-            return Some(datagram);
-        }
-        Some(datagram.identified(identity_of(
-            first,
-            &self.identities,
-            &mut self.passed_identities,
-        )))
+        Some(if self.identities.is_empty() {
+            datagram
+        } else {
+            datagram.identified(identity_of(
+                first,
+                &self.identities,
+                &mut self.passed_identities,
+            ))
+        })
     }
 
     /// For transports: whether a buffer is unused. An inbox that was emptied has them all.

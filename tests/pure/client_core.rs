@@ -933,3 +933,19 @@ fn a_response_names_the_address_that_sent_it_also_when_the_request_has_moved_on(
     let error = client.core.take_result(ticket).unwrap().unwrap_err();
     assert!(matches!(error, RequestError::Refused { peer, .. } if peer == SERVER));
 }
+
+#[test]
+fn an_error_of_a_closed_socket_changes_nothing_where_there_are_several_addresses() {
+    let other = (std::net::Ipv4Addr::new(192, 0, 2, 77), 8888).into();
+    let mut client = Driven::new(builder(Text).cooldown(Duration::ZERO).other_peers([other]));
+    let ticket = client.submit("one").unwrap();
+    let socket = client.send()[0].0;
+    client.receive(socket, b"1");
+    client.core.take_result(ticket).unwrap().unwrap();
+    client.close();
+    let refused = ErrorKind::ConnectionRefused.into();
+    client
+        .core
+        .on_receive_error(at(client.now), socket, &refused);
+    assert_eq!(client.core.peer(), SERVER);
+}

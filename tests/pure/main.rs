@@ -14,6 +14,7 @@ mod aio_store;
 mod bad_network;
 mod behind;
 mod client;
+mod client_addresses;
 mod client_core;
 mod client_routes;
 mod client_sockets;

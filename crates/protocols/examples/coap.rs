@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use coap_lite::Packet;
 use rejoinder::Server;
 use rejoinder_protocols::coap::codec::Coap;
-use rejoinder_protocols::coap::once;
 use rejoinder_protocols::coap::zurich::answer;
+use rejoinder_protocols::coap::{once, quiet_in_groups};
 use rejoinder_tools::service::{self, Common, Limit, Listen, Service};
 
 /// 小Zurich as a CoAP server (RFC 7252)
@@ -32,7 +32,8 @@ struct Options {
 fn main() -> ExitCode {
     service::main(|options: Options| {
         let robot = rejoinder::bot::zurich();
-        let handler = once(move |request: Packet| answer(&robot, &request));
+        let answer = move |request: Packet| answer(&robot, &request);
+        let handler = once(quiet_in_groups(answer));
         // What every path takes in one piece (§4.6).
         let server = Server::builder(Coap)
             .max_request_bytes(1152)

@@ -5,9 +5,11 @@
 //! dig @127.0.0.1 -p 5300 +ignore www.example.org
 //! ```
 //!
-//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says
-//! FORMERR and NOTIMP where the standards demand it, and is silent to other bytes that are no query.
+//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says FORMERR to a query
+//! that it cannot interpret and NOTIMP to another operation. Responses, and datagrams that are shorter than a
+//! header, get nothing.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,14 +19,15 @@ use rejoinder::handler::Swap;
 use rejoinder::udp::UdpOptions;
 use rejoinder_protocols::dns::codec::{Dns, MAX_BYTES, blocked_ports};
 use rejoinder_protocols::dns::zone::Zone;
-use rejoinder_tools::program::Failure;
-use rejoinder_tools::program::input::read_text;
+use rejoinder_tools::program::input::read_file;
+use rejoinder_tools::program::{Failure, warn};
 use rejoinder_tools::service::{self, Behind, Common, Limit, Listen, Reload, Service};
 
 /// A name server for one small zone (DNS on UDP: RFC 1035, RFC 6891)
 ///
 /// A name that begins with the label whoami is answered with the address of the peer (A or AAAA), or with
-/// address and port (TXT). SIGHUP has the zone read again. Ctrl-C ends it.
+/// address and port (TXT); within the zone, if the name above it exists. SIGHUP has the zone read again. Ctrl-C
+/// ends it.
 #[derive(clap::Parser)]
 #[command(name = "dns")]
 struct Options {
@@ -79,10 +82,15 @@ fn main() -> ExitCode {
     })
 }
 
+/// Reads the zone, and reports what was not taken as it is written.
 fn read_zone(path: &Path) -> Result<Zone, String> {
-    let text =
-        read_text(path).map_err(|problem| format!("--zone {}: {problem}", path.display()))?;
-    Zone::parse(text.as_bytes()).map_err(|error| format!("--zone {}: {error}", path.display()))
+    let in_file = |problem: &dyn Display| format!("--zone {}: {problem}", path.display());
+    let bytes = read_file(path).map_err(|error| in_file(&error))?;
+    let zone = Zone::parse(&bytes).map_err(|error| in_file(&error))?;
+    for warning in zone.warnings() {
+        warn(in_file(warning));
+    }
+    Ok(zone)
 }
 
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5300);

@@ -1,10 +1,12 @@
 //! DNS: an authoritative name server for one small zone (RFC 1035, RFC 6891).
 //!
-//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says
-//! FORMERR and NOTIMP where the standards demand it, and is silent to other bytes that are no query.
+//! It knows no TCP, so what is truncated stays so, and no zones are transferred. It says FORMERR to a query
+//! that it cannot interpret and NOTIMP to another operation. Responses, and datagrams that are shorter than a
+//! header, get nothing.
 
 pub mod codec;
 mod master_file;
+mod text_forms;
 mod whoami;
 pub mod zone;
 
@@ -12,7 +14,7 @@ use domain::base::iana::{Class, Opcode, OptRcode, Rtype};
 use rejoinder::{Context, Handler, Reply, ReplyError};
 
 use self::codec::{Answer, Dns, Query};
-use self::whoami::{is_whoami, whoami};
+use self::whoami::whoami;
 use self::zone::Zone;
 
 impl Handler<Dns> for Zone {
@@ -29,9 +31,10 @@ impl Handler<Dns> for Zone {
             (OptRcode::BADVERS, None)
         } else if query.class != Class::IN || matches!(query.rtype, Rtype::AXFR | Rtype::IXFR) {
             (OptRcode::REFUSED, None)
-        } else if is_whoami(query.name) {
-            let records = whoami(query.rtype, context.peer, &mut space);
-            (OptRcode::NOERROR, Some(records))
+        } else if let Some((rcode, records)) =
+            whoami(self, query.name, query.rtype, context.peer, &mut space)
+        {
+            (rcode, Some(records))
         } else {
             self.answer(query.name, query.rtype)
         };

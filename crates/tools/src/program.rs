@@ -3,6 +3,7 @@
 pub mod address;
 pub(crate) mod http;
 pub mod input;
+pub(crate) mod lookup;
 pub(crate) mod manager;
 pub mod output;
 pub(crate) mod signals;
@@ -92,8 +93,8 @@ pub(crate) fn complain(problem: impl Display) {
     }
 }
 
-/// Reports something that is not as it should be, and ends nothing.
-pub(crate) fn warn(problem: impl Display) {
+/// Reports something that is not as it should be, and ends nothing. It is one line whatever the text.
+pub fn warn(problem: impl Display) {
     let problem = problem.to_string();
     if IS_JSON.load(Ordering::Relaxed) {
         tracing::warn!(target: TARGET, "{}", Escaped(&problem));

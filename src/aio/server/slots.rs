@@ -131,8 +131,8 @@ impl<C, H, F, S> Slots<C, H, F, S> {
     /// The job of a slot without a future.
     fn job(&mut self, index: usize) -> &mut Job<C, H> {
         let job = &mut self.all[index].job;
-        if Arc::get_mut(job).is_none() {
-            // A future that panicked while it was dropped has kept it.
+        // A future that panicked while it was dropped has kept it.
+        if Arc::strong_count(job) > 1 {
             *job = Arc::new(Job::new(&self.env));
         }
         Arc::get_mut(job).expect("nothing else holds it")
@@ -168,9 +168,8 @@ impl<C, H, F, S> Slots<C, H, F, S> {
             None => self.by_age.newest = request.older,
         }
         self.free.push(name(index));
-        let deferred = self.job(index).deferred.take();
         if let Some(newest) = &mut self.newest
-            && let Some(deferred) = &deferred
+            && let Some(deferred) = &self.all[index].job.deferred
         {
             match request.next_of_peer {
                 Some(next) => {
@@ -182,7 +181,7 @@ impl<C, H, F, S> Slots<C, H, F, S> {
                 }
             }
         }
-        deferred
+        self.job(index).deferred.take()
     }
 
     fn oldest_deadline(&self) -> Option<Instant> {

@@ -1,8 +1,9 @@
-use std::hash::{BuildHasher, RandomState};
 use std::iter;
 use std::sync::{Mutex, PoisonError};
 
 use siphasher::sip::SipHasher13;
+
+use crate::keyed_hash;
 
 /// What each prefix or identity owes, in a table of a fixed size. They are named by their hashes.
 pub(super) struct Table {
@@ -18,7 +19,7 @@ impl Table {
         let sets_per_part = sets / parts;
         let part = || Mutex::new(vec![Set::default(); sets_per_part].into_boxed_slice());
         Self {
-            hasher: SipHasher13::new_with_key(&key.unwrap_or_else(random_key)),
+            hasher: key.map_or_else(keyed_hash::random, |key| SipHasher13::new_with_key(&key)),
             parts: iter::repeat_with(part).take(parts).collect(),
             sets_per_part,
         }
@@ -90,14 +91,6 @@ impl Set {
         let entry = &mut self.0[at];
         entry.free_at = entry.free_at.max(now).saturating_add(cost);
     }
-}
-
-fn random_key() -> [u8; 16] {
-    // The standard library's random keys, by way of its hash. That cannot fail, and what is hashed
-    // here need not be more than unknown to those who send.
-    let random = RandomState::new();
-    let (low, high) = (random.hash_one(0), random.hash_one(1));
-    (u128::from(low) | u128::from(high) << 64).to_ne_bytes()
 }
 
 /// Places for each hash.

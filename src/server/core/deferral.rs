@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::ServerCore;
 use super::pipeline::Origin;
 use crate::codec::Codec;
@@ -32,11 +34,19 @@ use crate::transport::{Datagram, Inbox, Meta, Outbox};
 #[derive(Debug)]
 #[must_use = "a deferred request is to be answered or dropped by its core"]
 pub struct Deferred {
-    meta: Meta,
     context: Context,
+    /// What the datagram's [`Meta`] has and the context has not.
+    waited: Duration,
 }
 
 impl Deferred {
+    fn meta(&self) -> Meta {
+        Meta {
+            waited: self.waited,
+            ..self.context.meta()
+        }
+    }
+
     /// What the handler is to know of the request. Its time is when the request was received.
     pub fn context(&self) -> &Context {
         &self.context
@@ -90,37 +100,48 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         self.begin_batch(outbox);
         self.latest = received;
         let mut deferred = None;
-        while deferred.is_none()
-            && outbox.has_room_for(1)
-            && let Some(datagram) = inbox.pop()
-        {
+        while deferred.is_none() && outbox.has_room_for(1) {
+            // What is returned stays where it is: it is large, and each move copies it.
+            let popped = inbox.pop();
+            let Some(datagram) = &popped else { break };
             let is_stale = self.is_stale(received, now.monotonic, &datagram.meta);
+            let unwrapped;
             let datagram = match &mut self.behind {
                 None => datagram,
-                Some(behind) => match behind.unwrap(received, &datagram) {
-                    Ok(unwrapped) => unwrapped,
+                Some(behind) => match behind.unwrap(received, datagram) {
+                    Ok(inner) => {
+                        unwrapped = inner;
+                        &unwrapped
+                    }
                     Err(reason) => {
-                        let fate = self.refuse(received, &Origin::of(&datagram), reason.into());
+                        let fate = self.refuse(received, &Origin::of(datagram), reason.into());
                         self.stats.count(fate);
                         continue;
                     }
                 },
             };
             let queued = outbox.len();
-            let fate = self.fenced(received, Origin::of(&datagram), |core, from| {
-                core.check(received, &datagram, is_stale)?;
-                from.identity = core.authenticate(received, &datagram)?;
-                let datagram = datagram.identified(from.identity.as_ref());
+            let fate = self.fenced(received, Origin::of(datagram), |core, from| {
+                core.check(received, datagram, is_stale)?;
+                from.identity = core.authenticate(received, datagram)?;
+                let identified;
+                let datagram = match &from.identity {
+                    None => datagram,
+                    identity => {
+                        identified = datagram.identified(identity.as_ref());
+                        &identified
+                    }
+                };
                 if let Err(error) = core.codec.decode_request(datagram.bytes) {
-                    return core.reject(received, &datagram, error, outbox);
+                    return core.reject(received, datagram, error, outbox);
                 }
-                let mut context = core.context(received, &datagram);
-                context.request_hash = RequestHash::of(&core.codec, datagram.bytes);
+                let hash = RequestHash::of(&core.codec, datagram.bytes);
+                let id = core.codec.request_id(datagram.bytes);
                 keep.clear();
                 keep.extend_from_slice(datagram.bytes);
                 deferred = Some(Deferred {
-                    meta: datagram.meta,
-                    context,
+                    context: Context::of(datagram, received, id, hash),
+                    waited: datagram.meta.waited,
                 });
                 Ok(Fate::Deferred)
             });
@@ -145,18 +166,19 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     pub fn answer_deferred(
         &mut self,
         now: Timestamp,
-        deferred: Deferred,
+        mut deferred: Deferred,
         request: &[u8],
         outbox: &mut Outbox,
         write: impl FnOnce(&mut Reply<'_, C>) -> Result<(), ReplyError>,
     ) {
-        let Deferred { meta, mut context } = deferred;
+        let meta = deferred.meta();
+        let context = &mut deferred.context;
         // The response carries the time at which it is encoded.
         context.now = now;
         self.begin_batch(outbox);
         let mut datagram = Datagram::new(request, meta).identified(context.identity());
         datagram.proxied = context.proxied;
-        let fate = self.answer_late(&datagram, &context, outbox, write);
+        let fate = self.answer_late(&datagram, context, outbox, write);
         self.stats.settle(fate);
     }
 
@@ -177,7 +199,8 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     /// ```
     #[expect(clippy::needless_pass_by_value, reason = "the token is spent")]
     pub fn drop_deferred(&mut self, now: Timestamp, deferred: Deferred, reason: DropReason) {
-        let from = Origin::new(&deferred.meta, deferred.context.identity());
+        let meta = deferred.meta();
+        let from = Origin::new(&meta, deferred.context.identity());
         let fate = self.fenced(now, from, |_, _| Err(reason.into()));
         self.stats.settle(fate);
     }

@@ -6,7 +6,7 @@ use super::ServerCore;
 use crate::codec::{Codec, Writer};
 use crate::drop_reason::DropReason;
 use crate::gate::{Gate, ResponseSize};
-use crate::handler::{Context, Handler, Reply, ReplyError};
+use crate::handler::{Context, Handler, Reply, ReplyError, RequestHash};
 use crate::identity::Identity;
 use crate::panics::{drop_quietly, quietly};
 use crate::server::stats::Fate;
@@ -220,7 +220,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     #[inline]
     pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
         let id = self.codec.request_id(datagram.bytes);
-        Context::of(datagram, now, id)
+        Context::of(datagram, now, id, RequestHash::default())
     }
 
     #[inline]

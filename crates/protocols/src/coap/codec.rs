@@ -97,15 +97,21 @@ impl Codec for Coap {
         }
     }
 
-    /// Acknowledgements, resets, and whatever has the code of a response.
+    /// Acknowledgements, resets, and what is not confirmable and has the code of a response. A confirmable
+    /// message with such a code must be reset (§4.2), and a reset is never answered.
     fn is_response(&self, datagram: &[u8]) -> bool {
         match datagram {
-            [first, code, ..] => first >> 4 & 0b10 != 0 || (2..=5).contains(&(code >> 5)),
+            [first, code, ..] => match first >> 4 & 0b11 {
+                0 => false,
+                1 => (2..=5).contains(&(code >> 5)),
+                _ => true,
+            },
             _ => false,
         }
     }
 
-    /// A reset for a confirmable message of version 1 (§4.2). Messages of other versions are ignored (§3).
+    /// A reset for a confirmable message of version 1 (§4.2): malformed, or with a code that is no request's.
+    /// Messages of other versions are ignored (§3), and so are messages that are not confirmable (§4.3).
     fn encode_rejection(&self, datagram: &[u8], _: &CoapError, out: &mut Writer<'_>) {
         if let [first, _, id @ ..] = datagram
             && first >> 4 == 0b0100

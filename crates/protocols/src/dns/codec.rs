@@ -2,10 +2,11 @@
 
 use domain::base::header::HeaderSection;
 use domain::base::iana::{Class, Opcode, OptRcode, Rcode, Rtype};
-use domain::base::name::ToLabelIter;
+use domain::base::name::{ParsedName, ToLabelIter};
 use domain::base::opt::{Opt, OptRecord};
 use domain::base::wire::ParseError;
 use domain::base::{Header, Message};
+use domain::rdata::AllRecordData;
 use rejoinder::gate::REFLECTOR_PORTS;
 use rejoinder::{Codec, Correlation, Timestamp, Writer};
 
@@ -89,6 +90,9 @@ pub enum DnsError {
     /// More than one opt record.
     #[error("more than one OPT record")]
     Opts,
+    /// An OPT record with a name, or outside of the additional section; or a record behind a TSIG record.
+    #[error("an OPT or TSIG record that is not in its place")]
+    Misplaced,
     /// Bytes after the last record.
     #[error("bytes after the last record")]
     Trailing,
@@ -228,18 +232,20 @@ impl Codec for Dns {
         datagram.get(2).is_some_and(|flags| flags & 0x80 != 0)
     }
 
-    /// A header: NOTIMP for another operation than a query (RFC 8906 §3.1.4), FORMERR for a query that has
-    /// not one question (RFC 9619 §4) or several OPT records (RFC 6891 §6.1.1). Nothing for other bytes.
-    fn encode_rejection(&self, datagram: &[u8], error: &DnsError, out: &mut Writer<'_>) {
+    /// A header. It has NOTIMP for another operation than a query (RFC 8906 §3.1.4), and otherwise FORMERR: the
+    /// server cannot interpret the query (RFC 1035 §4.1.1, RFC 6891 §7, RFC 9619 §4). A datagram without a whole
+    /// header, and a response, get nothing.
+    fn encode_rejection(&self, datagram: &[u8], _: &DnsError, out: &mut Writer<'_>) {
         let Ok(message) = Message::from_octets(datagram) else {
             return;
         };
-        let rcode = if message.header().opcode() != Opcode::QUERY {
-            Rcode::NOTIMP
-        } else if message.header_counts().qdcount() != 1 || *error == DnsError::Opts {
+        if message.header().qr() {
+            return;
+        }
+        let rcode = if message.header().opcode() == Opcode::QUERY {
             Rcode::FORMERR
         } else {
-            return;
+            Rcode::NOTIMP
         };
         let mut section = HeaderSection::new();
         let header = section.header_mut();
@@ -283,23 +289,46 @@ impl rejoinder::IntoReply<Dns> for Answer<'_> {
 /// What the OPT record says, if there is one. All other records are well-formed, and nothing follows
 /// them.
 fn edns(message: Message<&[u8]>) -> Result<Option<Edns>, DnsError> {
-    let (.., mut additional) = message.sections()?;
     let mut edns = None;
-    for record in &mut additional {
-        let Some(opt) = record?.into_record::<Opt<_>>()? else {
-            continue;
-        };
-        let opt = OptRecord::from(opt);
-        let one = Edns {
-            udp_bytes: opt.udp_payload_size(),
-            version: opt.version(),
-            dnssec_ok: opt.dnssec_ok(),
-        };
-        if edns.replace(one).is_some() {
-            return Err(DnsError::Opts);
+    let mut is_signed = false;
+    let mut section = message.answer()?;
+    let mut following = 2;
+    loop {
+        for record in &mut section {
+            let record = record?;
+            // RFC 8945 §5.1: TSIG is the last record.
+            if is_signed {
+                return Err(DnsError::Misplaced);
+            }
+            if record.rtype() != Rtype::OPT {
+                is_signed = record.rtype() == Rtype::TSIG;
+                record.to_any_record::<AllRecordData<_, ParsedName<_>>>()?;
+                continue;
+            }
+            // RFC 6891 §6.1.1 and §6.1.2.
+            if following != 0 || record.owner().compose_len() != 1 {
+                return Err(DnsError::Misplaced);
+            }
+            let Some(opt) = record.into_record::<Opt<_>>()? else {
+                continue;
+            };
+            let opt = OptRecord::from(opt);
+            let one = Edns {
+                udp_bytes: opt.udp_payload_size(),
+                version: opt.version(),
+                dnssec_ok: opt.dnssec_ok(),
+            };
+            if edns.replace(one).is_some() {
+                return Err(DnsError::Opts);
+            }
         }
+        match section.next_section()? {
+            Some(next) => section = next,
+            None => break,
+        }
+        following -= 1;
     }
-    if additional.pos() == message.as_slice().len() {
+    if section.pos() == message.as_slice().len() {
         Ok(edns)
     } else {
         Err(DnsError::Trailing)

@@ -4,90 +4,111 @@
 //! and class (RFC 1035 §5.1 and RFC 2308 §4 have neither the units nor a `$TTL` with one). Here each
 //! entry is split into its words, and written again in one line with the TTL in seconds and the class.
 
-/// The same entries with the numbers of their first lines, with times in seconds and a class in each record. An
-/// error names the line.
-pub(super) fn entries(text: &str) -> Result<Vec<(usize, String)>, String> {
-    let mut entries = Vec::new();
-    let mut rest = text;
-    let mut line = 1;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use domain::base::iana::Rtype;
+
+use super::text_forms;
+
+/// What the parser reads of one entry.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Where the entry begins in the file.
+    pub(super) number: usize,
+    /// The entry in one line of printable ASCII, with times in seconds and a class in each record.
+    pub(super) text: String,
+    /// The type of the record, if another with the same text form stands in `text`.
+    pub(super) rtype: Option<Rtype>,
+}
+
+/// The entries of a file, but for empty ones. An error names the line.
+pub(super) fn entries(file: &[u8]) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    let mut rest = file;
+    let mut number = 1;
     while !rest.is_empty() {
-        let entry = Entry::read(&mut rest).map_err(|problem| format!("line {line}: {problem}"))?;
-        let mut written = String::new();
-        entry.write(&mut written);
-        if !written.is_empty() {
-            written.push('\n');
-            entries.push((line, written));
+        let problem = |problem| format!("line {number}: {problem}");
+        let entry = Entry::read(&mut rest).map_err(problem)?;
+        let (mut text, rtype) = entry.written().map_err(problem)?;
+        if !text.is_empty() {
+            text.push('\n');
+            lines.push(Line {
+                number,
+                text,
+                rtype,
+            });
         }
-        line += entry.line_ends;
+        number += entry.line_ends;
     }
-    Ok(entries)
+    Ok(lines)
 }
 
 /// What stands between two line ends outside parentheses.
-struct Entry<'a> {
+struct Entry {
     /// Whether it begins with a space, and so belongs to the owner before.
     is_indented: bool,
-    /// As they stand there, quotes included.
-    words: Vec<&'a str>,
+    /// As they stand there, quotes included, in printable ASCII.
+    words: Vec<String>,
     line_ends: usize,
 }
 
-impl<'a> Entry<'a> {
+impl Entry {
     /// What is open at the end of the file is an error at the first line of its entry: it would swallow
     /// all that follows.
-    fn read(rest: &mut &'a str) -> Result<Self, String> {
+    fn read(rest: &mut &[u8]) -> Result<Self, String> {
+        let file = *rest;
         let mut entry = Self {
-            is_indented: rest.starts_with([' ', '\t']),
+            is_indented: file.starts_with(b" ") || file.starts_with(b"\t"),
             words: Vec::new(),
             line_ends: 0,
         };
-        let text = *rest;
         let mut depth = 0_usize;
         let mut word = None;
-        let mut chars = text.char_indices();
         let mut is_quoted = false;
-        while let Some((at, c)) = chars.next() {
+        let mut at = 0;
+        while let Some(&byte) = file.get(at) {
+            let begin = at;
+            at += 1;
             if is_quoted {
-                match c {
-                    '\\' => drop(chars.next()),
-                    '"' => is_quoted = false,
+                match byte {
+                    b'\\' if file.get(at) != Some(&b'\n') => at += 1,
+                    b'"' => is_quoted = false,
                     // RFC 1035 §5.1 allows it, but nothing writes it: a quote was forgotten.
-                    '\n' => return Err("a quote is not closed".to_owned()),
+                    b'\n' => return Err("a quote is not closed".to_owned()),
                     _ => {}
                 }
                 continue;
             }
-            let ends_a_word = c.is_ascii_whitespace() || ['(', ')', ';'].contains(&c);
-            if ends_a_word && let Some(begin) = word.take() {
-                entry.words.push(&text[begin..at]);
+            let ends_a_word = byte.is_ascii_whitespace() || b"();".contains(&byte);
+            if ends_a_word && let Some(first) = word.take() {
+                entry.words.push(in_ascii(&file[first..begin]));
             }
-            match c {
-                '\n' => {
+            match byte {
+                b'\n' => {
                     entry.line_ends += 1;
                     if depth == 0 {
-                        *rest = &text[at + 1..];
+                        *rest = &file[at..];
                         return entry.checked();
                     }
                 }
-                '(' => depth += 1,
-                ')' => {
+                b'(' => depth += 1,
+                b')' => {
                     depth = depth
                         .checked_sub(1)
                         .ok_or("a parenthesis is closed that is not open")?;
                 }
-                ';' => {
+                b';' => {
                     // A comment, up to the line's end.
-                    let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
-                    while chars.offset() < end {
-                        chars.next();
-                    }
+                    let rest = file[at..].iter();
+                    at += rest.take_while(|byte| **byte != b'\n').count();
                 }
-                c if c.is_ascii_whitespace() => {}
-                c => {
-                    word.get_or_insert(at);
-                    match c {
-                        '\\' => drop(chars.next()),
-                        '"' => is_quoted = true,
+                _ if ends_a_word => {}
+                _ => {
+                    word.get_or_insert(begin);
+                    match byte {
+                        b'\\' if file.get(at) != Some(&b'\n') => at += 1,
+                        b'"' => is_quoted = true,
                         _ => {}
                     }
                 }
@@ -99,8 +120,10 @@ impl<'a> Entry<'a> {
         if depth > 0 {
             return Err("a parenthesis is not closed".to_owned());
         }
-        entry.words.extend(word.map(|begin| &text[begin..]));
-        *rest = "";
+        entry
+            .words
+            .extend(word.map(|first| in_ascii(&file[first..])));
+        *rest = &[];
         entry.checked()
     }
 
@@ -120,57 +143,96 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn write(&self, out: &mut String) {
-        let mut words = self.words.iter().copied();
-        let mut put = |word: &str| {
-            if !out.is_empty() && !out.ends_with(['\n', ' ']) {
-                out.push(' ');
-            }
-            out.push_str(word);
+    /// The text for the parser, and the record's type if the text has another.
+    fn written(&self) -> Result<(String, Option<Rtype>), String> {
+        let Some(first) = self.words.first() else {
+            return Ok((String::new(), None));
         };
-        if self.words.is_empty() {
-            return;
+        if first.starts_with('$') {
+            let is_ttl = first.eq_ignore_ascii_case("$TTL");
+            let words = self
+                .words
+                .iter()
+                .map(|word| seconds(word).filter(|_| is_ttl));
+            let words = words.zip(&self.words);
+            let words = words.map(|(time, word)| time.unwrap_or_else(|| word.clone()));
+            return Ok((words.collect::<Vec<_>>().join(" "), None));
         }
-        if self.words[0].starts_with('$') {
-            let is_ttl = self.words[0].eq_ignore_ascii_case("$TTL");
-            for word in words {
-                put(&seconds(word)
-                    .filter(|_| is_ttl)
-                    .unwrap_or_else(|| word.to_owned()));
-            }
-            return;
-        }
-        if self.is_indented {
-            put(" ");
+        let (owner, mut words) = if self.is_indented {
+            ("", self.words.as_slice())
         } else {
-            put(words.next().unwrap_or_default());
-        }
-        let (mut ttl, mut class) = (None, "IN");
-        let mut rtype = None;
-        for word in words.by_ref() {
+            (first.as_str(), &self.words[1..])
+        };
+        let (mut ttl, mut class) = (String::new(), "IN");
+        while let Some((word, rest)) = words.split_first() {
             if let Some(time) = seconds(word) {
-                ttl = Some(time);
+                ttl = time + " ";
             } else if is_class(word) {
                 class = word;
             } else {
-                rtype = Some(word);
                 break;
             }
+            words = rest;
         }
-        if let Some(ttl) = ttl {
-            put(&ttl);
+        let (rtype, words) = words.split_first().ok_or("a record without a type")?;
+        let head = format!("{owner} {ttl}{class}");
+        if words.first().is_some_and(|word| word == r"\#") {
+            return Ok((format!("{head} {rtype} {}", words.join(" ")), None));
         }
-        put(class);
-        let rtype = rtype.unwrap_or_default();
-        put(rtype);
-        let is_soa = rtype.eq_ignore_ascii_case("SOA");
-        for (index, word) in words.enumerate() {
-            // Refresh, retry, expire and minimum follow two names and the serial number.
-            put(&seconds(word)
-                .filter(|_| is_soa && index >= 3)
-                .unwrap_or_else(|| word.to_owned()));
+        match Rtype::from_str(rtype) {
+            Ok(Rtype::SOA) => {
+                let words = words.iter().enumerate().map(|(index, word)| {
+                    // Refresh, retry, expire and minimum follow two names and the serial number.
+                    seconds(word)
+                        .filter(|_| index >= 3)
+                        .unwrap_or_else(|| word.clone())
+                });
+                let words: Vec<String> = words.collect();
+                Ok((format!("{head} SOA {}", words.join(" ")), None))
+            }
+            Ok(known) => {
+                if let Some(data) = text_forms::data(known, words) {
+                    let data = data?;
+                    let mut text = format!("{head} {rtype} \\# {} ", data.len());
+                    for byte in data {
+                        let _ = write!(text, "{byte:02x}");
+                    }
+                    return Ok((text, None));
+                }
+                let like = text_forms::like(known);
+                let written = like.map_or_else(|| rtype.clone(), |like| like.to_string());
+                let text = format!("{head} {written} {}", words.join(" "));
+                Ok((text, like.map(|_| known)))
+            }
+            Err(_) => Ok((format!("{head} {rtype} {}", words.join(" ")), None)),
         }
     }
+}
+
+/// The same word with escapes for all bytes that are not printable ASCII (RFC 1035 §5.1). A master file has
+/// bytes, whatever their encoding is.
+fn in_ascii(word: &[u8]) -> String {
+    let mut text = String::with_capacity(word.len());
+    let mut bytes = word.iter();
+    while let Some(&byte) = bytes.next() {
+        let (byte, is_escaped) = match (byte, bytes.as_slice()) {
+            (b'\\', [next, rest @ ..]) => {
+                bytes = rest.iter();
+                (*next, true)
+            }
+            _ => (byte, false),
+        };
+        match byte {
+            b' '..=b'~' => {
+                text.extend(is_escaped.then_some('\\'));
+                text.push(byte.into());
+            }
+            _ => {
+                let _ = write!(text, "\\{byte:03}");
+            }
+        }
+    }
+    text
 }
 
 /// `IN`, and `CLASS1` as RFC 3597 §5 writes it.
@@ -214,6 +276,15 @@ fn seconds(word: &str) -> Option<String> {
 mod tests {
     use super::{entries, seconds};
 
+    /// Numbers and texts of a file's entries.
+    fn read(file: &[u8]) -> Vec<(usize, String)> {
+        let lines = entries(file).expect("it is a master file");
+        lines
+            .into_iter()
+            .map(|line| (line.number, line.text))
+            .collect()
+    }
+
     #[test]
     fn times_have_units() {
         for (word, expected) in [
@@ -253,7 +324,7 @@ mod tests {
             (10, "txt IN TXT \"a ; (b\" c\\;d\n"),
         ];
         let expected = expected.map(|(line, entry)| (line, entry.to_owned()));
-        assert_eq!(entries(text), Ok(expected.to_vec()));
+        assert_eq!(read(text.as_bytes()), expected);
     }
 
     #[test]
@@ -281,9 +352,9 @@ mod tests {
                 "line 1: $GENERATE is not supported: put the records into this file",
             ),
         ] {
-            assert_eq!(entries(text).unwrap_err(), problem);
+            assert_eq!(entries(text.as_bytes()).unwrap_err(), problem);
         }
         // A parenthesis in a comment or a quote is none.
-        assert!(entries("a TXT \"(\" ; (\n").is_ok());
+        assert!(entries(b"a TXT \"(\" ; (\n").is_ok());
     }
 }

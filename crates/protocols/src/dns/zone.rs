@@ -1,18 +1,18 @@
 //! A zone: every answer that it can give, made in advance.
 
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 
-use domain::base::iana::{Class, OptRcode, Rtype};
+use domain::base::Ttl;
+use domain::base::iana::{OptRcode, Rtype};
 use domain::base::message_builder::{MessageBuilder, StaticCompressor};
-use domain::base::name::FlattenInto;
 use domain::base::wire::Composer;
-use domain::base::{Name, Record, ToName};
 use domain::rdata::ZoneRecordData;
-use domain::zonefile::inplace::{Entry, Zonefile};
 
+use self::source::{CanonicalName, Source, ZoneRecord, canonical};
 use super::codec::Records;
-use super::master_file::entries;
 use super::whoami::is_whoami;
 
 /// The answers of one zone.
@@ -23,6 +23,20 @@ pub struct Zone {
     /// Names with records, and those between them and the apex.
     names: HashMap<Box<[u8]>, Node>,
     no_such_name: Stored,
+    /// An SOA record in the authority section: one that may be cached, and one that must not.
+    no_data: [Stored; 2],
+    warnings: Vec<String>,
+}
+
+/// Where a name is, as seen from a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It has records, or a name below it has.
+    Exists,
+    /// In the zone, which does not have it.
+    Missing,
+    /// Not in the zone.
+    Outside,
 }
 
 #[derive(Debug)]
@@ -49,8 +63,15 @@ impl Zone {
 
     /// Reads a master file (RFC 1035 §5) with one zone in it. What this server could not answer
     /// correctly is an error: delegations, wildcards, DNAME, DNSSEC, included files.
+    ///
+    /// The file has bytes: above ASCII, each stands for itself, also in comments. Records of a type whose text
+    /// form is not known here can be written in the form of RFC 3597 §5.
     pub fn parse(master_file: &[u8]) -> Result<Self, Box<dyn Error>> {
         let source = Source::parse(master_file)?;
+        let mut uncached = source.negative.clone();
+        uncached.set_ttl(Ttl::ZERO);
+        let denial =
+            |rcode, soa: &ZoneRecord| Stored::make(Vec::new(), rcode, None, [&[], &[soa], &[]]);
         let mut names = HashMap::new();
         for (name, rrsets) in &source.names {
             // An alias has an answer for whatever its target can have.
@@ -79,42 +100,72 @@ impl Zone {
         Ok(Self {
             apex: source.apex.as_slice().into(),
             names,
-            no_such_name: Stored::make(
-                Vec::new(),
-                OptRcode::NXDOMAIN,
-                None,
-                [&[], &[&source.negative], &[]],
-            )?,
+            no_such_name: denial(OptRcode::NXDOMAIN, &source.negative)?,
+            no_data: [
+                denial(OptRcode::NOERROR, &source.negative)?,
+                denial(OptRcode::NOERROR, &uncached)?,
+            ],
+            warnings: source.warnings,
         })
+    }
+
+    /// What is served otherwise than it is written, one line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// What the zone says of a name, in whatever case. If that is not in it, the zone refuses to say
     /// anything.
     pub fn answer(&self, name: &[u8], rtype: Rtype) -> (OptRcode, Option<Records<'_>>) {
-        let mut space = [0; 255];
-        let name = space.get_mut(..name.len()).map(|lower| {
-            lower.copy_from_slice(name);
-            // A label's length is below 64, so it is no letter.
-            lower.make_ascii_lowercase();
-            &*lower
-        });
-        match name.and_then(|name| self.find(name, rtype)) {
-            Some(stored) => (stored.rcode, Some(stored.records())),
-            None => (OptRcode::REFUSED, None),
+        let mut space = [0; MAX_NAME_BYTES];
+        let name = lower_case(name, &mut space);
+        if let Some(node) = self.names.get(name) {
+            let found = node.by_type.iter().find(|(one, _)| *one == rtype);
+            let stored = found.map_or(&node.other_types, |(_, stored)| stored);
+            (stored.rcode, Some(stored.records()))
+        } else if self.place(name) == Place::Outside {
+            (OptRcode::REFUSED, None)
+        } else {
+            (OptRcode::NXDOMAIN, Some(self.no_such_name.records()))
         }
     }
 
-    fn find(&self, name: &[u8], rtype: Rtype) -> Option<&Stored> {
-        if let Some(node) = self.names.get(name) {
-            let found = node.by_type.iter().find(|(one, _)| *one == rtype);
-            return Some(found.map_or(&node.other_types, |(_, stored)| stored));
+    /// Where a name is, in whatever case.
+    pub(super) fn place(&self, name: &[u8]) -> Place {
+        let mut space = [0; MAX_NAME_BYTES];
+        let name = lower_case(name, &mut space);
+        if self.names.contains_key(name) {
+            return Place::Exists;
         }
         let mut rest = name;
         while rest.len() > self.apex.len() {
-            rest = rest.get(1 + usize::from(rest[0])..)?;
+            match rest.get(1 + usize::from(rest[0])..) {
+                Some(parent) => rest = parent,
+                None => return Place::Outside,
+            }
         }
-        (*rest == *self.apex).then_some(&self.no_such_name)
+        if *rest == *self.apex {
+            Place::Missing
+        } else {
+            Place::Outside
+        }
     }
+
+    /// A denial: there are no records of the type. It must not be cached if it varies with the peer.
+    pub(super) fn no_data(&self, varies: bool) -> Records<'_> {
+        self.no_data[usize::from(varies)].records()
+    }
+}
+
+/// A name in lower case; longer than any name, it is none.
+fn lower_case<'a>(name: &[u8], space: &'a mut [u8; MAX_NAME_BYTES]) -> &'a [u8] {
+    let Some(lower) = space.get_mut(..name.len()) else {
+        return &[];
+    };
+    lower.copy_from_slice(name);
+    // A label's length is below 64, so it is no letter.
+    lower.make_ascii_lowercase();
+    lower
 }
 
 impl Stored {
@@ -169,83 +220,7 @@ impl Stored {
     }
 }
 
-type CanonicalName = Name<Vec<u8>>;
-type ZoneRecord = Record<Name<Vec<u8>>, ZoneRecordData<Vec<u8>, Name<Vec<u8>>>>;
-
-/// A zone, parsed from its file.
-struct Source {
-    apex: CanonicalName,
-    names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>>,
-    /// The SOA record, as it stands in negative answers.
-    negative: ZoneRecord,
-}
-
 impl Source {
-    fn parse(master_file: &[u8]) -> Result<Self, Box<dyn Error>> {
-        let mut names: BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>> = BTreeMap::new();
-        let mut soa: Option<ZoneRecord> = None;
-        let text = str::from_utf8(master_file)?;
-        let mut parser = Zonefile::new();
-        parser.set_default_class(Class::IN);
-        for (line, entry) in entries(text.strip_prefix('\u{feff}').unwrap_or(text))? {
-            let problem = |problem: &str| format!("line {line}: {problem}");
-            // One by one: the parser's own number is that of the line behind the mistake.
-            parser.extend_from_slice(entry.as_bytes());
-            while let Some(entry) = parser
-                .next_entry()
-                .map_err(|error| problem(without_place(&error.to_string())))?
-            {
-                let Entry::Record(record) = entry else {
-                    return Err(problem("$INCLUDE is not supported").into());
-                };
-                let record: ZoneRecord = record.try_flatten_into()?;
-                add(record, &mut names, &mut soa).map_err(|error| problem(&error))?;
-            }
-        }
-        let mut negative = soa.ok_or("no SOA record")?;
-        let apex = canonical(negative.owner());
-        if !names[&apex].contains_key(&Rtype::NS) {
-            return Err(format!("{apex}: no NS record beside the SOA record").into());
-        }
-        if let ZoneRecordData::Soa(soa) = negative.data() {
-            // RFC 2308 §3.
-            negative.set_ttl(soa.minimum().min(negative.ttl()));
-        }
-
-        let mut between = Vec::new();
-        for (name, rrsets) in &names {
-            let problem = if !name.ends_with(&apex) {
-                "not in the zone"
-            } else if is_whoami(name.as_slice()) {
-                "a name of the asker, not of a zone"
-            } else if name.first().is_wildcard() {
-                "wildcards are not supported"
-            } else if rrsets.contains_key(&Rtype::DNAME) {
-                "DNAME is not supported"
-            } else if *name != apex && rrsets.contains_key(&Rtype::NS) {
-                "delegations are not supported"
-            } else if rrsets
-                .get(&Rtype::CNAME)
-                .is_some_and(|set| set.len() + rrsets.len() > 2)
-            {
-                "CNAME stands beside other records"
-            } else {
-                let parents = name.iter_suffixes().take_while(|parent| *parent != apex);
-                between.extend(parents.map(|parent| canonical(&parent)));
-                continue;
-            };
-            return Err(format!("{name}: {problem}").into());
-        }
-        for name in between {
-            names.entry(name).or_default();
-        }
-        Ok(Self {
-            apex,
-            names,
-            negative,
-        })
-    }
-
     /// RFC 1034 §4.3.2, for a zone without delegations and wildcards.
     fn answer(&self, name: &CanonicalName, rtype: Rtype) -> Result<Stored, Box<dyn Error>> {
         let mut rcode = OptRcode::NOERROR;
@@ -253,6 +228,10 @@ impl Source {
         let mut authorities: Vec<&ZoneRecord> = Vec::new();
         let mut asked = name.clone();
         loop {
+            // Its answer varies with the peer, so the peer has to ask for it.
+            if is_whoami(asked.as_slice()) {
+                break;
+            }
             let Some(rrsets) = self.names.get(&asked) else {
                 if asked.ends_with(&self.apex) {
                     rcode = OptRcode::NXDOMAIN;
@@ -299,39 +278,5 @@ impl Source {
     }
 }
 
-/// Adds a record to those of its name and type.
-fn add(
-    record: ZoneRecord,
-    names: &mut BTreeMap<CanonicalName, BTreeMap<Rtype, Vec<ZoneRecord>>>,
-    soa: &mut Option<ZoneRecord>,
-) -> Result<(), String> {
-    if record.class() != Class::IN {
-        return Err(format!("{}: not of class IN", record.owner()));
-    }
-    if let Rtype::DNSKEY | Rtype::RRSIG | Rtype::NSEC | Rtype::NSEC3 | Rtype::NSEC3PARAM =
-        record.rtype()
-    {
-        return Err(format!("{}: DNSSEC is not supported", record.owner()));
-    }
-    if record.rtype() == Rtype::SOA && soa.replace(record.clone()).is_some() {
-        return Err(format!("{}: a second SOA record", record.owner()));
-    }
-    let rrsets = names.entry(canonical(record.owner())).or_default();
-    let rrset = rrsets.entry(record.rtype()).or_default();
-    if rrset.iter().any(|other| other.ttl() != record.ttl()) {
-        return Err(format!("{}: one set, several TTLs", record.owner()));
-    }
-    if !rrset.contains(&record) {
-        rrset.push(record);
-    }
-    Ok(())
-}
-
-/// A message of the parser without the line and column in front of it.
-fn without_place(message: &str) -> &str {
-    message.splitn(3, ':').nth(2).map_or(message, str::trim)
-}
-
-fn canonical(name: &impl ToName) -> CanonicalName {
-    name.to_canonical_name()
-}
+/// The longest name on the wire (RFC 1035 §2.3.4).
+const MAX_NAME_BYTES: usize = 255;

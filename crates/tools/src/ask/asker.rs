@@ -1,10 +1,16 @@
 //! The client of `rejoinder ask`: over UDP, or over DTLS with a key.
 
-use rejoinder::codec::{Ctime, CtimeFrame};
-use rejoinder::udp::UdpConnector;
-use rejoinder::{Client, RequestError};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-/// A client for one address.
+use rejoinder::codec::{Ctime, CtimeFrame};
+use rejoinder::transport::Connect;
+use rejoinder::udp::UdpConnector;
+use rejoinder::{Client, Codec, RequestError, Retry, Wait};
+
+use super::output::Answer;
+
+/// A client of one server, which may have several addresses. It has one request at a time.
 pub(super) enum Asker {
     Plain(Box<Client<UdpConnector, Ctime>>),
     #[cfg(feature = "dtls")]
@@ -12,14 +18,79 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    pub(super) fn request(&mut self, message: &str) -> Result<CtimeFrame<'_>, RequestError> {
+    /// Has a message be sent, which may take so long.
+    pub(super) fn submit(&mut self, message: &str, time: Duration) -> Result<(), RequestError> {
+        fn submit<N: Connect, C>(
+            client: &mut Client<N, C>,
+            message: &str,
+            time: Duration,
+        ) -> Result<(), RequestError>
+        where
+            C: for<'a> Codec<Request<'a> = &'a str>,
+        {
+            client.set_timeout(time);
+            client.submit(message).map(drop)
+        }
+
         match self {
-            Self::Plain(client) => client.request(message),
+            Self::Plain(client) => submit(client, message, time),
             #[cfg(feature = "dtls")]
-            Self::Secured(client) => client.request(message),
+            Self::Secured(client) => submit(client, message, time),
+        }
+    }
+
+    /// Waits for the response to what was asked at this time. `None` if the wait is over.
+    pub(super) fn collect(
+        &mut self,
+        wait: Wait,
+        asked: Instant,
+    ) -> Option<Result<Answer, RequestError>> {
+        fn collect<N: Connect, C>(
+            client: &mut Client<N, C>,
+            wait: Wait,
+            asked: Instant,
+        ) -> Option<Result<Answer, RequestError>>
+        where
+            C: for<'a> Codec<Response<'a> = CtimeFrame<'a>>,
+        {
+            let (_, response) = client.collect_raw(wait)?;
+            Some(response.and_then(|response| {
+                let peer = response.peer();
+                Ok(Answer::new(peer, &response.decode()?, asked.elapsed()))
+            }))
+        }
+
+        match self {
+            Self::Plain(client) => collect(client, wait, asked),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => collect(client, wait, asked),
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Plain(client) => client.peer(),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.peer(),
+        }
+    }
+
+    pub(super) fn set_peers(&mut self, peer: SocketAddr, others: &[SocketAddr]) {
+        match self {
+            Self::Plain(client) => client.set_peers(peer, others),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.set_peers(peer, others),
         }
     }
 }
+
+/// So many sends that each of the addresses is asked.
+pub(super) fn retry(addresses: usize) -> Retry {
+    Retry::new().max_sends(u32::try_from(addresses).unwrap_or(u32::MAX).max(SENDS))
+}
+
+/// The default of the library.
+const SENDS: u32 = 5;
 
 #[cfg(feature = "dtls")]
 pub(super) use self::dtls::Keys;
@@ -32,14 +103,13 @@ pub(super) struct Keys;
 mod dtls {
     use std::net::SocketAddr;
     use std::path::Path;
-    use std::time::Duration;
 
     use rejoinder::codec::{Ctime, Tagged};
     use rejoinder::udp::UdpConnector;
     use rejoinder::{Client, ConfigError, RequestError};
     use rejoinder_dtls::{ClientConfig, Connector, PskFile};
 
-    use super::Asker;
+    use super::{Asker, retry};
     use crate::program::{Failure, chain};
 
     pub(in super::super) type Secured = Client<Connector<UdpConnector>, Tagged<Ctime>>;
@@ -65,7 +135,7 @@ mod dtls {
         pub(in super::super) fn connect(
             &self,
             peer: SocketAddr,
-            timeout: Duration,
+            others: &[SocketAddr],
         ) -> Result<Option<Asker>, RequestError> {
             let Some(config) = &self.0 else {
                 return Ok(None);
@@ -80,8 +150,9 @@ mod dtls {
                 .connector(UdpConnector::default(), &codec)
                 .map_err(failed)?;
             let client = Client::builder(codec)
-                .timeout(timeout)
                 .fail_when_unreachable(true)
+                .other_peers(others.iter().copied())
+                .retry(retry(1 + others.len()))
                 .with_connector(connector, peer)
                 .map_err(failed)?;
             Ok(Some(Asker::Secured(Box::new(client))))

@@ -152,7 +152,11 @@ fn decode(mut bytes: Vec<u8>) -> Result<String, String> {
 }
 
 /// The bytes of a regular file; see [`read_text`].
-pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+///
+/// If it cannot be read, is no regular file, or is larger than [`MAX_FILE_BYTES`].
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
