@@ -619,3 +619,134 @@ fn a_response_of_as_many_datagrams_and_bytes_as_the_limits_is_taken_and_names_it
         assert_eq!((response.peer(), response.bytes()), (SERVER, &b"abcd"[..]));
     }
 }
+
+#[test]
+fn an_address_that_stays_keeps_its_socket_when_others_are_added() {
+    let mut client = Driven::new(tagged());
+    client.submit("one").unwrap();
+    let socket = client.send()[0].0;
+    client.core.set_peers(at(client.now), OTHER, &[SERVER]);
+    client.submit("two").unwrap();
+    assert_eq!(client.send()[0].0, socket);
+}
+
+#[test]
+fn other_addresses_change_nothing_for_results_and_discoveries() {
+    let mut client = Driven::new(builder(Text));
+    client.submit("one").unwrap();
+    let socket = client.send()[0].0;
+    client.receive(socket, b"yes");
+    client.core.set_peers(at(client.now), OTHER, &[]);
+    assert_eq!(client.core.next_timer(), None);
+
+    // A group is asked for as long as was said, and not in turn with other addresses.
+    client.core.set_peers(at(client.now), OTHER, &[SERVER]);
+    let random = &mut || Ok(0);
+    let ticket = client.core.discover(at(secs(0)), "who?", secs(1), random);
+    ticket.unwrap();
+    client.send();
+    assert_eq!(client.core.next_timer(), Some(secs(1)));
+    client.core.set_peers(at(client.now), SERVER, &[]);
+    assert_eq!(client.core.next_timer(), Some(secs(1)));
+}
+
+#[test]
+fn another_timeout_is_that_of_the_next_request() {
+    let mut client = Driven::new(tagged().retry(Retry::never()));
+    client.core.set_timeout(ms(7));
+    client.submit("one").unwrap();
+    client.send();
+    assert_eq!(client.core.next_timer(), Some(ms(7)));
+}
+
+#[test]
+fn a_request_that_was_acknowledged_says_nothing_against_its_address() {
+    let client = builder(Numbered).retry(Retry::never());
+    let mut client = Driven::new(client.other_peers([OTHER]));
+    client.submit("one").unwrap();
+    let (socket, sent) = client.send()[0].clone();
+    client.now = secs(1);
+    client.receive(socket, &[sent[0][0], b'a']);
+    client.now = secs(2);
+    client.submit("two").unwrap();
+    client.send();
+    // The second is unanswered in its time, and the first at its deadline.
+    client.now = secs(4);
+    client.send();
+    client.now = secs(5);
+    client.send();
+    assert_eq!(client.core.stats().uncollected, 1);
+    assert_eq!(client.core.peer(), SERVER);
+    // The deadline of the second is another matter.
+    client.now = secs(7);
+    client.send();
+    assert_eq!(client.core.peer(), OTHER);
+}
+
+#[test]
+fn a_silent_address_is_left_only_if_another_socket_can_be_opened() {
+    for is_full in [false, true] {
+        let client = builder(Tagged(Text))
+            .retry(Retry::never())
+            .other_peers([OTHER]);
+        let mut client = Driven::new(client.max_cooling_sockets(if is_full { 1 } else { 2 }));
+        client.submit("one").unwrap();
+        client.send();
+        let random = &mut || Ok(1);
+        let ticket = client.core.discover(at(secs(0)), "who?", secs(1), random);
+        client.send();
+        assert!(client.core.cancel(at(secs(0)), ticket.unwrap()));
+        client.now = secs(5);
+        client.send();
+        assert_eq!(client.core.stats().uncollected, 1);
+        assert_eq!(client.core.peer() == SERVER, is_full);
+    }
+}
+
+/// Whether the second send of a request to one of so many addresses leaves for the same as the first. The
+/// first timeout is a second.
+fn stays_at_its_address(addresses: u8, timeout: Duration) -> bool {
+    let others = (2..=addresses).map(|last| SocketAddr::from(([192, 0, 2, last], 8888)));
+    let retry = Retry::new().initial(secs(1)).max_sends(20);
+    let client = builder(Tagged(Text)).timeout(timeout).retry(retry);
+    let mut client = Driven::new(client.other_peers(others));
+    let ticket = client.core.submit(at(secs(0)), "one", &mut || Ok(0));
+    ticket.unwrap();
+    let first = client.send()[0].0;
+    client.now = client.core.next_timer().unwrap();
+    assert_eq!(client.now, secs(1));
+    client.send()[0].0 == first
+}
+
+#[test]
+fn an_address_is_asked_twice_if_the_others_have_as_much_time_left() {
+    assert!(stays_at_its_address(2, secs(60)));
+    // After a second, three addresses have a second each, which is as long as the first waited for; or less.
+    assert!(stays_at_its_address(3, secs(4)));
+    assert!(!stays_at_its_address(3, ms(3_500)));
+}
+
+#[test]
+fn a_silent_server_with_one_address_costs_one_socket_in_two_seconds() {
+    let mut client = Driven::new(tagged().retry(Retry::new().initial(ms(100)).max_sends(20)));
+    client.submit("one").unwrap();
+    let mut sockets = vec![client.send()[0].0];
+    for _ in 0..4 {
+        client.now = client.core.next_timer().unwrap();
+        sockets.push(client.send()[0].0);
+    }
+    sockets.dedup();
+    assert_eq!(sockets.len(), 2, "{sockets:?}");
+}
+
+#[test]
+fn a_client_takes_another_timeout_too() {
+    let client = builder(Text).with_connector(SimNet::new(), SERVER);
+    let mut client = client.unwrap();
+    client.set_timeout(ms(300));
+    let error = client.request("anyone?").unwrap_err();
+    assert!(
+        matches!(error, RequestError::TimedOut { after, .. } if after == ms(300)),
+        "{error:?}"
+    );
+}
