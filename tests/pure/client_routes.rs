@@ -661,7 +661,7 @@ fn another_timeout_is_that_of_the_next_request() {
 
 #[test]
 fn a_request_that_was_acknowledged_says_nothing_against_its_address() {
-    let client = builder(Numbered).retry(Retry::never());
+    let client = builder(Numbered).retry(Retry::never().initial(secs(1)));
     let mut client = Driven::new(client.other_peers([OTHER]));
     client.submit("one").unwrap();
     let (socket, sent) = client.send()[0].clone();
