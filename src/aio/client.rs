@@ -9,7 +9,6 @@ use std::fmt;
 use std::future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::net::{self, ToSocketAddrs};
 
@@ -245,28 +244,6 @@ impl<N: AsyncConnect, C: Codec> Client<N, C> {
         let now = state.connector.now();
         state.core.set_peers(now, peer, others);
         state.wake_driver();
-    }
-
-    /// [`Client::set_timeout`](crate::Client::set_timeout), for all clones.
-    ///
-    /// ```
-    /// use rejoinder::RequestError;
-    /// use rejoinder::aio::Client;
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::sim::SimNet;
-    /// use std::time::Duration;
-    ///
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::builder(Text).with_connector(SimNet::new(), "10.0.0.1:9999".parse()?)?;
-    /// client.set_timeout(Duration::from_secs(1));
-    /// let error = client.request("hello?").await.unwrap_err();
-    /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after.as_secs() == 1));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn set_timeout(&self, timeout: Duration) {
-        self.handle.shared.lock().core.set_timeout(timeout);
     }
 
     /// What the client has in hand: requests, sockets.

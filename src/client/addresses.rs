@@ -1,7 +1,6 @@
 //! What of a client can be changed while it is in use.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::Client;
 use crate::codec::Codec;
@@ -45,24 +44,5 @@ impl<N: Connect, C: Codec> Client<N, C> {
     /// ```
     pub fn set_peers(&mut self, peer: SocketAddr, others: &[SocketAddr]) {
         self.core.set_peers(self.driver.now(), peer, others);
-    }
-
-    /// Sets how long requests that are submitted from now on may take, as
-    /// [`ClientBuilder::timeout`](crate::ClientBuilder::timeout) does. Zero fails every request.
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::sim::SimNet;
-    /// use rejoinder::{Client, RequestError};
-    /// use std::time::Duration;
-    ///
-    /// let mut client = Client::new(SimNet::new(), Text, "10.0.0.1:9999".parse()?);
-    /// client.set_timeout(Duration::from_secs(1));
-    /// let error = client.request("hello?").unwrap_err();
-    /// assert!(matches!(error, RequestError::TimedOut { after, .. } if after.as_secs() == 1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        self.core.set_timeout(timeout);
     }
 }

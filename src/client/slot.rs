@@ -118,10 +118,6 @@ impl Slot {
         matches!(self.state, State::Free)
     }
 
-    pub(super) fn has_result(&self) -> bool {
-        matches!(self.state, State::Answered | State::Failed(_))
-    }
-
     /// The socket from which it is sent next.
     pub(super) fn socket(&self) -> SocketId {
         let route = self.routes.last();

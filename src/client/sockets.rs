@@ -240,6 +240,11 @@ impl Sockets {
         socket.state == State::Broken || socket.backing == Backing::Gone
     }
 
+    /// Whether the driver has a transport for a socket, as far as is known.
+    pub(super) fn has_transport(&self, id: SocketId) -> bool {
+        self.table[id.index()].backing == Backing::Transport
+    }
+
     /// Notes that a datagram left from a socket.
     pub(super) fn note_use(&mut self, id: SocketId) {
         self.table[id.index()].was_used = true;

@@ -16,6 +16,7 @@ mod behind;
 mod client;
 mod client_addresses;
 mod client_core;
+mod client_routes;
 mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]

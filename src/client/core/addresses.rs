@@ -60,27 +60,6 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 
-    /// Sets how long requests that are submitted from now on may take:
-    /// [`ClientBuilder::timeout`](crate::ClientBuilder::timeout).
-    ///
-    /// ```
-    /// use rejoinder::codec::Text;
-    /// use rejoinder::transport::Outbox;
-    /// use rejoinder::{Client, Timestamp};
-    /// use std::time::Duration;
-    ///
-    /// let mut core = Client::builder(Text).core("192.0.2.1:9999".parse()?)?;
-    /// core.set_timeout(Duration::from_millis(1));
-    /// let now = Timestamp::system();
-    /// core.submit(now, "hello?", &mut || Ok(0))?;
-    /// core.poll_send(now, &mut Outbox::new(1, 512));
-    /// assert_eq!(core.next_timer(), Some(now.monotonic + Duration::from_millis(1)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        self.options.timeout = timeout;
-    }
-
     /// When a request that was just sent is due again: after its timeout, or earlier if the addresses
     /// that it was not sent to yet would not have their share of the time.
     pub(super) fn next_send(&self, now: Duration, index: usize) -> Duration {

@@ -164,10 +164,8 @@ impl<C: Codec> ClientCore<C> {
         slot.routes = routes;
         slot.routes.clear();
         if slot.is_discovery() {
-            if slot.has_result() {
-                self.ended.push_back(index);
-            }
-        } else if slot.has_result() {
+            self.ended.push_back(index);
+        } else {
             self.done.push_back(index);
         }
         self.wake_unopened(now);

@@ -110,7 +110,7 @@ impl<C: Codec> ClientCore<C> {
             return;
         }
         if !self.shares_sockets() {
-            if slot.sends > 0 && self.peers.count() > 1 {
+            if slot.sends > 0 {
                 self.peers.give_up(slot.peer);
             }
             if self.sockets.check_limit(now).is_ok() {

@@ -1,12 +1,12 @@
 //! The client of `rejoinder ask`: over UDP, or over DTLS with a key.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rejoinder::codec::{Ctime, CtimeFrame};
 use rejoinder::transport::Connect;
 use rejoinder::udp::UdpConnector;
-use rejoinder::{Client, Codec, RequestError, Retry, Wait};
+use rejoinder::{Client, Codec, RequestError, Retry, Ticket, Wait};
 
 use super::output::Answer;
 
@@ -18,25 +18,20 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    /// Has a message be sent, which may take so long.
-    pub(super) fn submit(&mut self, message: &str, time: Duration) -> Result<(), RequestError> {
-        fn submit<N: Connect, C>(
-            client: &mut Client<N, C>,
-            message: &str,
-            time: Duration,
-        ) -> Result<(), RequestError>
-        where
-            C: for<'a> Codec<Request<'a> = &'a str>,
-        {
-            client.set_timeout(time);
-            client.submit(message).map(drop)
-        }
-
+    pub(super) fn submit(&mut self, message: &str) -> Result<Ticket, RequestError> {
         match self {
-            Self::Plain(client) => submit(client, message, time),
+            Self::Plain(client) => client.submit(message),
             #[cfg(feature = "dtls")]
-            Self::Secured(client) => submit(client, message, time),
+            Self::Secured(client) => client.submit(message),
         }
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        match self {
+            Self::Plain(client) => client.cancel(ticket),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.cancel(ticket),
+        };
     }
 
     /// Waits for the response to what was asked at this time. `None` if the wait is over.
@@ -103,6 +98,7 @@ pub(super) struct Keys;
 mod dtls {
     use std::net::SocketAddr;
     use std::path::Path;
+    use std::time::Duration;
 
     use rejoinder::codec::{Ctime, Tagged};
     use rejoinder::udp::UdpConnector;
@@ -136,6 +132,7 @@ mod dtls {
             &self,
             peer: SocketAddr,
             others: &[SocketAddr],
+            timeout: Duration,
         ) -> Result<Option<Asker>, RequestError> {
             let Some(config) = &self.0 else {
                 return Ok(None);
@@ -150,6 +147,7 @@ mod dtls {
                 .connector(UdpConnector::default(), &codec)
                 .map_err(failed)?;
             let client = Client::builder(codec)
+                .timeout(timeout)
                 .fail_when_unreachable(true)
                 .other_peers(others.iter().copied())
                 .retry(retry(1 + others.len()))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rejoinder::codec::Ctime;
 use rejoinder::udp::{UdpConnector, UdpOptions};
-use rejoinder::{Client, RequestError, Wait};
+use rejoinder::{Client, RequestError, Ticket, Wait};
 
 use super::asker::{Asker, Keys, retry};
 use super::name::Name;
@@ -76,12 +76,15 @@ impl Server {
     }
 
     fn exchange(&mut self, message: &str, begun: Instant) -> Result<Answer, RequestError> {
-        self.submit(message, self.timeout)?;
+        let mut ticket = self.submit(message)?;
+        // Why it was sent to other addresses, which have the time that is left.
+        let mut refused = None;
         let due = self.name.as_ref().map(|name| name.due(begun, self.timeout));
         let mut resolve_at = due;
         loop {
             let until_due = resolve_at.map(|at| at.saturating_duration_since(Instant::now()));
             let wait = match until_due {
+                None if refused.is_some() => Wait::For(self.left(begun)),
                 None => Wait::Forever,
                 // The resolver works meanwhile.
                 Some(Duration::ZERO) => Wait::For(LOOK_AT_LOOKUP),
@@ -93,11 +96,17 @@ impl Server {
                 resolve_at = None;
                 continue;
             }
+            let left = self.left(begun);
             let Some(client) = &mut self.client else {
                 unreachable!("a message was submitted to it")
             };
             match client.collect(wait, begun) {
-                None => {}
+                None => {
+                    if let Some(error) = refused.take_if(|_| left.is_zero()) {
+                        client.cancel(ticket);
+                        return Err(error);
+                    }
+                }
                 // All its addresses refuse. The time that is left is for new ones.
                 Some(Err(error))
                     if may_be_elsewhere(&error)
@@ -107,7 +116,8 @@ impl Server {
                     if self.resolve_again(begun, self.left(begun)) != Some(true) {
                         return Err(error);
                     }
-                    self.submit(message, self.left(begun))?;
+                    ticket = self.submit(message)?;
+                    refused = Some(error);
                 }
                 Some(result) => return result,
             }
@@ -155,16 +165,16 @@ impl Server {
         is_new
     }
 
-    fn submit(&mut self, message: &str, time: Duration) -> Result<(), RequestError> {
+    fn submit(&mut self, message: &str) -> Result<Ticket, RequestError> {
         if let Some(client) = &mut self.client {
-            match client.submit(message, time) {
+            match client.submit(message) {
                 // Sockets cool down, to which responses may be under way. Another client has others.
                 Err(RequestError::WindowFull { .. }) => {}
                 result => return result,
             }
         }
         let mut client = self.connect()?;
-        let result = client.submit(message, time);
+        let result = client.submit(message);
         self.client = Some(client);
         result
     }
@@ -177,7 +187,7 @@ impl Server {
         begun: Instant,
     ) -> Result<Answer, RequestError> {
         let udp = UdpOptions::new().broadcast(true);
-        let mut client = plain(peer, &[], udp)?;
+        let mut client = plain(peer, &[], self.timeout, udp)?;
         let mut responses = client.discover(message, self.left(begun))?;
         match responses.next_response() {
             Some((peer, frame)) => Ok(Answer::new(peer, &frame?, begun.elapsed())),
@@ -196,11 +206,11 @@ impl Server {
             unreachable!("a name has at least one address")
         };
         #[cfg(feature = "dtls")]
-        if let Some(asker) = self.keys.connect(*peer, others)? {
+        if let Some(asker) = self.keys.connect(*peer, others, self.timeout)? {
             return Ok(asker);
         }
         let Keys { .. } = self.keys;
-        let plain = plain(*peer, others, UdpOptions::new())?;
+        let plain = plain(*peer, others, self.timeout, UdpOptions::new())?;
         Ok(Asker::Plain(Box::new(plain)))
     }
 }
@@ -208,9 +218,11 @@ impl Server {
 fn plain(
     peer: SocketAddr,
     others: &[SocketAddr],
+    timeout: Duration,
     udp: UdpOptions,
 ) -> Result<Client<UdpConnector, Ctime>, RequestError> {
     Client::builder(Ctime::local())
+        .timeout(timeout)
         .fail_when_unreachable(true)
         .udp_options(udp)
         .other_peers(others.iter().copied())
@@ -340,6 +352,7 @@ mod tests {
         let failed = count.load(Ordering::Relaxed);
         *names.lock().expect("no thread panicked") = vec![up];
         server.timeout = LONG;
+        server.client = None;
         let begun = Instant::now();
         let due = server.name.as_ref().expect("it has one").due(begun, LONG);
         let resolved = server.name.as_ref().expect("it has one").resolved;
