@@ -651,15 +651,6 @@ fn other_addresses_change_nothing_for_results_and_discoveries() {
 }
 
 #[test]
-fn another_timeout_is_that_of_the_next_request() {
-    let mut client = Driven::new(tagged().retry(Retry::never()));
-    client.core.set_timeout(ms(7));
-    client.submit("one").unwrap();
-    client.send();
-    assert_eq!(client.core.next_timer(), Some(ms(7)));
-}
-
-#[test]
 fn a_request_that_was_acknowledged_says_nothing_against_its_address() {
     let client = builder(Numbered).retry(Retry::never().initial(secs(1)));
     let mut client = Driven::new(client.other_peers([OTHER]));
@@ -737,16 +728,4 @@ fn a_silent_server_with_one_address_costs_one_socket_in_two_seconds() {
     }
     sockets.dedup();
     assert_eq!(sockets.len(), 2, "{sockets:?}");
-}
-
-#[test]
-fn a_client_takes_another_timeout_too() {
-    let client = builder(Text).with_connector(SimNet::new(), SERVER);
-    let mut client = client.unwrap();
-    client.set_timeout(ms(300));
-    let error = client.request("anyone?").unwrap_err();
-    assert!(
-        matches!(error, RequestError::TimedOut { after, .. } if after == ms(300)),
-        "{error:?}"
-    );
 }
