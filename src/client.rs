@@ -107,7 +107,8 @@ use crate::udp::UdpConnector;
 /// - A socket to which a response may be on its way is kept for at least a tenth of the cooldown: one of
 ///   its requests was sent twice, or is unanswered. When there are none but such,
 ///   [`submit`](Self::submit) fails with [`RequestError::WindowFull`] until then. When the OS has no
-///   socket left, the request fails with [`RequestError::Connect`].
+///   socket left, the request waits for one of the requests in flight to end. At its deadline it fails
+///   with [`RequestError::NotSent`]; at once with [`RequestError::Connect`] if no other is in flight.
 ///
 /// # When a socket is replaced
 ///

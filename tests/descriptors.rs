@@ -4,10 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::net::UdpSocket;
+use std::thread;
 use std::time::Duration;
 
 use rejoinder::codec::Text;
-use rejoinder::{Client, RequestError, Wait};
+use rejoinder::{Client, RequestError, Retry, Wait};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
@@ -35,7 +36,8 @@ fn too_few_descriptors_are_an_error_and_not_the_end() {
         let (mut timed_out, mut refused) = (0, 0);
         while let Some((_, result)) = client.collect(Wait::Forever) {
             match result.unwrap_err() {
-                RequestError::Connect { source: error, .. } => {
+                // Those without wait for one until their deadline.
+                RequestError::NotSent { source: error, .. } => {
                     assert_eq!(
                         error.raw_os_error(),
                         Some(rustix::io::Errno::MFILE.raw_os_error())
@@ -50,4 +52,35 @@ fn too_few_descriptors_are_an_error_and_not_the_end() {
         assert!((1..64).contains(&timed_out), "{timed_out}");
         assert_eq!(timed_out + refused, 100);
     }
+    drop(client);
+
+    // Where the others are answered, they get one in time.
+    let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = echo.local_addr().unwrap();
+    let answers = thread::spawn(move || {
+        let mut buffer = [0; 64];
+        for _ in 0..REQUESTS {
+            let (bytes, peer) = echo.recv_from(&mut buffer).unwrap();
+            echo.send_to(&buffer[..bytes], peer).unwrap();
+        }
+    });
+    let mut client = Client::builder(Text)
+        .timeout(Duration::from_secs(60))
+        .retry(Retry::never())
+        .window(REQUESTS)
+        .connect(server)
+        .unwrap();
+    for _ in 0..REQUESTS {
+        client.submit("a socket, please").unwrap();
+    }
+    let mut answered = 0;
+    while let Some((_, result)) = client.collect(Wait::Forever) {
+        assert_eq!(result.unwrap(), "a socket, please");
+        answered += 1;
+    }
+    assert_eq!(answered, REQUESTS);
+    answers.join().unwrap();
 }
+
+/// Far more than there are descriptors.
+const REQUESTS: usize = 400;

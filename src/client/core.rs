@@ -126,6 +126,8 @@ pub struct ClientCore<C> {
     parked: SlotQueue,
     /// How many places for retransmissions are taken.
     retransmissions: usize,
+    /// Slots for which no socket could be opened until another is closed, in order.
+    unopened: SlotQueue,
     /// Slots with a result, in the order in which they got it.
     done: SlotQueue,
     /// The slot whose result was given out last: what it holds may still be borrowed.
@@ -167,6 +169,7 @@ impl<C: Codec> ClientCore<C> {
             timers: Timers::new(),
             parked: SlotQueue::default(),
             retransmissions: 0,
+            unopened: SlotQueue::default(),
             done: SlotQueue::default(),
             lent: None,
             ended: SlotQueue::default(),

@@ -130,7 +130,9 @@ pub enum RequestError {
         /// Sockets whose cooldown is not over. Where they are the reason, only time helps.
         cooling: usize,
     },
-    /// No socket could be opened that talks to the peer.
+    /// No socket could be opened that talks to the peer. For want of descriptors or ports, a request waits
+    /// for those of the client's other requests instead, and the error at its deadline is
+    /// [`NotSent`](Self::NotSent).
     #[error("cannot connect to {peer}")]
     Connect {
         /// The address that was to be asked.

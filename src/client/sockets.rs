@@ -255,6 +255,15 @@ impl Sockets {
         self.table[id.index()].was_used
     }
 
+    /// Whether a request was sent from another socket than this one, and has no result yet.
+    pub(super) fn is_another_in_use(&self, id: SocketId) -> bool {
+        let mut others = self.table.iter().enumerate();
+        others.any(|(index, other)| {
+            let works = other.was_used && other.backing == Backing::Transport;
+            works && other.requests > 0 && index != id.index()
+        })
+    }
+
     /// The address that is asked from a socket.
     pub(super) fn peer(&self, id: SocketId) -> SocketAddr {
         let peer = self.open_peer(id);

@@ -353,6 +353,79 @@ fn one_that_cannot_be_opened_takes_the_descriptor_of_one_that_cools_down() {
 }
 
 #[test]
+fn without_descriptors_requests_wait_for_those_of_others() {
+    let exhausted = || io::Error::from_raw_os_error(24); // EMFILE
+    let mut client = Driven::new(builder(Text));
+    for _ in 0..4 {
+        client.submit("x").unwrap();
+    }
+    let mut left = 2_u32;
+    let sent = client.send_with(all_sent, || {
+        left = left.checked_sub(1).ok_or_else(exhausted)?;
+        Ok(())
+    });
+    assert_eq!(sent.len(), 2);
+    assert_eq!(client.core.stats().in_flight, 4);
+    assert!(client.send().is_empty(), "nothing is due yet");
+
+    // A response frees one descriptor, for the request that has waited longest.
+    client.receive(sent[0].0, b"y");
+    let (_, result) = client.core.poll_result().unwrap();
+    assert_eq!(result.unwrap().decode().unwrap(), "y");
+    let mut attempts = 0;
+    let third = client.send_with(all_sent, || {
+        attempts += 1;
+        if attempts == 1 {
+            Err(exhausted())
+        } else {
+            Ok(())
+        }
+    });
+    assert_eq!((third.len(), attempts), (1, 2));
+    assert_eq!(client.sockets.len(), 2);
+
+    // Others of the process may free some without notice: one request tries again now and then.
+    for _ in 0..4 {
+        client.submit("x").unwrap();
+    }
+    for (time, expected) in [(0, 4), (63, 0), (64, 1), (127, 0), (128, 1)] {
+        client.now = Duration::from_millis(time);
+        let mut attempts = 0;
+        let sent = client.send_with(all_sent, || {
+            attempts += 1;
+            Err(exhausted())
+        });
+        assert_eq!((sent.len(), attempts), (0, expected), "{time}");
+    }
+
+    // If none is freed by the deadline, it was never sent.
+    client.now = TIMEOUT;
+    assert!(client.send_with(all_sent, || Err(exhausted())).is_empty());
+    let (mut timed_out, mut not_sent) = (0, 0);
+    for _ in 0..7 {
+        match client.error() {
+            RequestError::TimedOut { sends: 1, .. } => timed_out += 1,
+            RequestError::NotSent { source, .. } if source.raw_os_error() == Some(24) => {
+                not_sent += 1;
+            }
+            error => panic!("{error:?}"),
+        }
+    }
+    assert_eq!((timed_out, not_sent), (2, 5));
+    assert_eq!(client.core.next_timer(), None);
+
+    // Where no other request has one, waiting would not help.
+    let mut client = Driven::new(builder(Text));
+    client.submit("x").unwrap();
+    client.submit("x").unwrap();
+    assert!(client.send_with(all_sent, || Err(exhausted())).is_empty());
+    for _ in 0..2 {
+        let error = client.error();
+        assert!(matches!(error, RequestError::Connect { .. }), "{error:?}");
+    }
+}
+
+#[test]
 fn a_socket_that_is_gone_fails_its_requests_and_is_replaced() {
     let mut client = Driven::new(builder(Tagged(Text)));
     let mut names = BTreeSet::new();

@@ -64,6 +64,7 @@ pub fn end(result: Result<ExitCode, Failure>) -> ExitCode {
             ExitCode::FAILURE
         }
     };
+    manager::drain();
     if let Some(status) = STATUS.get() {
         status.drain(GRACE);
     }

@@ -177,6 +177,24 @@ fn clients_that_hang_keep_no_health_check_out() {
     }
 }
 
+/// Fewer than the connections that an endpoint may have.
+#[test]
+fn clients_that_hang_keep_no_health_check_out_where_descriptors_are_few() {
+    let program = env!("CARGO_BIN_EXE_rejoinder");
+    let line = format!("ulimit -n 20; exec {program} serve -q --health 127.0.0.1:0 127.0.0.1:0");
+    let mut server = Program::start(Command::new("/bin/sh").args(["-c", &line]));
+    let health = server.wait_for_stderr("health on ");
+    let hanging: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(&health).unwrap())
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(status(&health, "/"), "200 OK");
+    }
+    drop(hanging);
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
+}
+
 #[test]
 fn a_request_in_pieces_is_answered() {
     let (_server, _, health) = healthy(&[]);
@@ -191,6 +209,33 @@ fn a_request_in_pieces_is_answered() {
     stream.read_to_string(&mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nin service\n"), "{response}");
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_keeps_nothing_from_going_on() {
+    let scratch = Scratch::new();
+    let path = format!("{}/notify", scratch.path());
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let sent = (0..).take_while(|_| other.send_to(b"X=1", &path).is_ok());
+    let sent = sent.count();
+
+    let mut command = serve(&[]);
+    let (server, addr) = start_server("127.0.0.1:0", command.env("NOTIFY_SOCKET", &path));
+    assert!(!ask(addr, "hello").is_empty());
+    // Once it reads again, it gets what it has missed.
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 2_000];
+    for _ in 0..sent {
+        manager.recv(&mut buffer).unwrap();
+    }
+    let len = manager.recv(&mut buffer).unwrap();
+    assert!(buffer[..len].starts_with(b"READY=1\nSTATUS=listening on "));
+    // And it does not keep the program from its end.
+    while other.send_to(b"X=1", &path).is_ok() {}
+    server.signal("TERM");
+    assert_eq!(server.finish().code(), Some(0));
 }
 
 #[test]

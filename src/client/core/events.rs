@@ -130,9 +130,13 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
     /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
-    /// come, and the requests are due again. Otherwise they move to the next
-    /// [address](crate::ClientBuilder::other_peers). After the last one they fail with
-    /// [`RequestError::Connect`]; except those that were sent from another socket before, which wait on.
+    /// come, and the requests are due again. If there is none, but another socket is in use, and the
+    /// server has one address, the requests wait: one of them is due again whenever a request ends,
+    /// and 64 ms after the latest error. At their deadline they fail with [`RequestError::NotSent`].
+    ///
+    /// Otherwise requests move to the next [address](crate::ClientBuilder::other_peers). After the last
+    /// one they fail with [`RequestError::Connect`]; except those that were sent from another socket
+    /// before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
         let Some(peer) = self.sockets.open_peer(socket) else {
@@ -143,6 +147,9 @@ impl<C: Codec> ClientCore<C> {
             for at in 0..self.outgoing.len() {
                 self.undo_send(self.outgoing[at], now);
             }
+            return;
+        }
+        if is_asked_for && is_exhaustion(error) && self.wait_for_a_socket(now, socket, error) {
             return;
         }
         let peers = self.peers.count();
@@ -172,6 +179,45 @@ impl<C: Codec> ClientCore<C> {
                 core.finish(index, State::Failed(error), None, now);
             }
         });
+    }
+
+    /// Has the requests that a socket could not be opened for wait until another socket is closed.
+    /// Returns `false` if none is in use, if one of the requests was sent from another before, or if
+    /// another address of the server may be better.
+    fn wait_for_a_socket(&mut self, now: Duration, socket: SocketId, error: &io::Error) -> bool {
+        let has_another = |&index: &usize| self.slots[index].routes.len() > 1;
+        if self.peers.count() > 1
+            || self.outgoing.iter().any(has_another)
+            || !self.sockets.is_another_in_use(socket)
+        {
+            return false;
+        }
+        for at in 0..self.outgoing.len() {
+            let index = self.outgoing[at];
+            self.slots[index].refusal = Some(copy(error));
+            self.undo_send(index, Duration::MAX);
+            self.unopened.push_back(index);
+        }
+        self.delay_first_unopened(now);
+        true
+    }
+
+    /// Has one of the requests that wait for a socket try again, because another's may be closed now.
+    pub(super) fn wake_unopened(&mut self, now: Duration) {
+        if let Some(index) = self.unopened.front() {
+            self.unopened.remove(index);
+            self.timers.set(index, now);
+            self.delay_first_unopened(now);
+        }
+    }
+
+    /// Has one of the requests that wait for a socket try again after a pause, because others of the
+    /// process may be closed as well. It is one only: in vain, the OS looks at all ports.
+    pub(super) fn delay_first_unopened(&mut self, now: Duration) {
+        if let Some(index) = self.unopened.front() {
+            let due = now.saturating_add(SOCKET_PAUSE);
+            self.timers.set(index, due.min(self.slots[index].deadline));
+        }
     }
 
     /// Takes all datagrams that came on a socket. Those that are the response to nothing in flight
@@ -273,3 +319,5 @@ impl<C: Codec> ClientCore<C> {
 /// The first and the longest pause for want of buffers.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 const MAX_DOUBLINGS: u32 = 6;
+/// How long after an attempt to open a socket another is made although none of the client's was closed.
+const SOCKET_PAUSE: Duration = Duration::from_millis(64);

@@ -50,6 +50,9 @@ impl<C: Codec> ClientCore<C> {
 
     pub(super) fn count_send(&mut self, index: usize, now: Duration) {
         self.parked.remove(index);
+        if self.unopened.remove(index) {
+            self.delay_first_unopened(now);
+        }
         let slot = &mut self.slots[index];
         slot.sends += 1;
         slot.sent = now;
@@ -139,6 +142,7 @@ impl<C: Codec> ClientCore<C> {
         self.free_retransmission(index);
         self.timers.remove(index);
         self.parked.remove(index);
+        self.unopened.remove(index);
         self.in_flight -= 1;
         let slot = &mut self.slots[index];
         slot.after = now.saturating_sub(slot.started);
@@ -164,5 +168,6 @@ impl<C: Codec> ClientCore<C> {
         } else {
             self.done.push_back(index);
         }
+        self.wake_unopened(now);
     }
 }

@@ -109,13 +109,17 @@ impl Peers {
     fn send_due(&mut self, now: Timestamp, peer: usize) {
         let (core, (name, socket)) = (&mut self.cores[peer], &mut self.sockets[peer]);
         while let Some(id) = core.poll_send(now, &mut self.outbox) {
-            let is_replaced = name.replace(id).is_some_and(|before| before != id);
-            if is_replaced {
+            if name.is_some_and(|before| before != id) {
                 match self.connector.connect(self.target) {
                     Ok(another) => *socket = another,
-                    Err(error) => core.on_connect_error(now, id, &error),
+                    Err(error) => {
+                        core.on_connect_error(now, id, &error);
+                        self.outbox.clear();
+                        continue;
+                    }
                 }
             }
+            *name = Some(id);
             core.on_sent(now, &socket.send(&self.outbox));
             self.outbox.clear();
         }

@@ -209,6 +209,10 @@ pub(crate) fn why_not_bound(text: &str, addresses: &[SocketAddr], error: &io::Er
     let only_v6 = addresses.iter().all(SocketAddr::is_ipv6);
     let all = addresses.iter().any(|addr| addr.ip().is_unspecified());
     let advice = match error.kind() {
+        ErrorKind::AddrInUse if port == 0 => {
+            "no port is free; name one outside of the kernel's range, or end programs that have many"
+                .to_owned()
+        }
         ErrorKind::AddrInUse => {
             "the port is taken; end that program or choose another port (0: any free one)"
                 .to_owned()

@@ -1,10 +1,11 @@
 //! Pages over HTTP (RFC 9110, RFC 9112): what a service reports about itself to balancers and scrapers.
 //!
 //! One thread serves all connections of an endpoint and waits for none of them. Each connection carries one
-//! request, has a deadline, and takes a bounded amount of memory. At most [`MAX_CONNECTIONS`] are open: a
-//! further one closes one whose response is sent, or else the oldest that has sent nothing, or else the oldest.
-//! So clients that connect and send nothing cannot hold the endpoint. A flood of connections still can: a client
-//! whose request has not arrived when as many newer ones come is closed with them.
+//! request, has a deadline, and takes a bounded amount of memory. At most [`MAX_CONNECTIONS`] are open, or as
+//! many as there are descriptors: a further one closes one whose response is sent, or else the oldest that has
+//! sent nothing, or else the oldest. So clients that connect and send nothing cannot hold the endpoint. A flood
+//! of connections still can: a client whose request has not arrived when as many newer ones come is closed with
+//! them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -129,9 +130,11 @@ fn accept(
     now: Instant,
     page: &impl Fn(&str) -> Option<Page>,
 ) -> bool {
+    let mut has_made_room = false;
     for _ in 0..MAX_CONNECTIONS {
         match listener.accept() {
             Ok((stream, _)) => {
+                has_made_room = false;
                 if stream.set_nonblocking(true).is_err() {
                     continue;
                 }
@@ -151,6 +154,11 @@ fn accept(
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => return true,
                 ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
+                // Descriptors are exhausted, as a rule: there are too few for the limit above.
+                _ if !connections.is_empty() && !has_made_room => {
+                    make_room(connections, now, page);
+                    has_made_room = true;
+                }
                 _ => return false,
             },
         }

@@ -4,7 +4,7 @@
 //! need not end. What is not UTF-8 is reported with its line and column. A line and a file have a
 //! greatest size.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
@@ -157,19 +157,36 @@ fn decode(mut bytes: Vec<u8>) -> Result<String, String> {
 ///
 /// If it cannot be read, is no regular file, or is larger than [`MAX_FILE_BYTES`].
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
+    let file = open(path)?;
+    if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut bytes)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(io::Error::other(format!(
             "it has more than {MAX_FILE_BYTES} bytes"
         )));
     }
     Ok(bytes)
+}
+
+/// Opens a file without waiting, whatever it is. What is looked at beforehand can be another file by then.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        use rustix::fs::OFlags;
+
+        // A pipe would wait for a writer. A file of /proc may wait for something to be read. A terminal
+        // would become the program's own.
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
 }
 
 /// The line and the column of a byte, both from 1; the column in characters.
@@ -191,7 +208,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{BadLine, Lines, MAX_LINE_BYTES, decode};
+    use super::{BadLine, Lines, MAX_LINE_BYTES, decode, read_file};
 
     fn texts(input: &[u8]) -> Vec<Result<String, BadLine>> {
         let mut lines = Lines::new(input);
@@ -243,6 +260,25 @@ mod tests {
             Err("line 2, column 2: not UTF-8".to_owned())
         );
         assert_eq!(decode(b"\xef\xbb\xbfa".to_vec()), Ok("a".to_owned()));
+    }
+
+    /// It would wait for a writer, and a reload with it.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_is_refused_without_waiting_for_it() {
+        use std::{env, fs, process};
+
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let pipe = env::temp_dir().join(format!("rejoinder-pipe-{}", process::id()));
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(CWD, &pipe, FileType::Fifo, mode, 0).expect("a pipe can be made");
+        let read = read_file(&pipe);
+        fs::remove_file(&pipe).expect("it is there");
+        assert_eq!(
+            read.expect_err("it is a pipe").to_string(),
+            "it is no regular file"
+        );
     }
 
     #[test]

@@ -1,13 +1,20 @@
 //! What a service manager is sent, if there is one that wants to know (`sd_notify(3)`).
+//!
+//! A manager that does not read fills its socket after some ten notices, and sending waits then. So a
+//! thread of its own sends them, in order.
 
 #[cfg(unix)]
 mod imp {
+    use std::env;
+    use std::io;
+    use std::sync::OnceLock;
     use std::time::Duration;
 
     use sd_notify::NotifyState::{
-        self, ExtendTimeoutUsec, MonotonicUsec, Ready, Reloading, Status, Stopping,
+        self, Custom, ExtendTimeoutUsec, MonotonicUsec, Ready, Reloading, Status, Stopping,
     };
 
+    use crate::program::output::Output;
     use crate::program::{GRACE, complain};
 
     pub(crate) fn ready(status: &str) {
@@ -32,11 +39,46 @@ mod imp {
         notify(&[Stopping, ExtendTimeoutUsec(extended)]);
     }
 
-    fn notify(states: &[NotifyState<'_>]) {
-        if let Err(error) = sd_notify::notify(states) {
-            complain(format_args!("cannot notify the service manager: {error}"));
+    /// Waits until all is sent, but no longer than the grace of a program that ends.
+    pub(crate) fn drain() {
+        if let Some(Some(notices)) = NOTICES.get() {
+            notices.drain(GRACE);
         }
     }
+
+    fn notify(states: &[NotifyState<'_>]) {
+        if env::var_os("NOTIFY_SOCKET").is_none() {
+            return;
+        }
+        let notices = NOTICES.get_or_init(|| {
+            let started = Output::with(
+                |notice| {
+                    send(notice);
+                    Ok(())
+                },
+                |_| {},
+                "notices",
+            );
+            started.inspect_err(report).ok()
+        });
+        if let Some(notices) = notices {
+            let states: Vec<_> = states.iter().map(ToString::to_string).collect();
+            notices.write(states.join("\n"));
+        }
+    }
+
+    fn send(notice: &[u8]) {
+        let notice = String::from_utf8_lossy(notice);
+        if let Err(error) = sd_notify::notify(&[Custom(&notice)]) {
+            report(&error);
+        }
+    }
+
+    fn report(error: &io::Error) {
+        complain(format_args!("cannot notify the service manager: {error}"));
+    }
+
+    static NOTICES: OnceLock<Option<Output>> = OnceLock::new();
 }
 
 #[cfg(not(unix))]
@@ -44,6 +86,7 @@ mod imp {
     pub(crate) fn ready(_: &str) {}
     pub(crate) fn reloading() {}
     pub(crate) fn stopping(_: Option<std::time::Duration>) {}
+    pub(crate) fn drain() {}
 }
 
-pub(crate) use imp::{ready, reloading, stopping};
+pub(crate) use imp::{drain, ready, reloading, stopping};

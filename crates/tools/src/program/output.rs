@@ -67,7 +67,8 @@ impl Output {
         Self::with(move |bytes| stream.write(bytes), report, "output")
     }
 
-    fn with(
+    /// The same with whatever takes the texts.
+    pub(super) fn with(
         write: impl FnMut(&[u8]) -> Result<(), (usize, io::Error)> + Send + 'static,
         report: impl Fn(String) + Send + 'static,
         name: &str,
