@@ -1,17 +1,22 @@
 //! The input of an engine and of clients alone, without a network between them.
 
-use std::cell::{Cell, RefCell};
+mod client;
+mod edit;
+mod renewal;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
-use rejoinder::codec::{Raw, Tagged};
-use rejoinder::transport::{Connect, Datagram, Egress, Inbox, Meta, Outbox};
-use rejoinder::{Timestamp, Transport, Wait};
-use rejoinder_dtls::{ClientConfig, Connector, Dtls, DtlsClient, Engine};
+use rejoinder::transport::{Datagram, Meta, Outbox};
+use rejoinder::{Identity, Timestamp, Transport, Wait};
+use rejoinder_dtls::{Dtls, DtlsStats, Engine};
 
-use super::pipe::{Pipe, Queues, server_addr, start};
-use super::{Input, changed, client_addr, key};
+use self::client::Client;
+use self::edit::{cookie_of, cookie_of_hello, edit, is_message, with_cookie};
+use super::pipe::start;
+use super::{Input, client_addr, key};
 
 /// An engine with an established association, a half-open one, and none, and the three clients of them. They are fed
 /// with datagrams one by one: bytes of the input, and real flights and records, changed in places. Nothing is
@@ -37,6 +42,7 @@ thread_local! {
 }
 
 /// What runs share. A run replaces what it has used up.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Stage {
     engine: Engine,
     now: Timestamp,
@@ -46,10 +52,14 @@ struct Stage {
     /// By [`OPEN`], [`HALF`] and [`FRESH`].
     clients: [Client; 3],
     materials: [Vec<u8>; MATERIALS],
-    /// Whether the handshakes of the engine are no longer those that a run begins with.
-    has_stepped: bool,
-    /// Whether a former run has left handshakes that are no longer those. They are renewed when they are needed.
-    is_used: bool,
+    /// Steps of handshakes since they were renewed.
+    steps: usize,
+    /// Whether the client of the half-open association has sent its last flight.
+    has_finished: bool,
+    /// Whether a handshake has ended in this run.
+    is_used_up: bool,
+    /// Whether former runs have used up handshakes. They are renewed when one needs them.
+    is_worn: bool,
     /// Whether one end has closed the association that is open.
     has_closed: bool,
     /// Associations that the test or its clients have closed.
@@ -65,6 +75,10 @@ struct Stage {
     responses_at_hand: [Vec<u8>; 2],
     /// Addresses of this run.
     accounts: Vec<Account>,
+    /// Addresses that have shown a cookie since the handshakes were renewed, and those of associations.
+    verified: Vec<SocketAddr>,
+    /// The last cookies, and where they went.
+    cookies: VecDeque<(SocketAddr, Vec<u8>)>,
 }
 
 /// What went from an address to the engine, and back.
@@ -72,75 +86,6 @@ struct Account {
     addr: SocketAddr,
     received_bytes: usize,
     sent_bytes: usize,
-    is_verified: bool,
-}
-
-struct Client {
-    connector: Connector<Pipe>,
-    pipe: Pipe,
-    transport: Option<DtlsClient<Pipe>>,
-    inbox: Inbox,
-    /// Whether it is no longer in the state that a run begins with.
-    has_stepped: bool,
-}
-
-impl Client {
-    fn new(at: u8) -> Self {
-        let pipe = Pipe {
-            now: Rc::new(Cell::new(begin())),
-            addr: client_addr(at),
-            queues: Rc::new(RefCell::new(Queues::default())),
-        };
-        let identity = [b'0' + at];
-        let connector = ClientConfig::psk(identity, key(identity[0]))
-            .connector(pipe.clone(), &Tagged(Raw))
-            .expect("the settings are in range");
-        Self {
-            connector,
-            pipe,
-            transport: None,
-            inbox: Inbox::new(8, 2_048),
-            has_stepped: false,
-        }
-    }
-
-    fn open(&mut self) {
-        // What the former one sends when it closes is not used.
-        self.transport = None;
-        self.pipe.queues.take();
-        let transport = self.connector.connect(server_addr());
-        self.transport = Some(transport.expect("it opens nothing"));
-        self.has_stepped = false;
-    }
-
-    /// Ends with an alert, so that the next payload begins a handshake.
-    fn give_up(&mut self, alert: &[u8]) {
-        let Some(transport) = &mut self.transport else {
-            return self.open();
-        };
-        let queues = &self.pipe.queues;
-        queues.borrow_mut().arrived.push_back(alert.to_vec());
-        let _ = transport.recv(&mut self.inbox, Wait::No);
-        let pause = Duration::from_secs(2);
-        self.pipe.now.set(later(self.pipe.now.get(), pause));
-        queues.take();
-    }
-
-    /// Sends a payload, and returns what leaves.
-    fn send(&mut self, payload: &[u8]) -> Vec<u8> {
-        let mut outbox = Outbox::new(1, 256);
-        outbox
-            .push(server_addr(), None, payload)
-            .expect("it has room for one");
-        let transport = self.transport.as_mut().expect("it is open");
-        assert_eq!(transport.send(&outbox).sent, 1);
-        self.sent()
-    }
-
-    /// What has left since the last call.
-    fn sent(&self) -> Vec<u8> {
-        self.pipe.queues.take().sent.concat()
-    }
 }
 
 impl Stage {
@@ -165,8 +110,10 @@ impl Stage {
             runs: 0,
             clients: [Client::new(0), Client::new(1), Client::new(2)],
             materials: [const { Vec::new() }; MATERIALS],
-            has_stepped: true,
-            is_used: true,
+            steps: 0,
+            has_finished: false,
+            is_used_up: true,
+            is_worn: true,
             has_closed: true,
             closed: 0,
             numbered: 0,
@@ -175,10 +122,9 @@ impl Stage {
             requests_at_hand: [const { Vec::new() }; 2],
             responses_at_hand: [const { Vec::new() }; 2],
             accounts: Vec::new(),
+            verified: vec![client_addr(0)],
+            cookies: VecDeque::new(),
         });
-        for client in &mut stage.clients {
-            client.has_stepped = true;
-        }
         stage.materials[ALERT] = [&RECORD[..], &[0, 2, 2, 40]].concat();
         stage.materials[CLOSE] = [&RECORD[..], &[0, 2, 1, 0]].concat();
         stage.renew();
@@ -232,12 +178,12 @@ impl Stage {
     /// Time passes; or seldom, one end closes the open association.
     fn act(&mut self, input: &mut Input<'_>) {
         match input.byte() {
-            0xa5 => {
+            0xa5 if self.runs.is_multiple_of(CLOSE_EVERY) => {
                 self.has_closed = true;
                 self.clients[OPEN].transport = None;
                 self.materials[LATEST] = self.clients[OPEN].sent();
             }
-            0x5a => {
+            0x5a if self.runs.is_multiple_of(CLOSE_EVERY) => {
                 let addr = client_addr(0);
                 if self.engine.close(self.now, addr, &mut self.outbox) {
                     self.closed += 1;
@@ -251,7 +197,8 @@ impl Stage {
 
     fn wait(&mut self, span: Duration) {
         self.renew_handshakes();
-        self.has_stepped = true;
+        self.steps += 1;
+        let before = self.engine.stats().expired;
         self.now = later(self.now, span);
         self.engine.on_timer(self.now, &mut self.outbox);
         let next = self.engine.next_timer();
@@ -260,13 +207,10 @@ impl Stage {
             "{next:?}"
         );
         for datagram in self.outbox.iter() {
-            let is_verified = datagram.peer == client_addr(1)
-                || self
-                    .accounts
-                    .iter()
-                    .any(|one| one.addr == datagram.peer && one.is_verified);
-            assert!(is_verified, "{} is not verified", datagram.peer);
+            let addr = datagram.peer;
+            assert!(self.verified.contains(&addr), "{addr} is not verified");
         }
+        self.is_used_up |= self.engine.stats().expired > before;
         self.outbox.clear();
         for at in 0..self.clients.len() {
             let clock = &self.clients[at].pipe.now;
@@ -284,7 +228,7 @@ impl Stage {
         self.engine
             .receive(self.now, &datagram, &mut self.outbox, &mut |delivered| {
                 let identity: &[u8] = if is_known { b"0" } else { b"1" };
-                let named = delivered.identity.map(|one| one.as_bytes());
+                let named = delivered.identity.map(Identity::as_bytes);
                 assert_eq!(named, Some(identity), "{from}");
                 let sent = requests
                     .iter()
@@ -296,9 +240,11 @@ impl Stage {
         self.check();
         let after = self.engine.stats();
         let has_begun = after.begun > before.begun;
-        self.has_stepped |= has_begun
-            || after.established > before.established
-            || (from == client_addr(1) && after.handshake > before.handshake);
+        self.steps += usize::from(after.handshake > before.handshake);
+        let ended = |stats: &DtlsStats| {
+            stats.established + stats.failed_handshakes() + stats.displaced_handshakes
+        };
+        self.is_used_up |= ended(after) > ended(&before);
         let may_establish = from == client_addr(1) || (is_known && self.has_closed);
         assert!(
             may_establish || after.established == before.established,
@@ -307,20 +253,33 @@ impl Stage {
         if after.closed > before.closed {
             assert!(self.has_closed && is_known, "{from} closed nothing");
         }
-        self.charge(from, bytes.len(), has_begun);
+        if has_begun {
+            let (_, shown) = cookie_of_hello(bytes);
+            let mut cookies = self.cookies.iter().rev();
+            let is_own = cookies.any(|(addr, cookie)| *addr == from && cookie == shown);
+            assert!(is_own, "no cookie of {from}");
+            self.verified.push(from);
+        }
+        self.charge(from, bytes.len());
         if self.outbox.is_empty() {
             return;
         }
         let reply = self.queued();
-        if complies && is_message(&reply, 3) {
-            let second = with_cookie(bytes, &reply);
-            self.arrive(from, &second, false);
+        if is_message(&reply, 3) {
+            if self.cookies.len() == MAX_COOKIES {
+                self.cookies.pop_front();
+            }
+            self.cookies.push_back((from, cookie_of(&reply).to_vec()));
+            if complies {
+                let second = with_cookie(bytes, &reply);
+                self.arrive(from, &second, false);
+            }
         }
         self.materials[LATEST] = reply;
     }
 
     /// Counts what went from an address and back to it.
-    fn charge(&mut self, from: SocketAddr, received_bytes: usize, has_begun: bool) {
+    fn charge(&mut self, from: SocketAddr, received_bytes: usize) {
         assert!(self.outbox.len() <= Engine::<()>::MAX_REPLIES);
         let known = self.accounts.iter().position(|one| one.addr == from);
         let known = known.unwrap_or_else(|| {
@@ -328,19 +287,17 @@ impl Stage {
                 addr: from,
                 received_bytes: 0,
                 sent_bytes: 0,
-                is_verified: from == client_addr(0) || from == client_addr(1),
             });
             self.accounts.len() - 1
         });
         let account = &mut self.accounts[known];
-        account.is_verified |= has_begun;
         account.received_bytes += received_bytes;
         for datagram in self.outbox.iter() {
             assert_eq!(datagram.peer, from);
             account.sent_bytes += datagram.bytes.len();
         }
         assert!(
-            account.is_verified || account.sent_bytes <= account.received_bytes,
+            self.verified.contains(&from) || account.sent_bytes <= account.received_bytes,
             "{from} is not verified"
         );
     }
@@ -380,7 +337,7 @@ impl Stage {
         }
         let queues = &self.clients[at].pipe.queues;
         queues.borrow_mut().arrived.push_back(bytes.to_vec());
-        self.clients[at].has_stepped |= at != OPEN;
+        self.clients[at].steps += 1;
         self.poll(at);
     }
 
@@ -391,7 +348,7 @@ impl Stage {
         };
         if let Err(error) = transport.recv(&mut client.inbox, Wait::No) {
             assert!(self.has_closed || at != OPEN, "{error}");
-            client.has_stepped |= at != OPEN;
+            client.is_used_up = true;
         }
         while let Some(payload) = client.inbox.pop() {
             let sent = self.responses.iter().position(|one| one == payload.bytes);
@@ -401,7 +358,9 @@ impl Stage {
         }
         let reply = client.sent();
         if !reply.is_empty() {
-            client.has_stepped |= at != OPEN;
+            client.steps += 1;
+            // An association, which began with that.
+            client.is_used_up |= reply[0] == 23;
             assert!(reply.len() <= MAX_FLIGHT_BYTES, "{}", reply.len());
             self.materials[LATEST] = reply;
         }
@@ -409,13 +368,13 @@ impl Stage {
 
     /// Has the client of the half-open association answer the engine's flight. Most runs do without that.
     fn finish_flight(&mut self) {
-        if self.clients[HALF].has_stepped {
+        if self.has_finished || self.clients[HALF].steps > 0 {
             return;
         }
+        self.has_finished = true;
         let latest = std::mem::take(&mut self.materials[LATEST]);
         for (material, reply) in [(HALF_VERIFY, HALF_HELLO), (HALF_FLIGHT, HALF_LAST)] {
             let client = &mut self.clients[HALF];
-            client.has_stepped = true;
             let bytes = self.materials[material].clone();
             client.pipe.queues.borrow_mut().arrived.push_back(bytes);
             self.poll(HALF);
@@ -426,296 +385,6 @@ impl Stage {
             self.materials[reply] = sent;
         }
         self.materials[LATEST] = latest;
-    }
-
-    /// Checks what a run cannot check each time, and leaves the next one what it begins with.
-    fn end(&mut self) {
-        if self.runs.is_multiple_of(EXCHANGE_EVERY) && !self.has_closed {
-            self.exchange();
-        }
-        if self.runs.is_multiple_of(HANDSHAKE_EVERY) {
-            self.note_use();
-            self.renew_handshakes();
-            self.shake_hands();
-        }
-        self.renew();
-        self.materials[LATEST].clear();
-        self.runs += 1;
-    }
-
-    /// The open association serves.
-    fn exchange(&mut self) {
-        let (request, bytes) = self.request(OPEN);
-        self.arrive(client_addr(0), &bytes, false);
-        assert!(!self.requests.contains(&(client_addr(0), request)));
-        let (response, bytes) = self.response();
-        self.deliver(OPEN, &bytes);
-        assert!(!self.responses.contains(&response));
-        // What is at hand would be too old some time.
-        for at in 0..2 {
-            let record = self.materials[REQUEST + at].clone();
-            self.arrive(client_addr(0), &record, false);
-            let record = self.materials[RESPONSE + at].clone();
-            self.deliver(OPEN, &record);
-        }
-        self.requests.retain(|(from, _)| *from != client_addr(0));
-        self.responses.clear();
-    }
-
-    /// The half-open association becomes one.
-    fn shake_hands(&mut self) {
-        let established = self.engine.stats().established;
-        self.finish_flight();
-        let last = self.materials[HALF_LAST].clone();
-        self.arrive(client_addr(1), &last, false);
-        assert_eq!(self.engine.stats().established, established + 1);
-        let finished = std::mem::take(&mut self.materials[LATEST]);
-        self.deliver(HALF, &finished);
-        // What has waited for the handshake.
-        let request = std::mem::take(&mut self.materials[LATEST]);
-        let waiting = self.requests.len();
-        self.arrive(client_addr(1), &request, false);
-        assert!(self.requests.len() < waiting);
-    }
-
-    /// A payload of a client, and what leaves with it.
-    fn request(&mut self, at: usize) -> (Vec<u8>, Vec<u8>) {
-        let payload = self.payload();
-        let addr = self.clients[at].pipe.addr;
-        self.requests.push((addr, payload.clone()));
-        let sent = self.clients[at].send(&payload);
-        (payload, sent)
-    }
-
-    /// A payload for the client with the association, and the record that it leaves in.
-    fn response(&mut self) -> (Vec<u8>, Vec<u8>) {
-        let payload = self.payload();
-        self.responses.push(payload.clone());
-        self.engine
-            .send(
-                self.now,
-                client_addr(0),
-                Egress::default(),
-                &payload,
-                &mut self.outbox,
-            )
-            .expect("there is an association");
-        (payload, self.queued())
-    }
-
-    fn payload(&mut self) -> Vec<u8> {
-        self.numbered += 1;
-        self.numbered.to_be_bytes().to_vec()
-    }
-
-    /// Brings everything into the state that a run begins with.
-    fn renew(&mut self) {
-        if self.has_closed {
-            self.renew_association();
-        }
-        self.renew_records();
-        self.note_use();
-        self.accounts.clear();
-    }
-
-    fn note_use(&mut self) {
-        self.is_used |= self.has_stepped || self.clients.iter().any(|one| one.has_stepped);
-    }
-
-    /// The handshakes that a run begins with, in the place of those that a former one has left.
-    fn renew_handshakes(&mut self) {
-        if !std::mem::take(&mut self.is_used) {
-            return;
-        }
-        for at in [HALF, FRESH] {
-            if self.clients[at].has_stepped {
-                self.has_stepped = true;
-                let hello = self.restart(at);
-                self.clients[at].has_stepped = false;
-                self.materials[if at == HALF { HALF_FIRST } else { FRESH_FIRST }] = hello;
-            }
-        }
-        if self.has_stepped {
-            self.renew_handshake();
-        }
-    }
-
-    /// Has a client begin again, and returns its hello. A new transport takes long, for its buffers.
-    fn restart(&mut self, at: usize) -> Vec<u8> {
-        let addr = self.clients[at].pipe.addr;
-        self.clients[at].give_up(&self.materials[ALERT]);
-        if self.engine.close(self.now, addr, &mut self.outbox) {
-            self.closed += 1;
-            let notice = self.queued();
-            self.clients[at].give_up(&notice);
-        }
-        let (_, mut hello) = self.request(at);
-        // A client that was closed in a handshake keeps what waits for the next one.
-        let waiting = self.requests.iter().filter(|(from, _)| *from == addr);
-        if !is_message(&hello, 1) || waiting.count() > MAX_WAITING {
-            self.clients[at].open();
-            self.requests.retain(|(from, _)| *from != addr);
-            (_, hello) = self.request(at);
-        }
-        assert!(is_message(&hello, 1), "{hello:?}");
-        hello
-    }
-
-    /// A new association in the place of the one that was closed.
-    fn renew_association(&mut self) {
-        let addr = client_addr(0);
-        // A handshake in its place would go on.
-        self.forget_handshakes();
-        self.responses.clear();
-        let mut outgoing = self.restart(OPEN);
-        for material in [OPEN_HELLO, OPEN_LAST] {
-            self.arrive(addr, &outgoing, false);
-            let reply = std::mem::take(&mut self.materials[LATEST]);
-            self.deliver(OPEN, &reply);
-            outgoing = std::mem::take(&mut self.materials[LATEST]);
-            self.materials[material].clone_from(&outgoing);
-        }
-        self.arrive(addr, &outgoing, false);
-        let finished = std::mem::take(&mut self.materials[LATEST]);
-        self.deliver(OPEN, &finished);
-        self.materials[OPEN_FINISHED] = finished;
-        let request = std::mem::take(&mut self.materials[LATEST]);
-        let waiting = self.requests.len();
-        self.arrive(addr, &request, false);
-        assert!(self.requests.len() < waiting);
-        self.requests.retain(|(from, _)| *from != addr);
-        self.has_closed = false;
-        self.closed = self.engine.stats().closed;
-        self.check();
-    }
-
-    /// Records in the place of those that have arrived.
-    fn renew_records(&mut self) {
-        for at in 0..2 {
-            let addr = client_addr(0);
-            let is_same = |(from, payload): &(SocketAddr, Vec<u8>)| {
-                *from == addr && *payload == self.requests_at_hand[at]
-            };
-            if !self.requests.iter().any(is_same) {
-                let (payload, record) = self.request(OPEN);
-                self.requests_at_hand[at] = payload;
-                self.materials[OLD_REQUEST] =
-                    std::mem::replace(&mut self.materials[REQUEST + at], record);
-            }
-            if !self.responses.contains(&self.responses_at_hand[at]) {
-                let (payload, record) = self.response();
-                self.responses_at_hand[at] = payload;
-                self.materials[OLD_RESPONSE] =
-                    std::mem::replace(&mut self.materials[RESPONSE + at], record);
-            }
-        }
-    }
-
-    /// The half-open association, and hellos with a cookie.
-    fn renew_handshake(&mut self) {
-        self.forget_handshakes();
-        let addr = client_addr(1);
-        if self.engine.close(self.now, addr, &mut self.outbox) {
-            self.closed += 1;
-            self.outbox.clear();
-        }
-        for (at, [first, verify, hello]) in [
-            (HALF, [HALF_FIRST, HALF_VERIFY, HALF_HELLO]),
-            (FRESH, [FRESH_FIRST, FRESH_VERIFY, FRESH_HELLO]),
-        ] {
-            let first = self.materials[first].clone();
-            let addr = self.clients[at].pipe.addr;
-            self.arrive(addr, &first, false);
-            let request = std::mem::take(&mut self.materials[LATEST]);
-            self.materials[hello] = with_cookie(&first, &request);
-            self.materials[verify] = request;
-        }
-        let hello = self.materials[HALF_HELLO].clone();
-        self.arrive(addr, &hello, false);
-        self.materials[HALF_FLIGHT] = std::mem::take(&mut self.materials[LATEST]);
-        assert_eq!(self.engine.stats().half_open, 1);
-        self.has_stepped = false;
-    }
-
-    fn forget_handshakes(&mut self) {
-        self.now = later(self.now, HANDSHAKE_TIMEOUT);
-        self.engine.on_timer(self.now, &mut self.outbox);
-        self.outbox.clear();
-        assert_eq!(self.engine.stats().half_open, 0);
-        self.has_stepped = true;
-    }
-}
-
-/// Whether bytes begin with a handshake message of a type: 1 is a `ClientHello`, 3 a `HelloVerifyRequest`.
-fn is_message(bytes: &[u8], message_type: u8) -> bool {
-    (bytes.first(), bytes.get(13)) == (Some(&22), Some(&message_type))
-}
-
-/// The second hello to a first, with the cookie of the request that answers it.
-fn with_cookie(first: &[u8], request: &[u8]) -> Vec<u8> {
-    let cookie = &request[request.len() - 32..];
-    // Behind the headers of record and message, version and random: the session's id, then a cookie.
-    let at = HEADERS_BYTES + 34;
-    let at = at + 1 + usize::from(first[at]);
-    let end = HEADERS_BYTES - 12 + usize::from(u16::from_be_bytes([first[11], first[12]]));
-    let mut second = first[..at].to_vec();
-    second.push(32);
-    second.extend_from_slice(cookie);
-    second.extend_from_slice(&first[at + 1 + usize::from(first[at])..end]);
-    // The number of the record, and of the message.
-    second[10] = second[10].wrapping_add(1);
-    second[17..19].copy_from_slice(&[0, 1]);
-    set_lengths(&mut second);
-    second
-}
-
-/// A change, and lengths that fit again if the input wants it.
-fn edit(bytes: &mut Vec<u8>, input: &mut Input<'_>) {
-    let kind = input.byte();
-    match kind % 16 {
-        // A record's type, epoch, number: all of them are in the clear.
-        0 => set(bytes, 0, 20 + input.byte() % 4),
-        1 => set(bytes, 4, input.byte() % 3),
-        2 => set(bytes, 10, input.byte()),
-        // A message's type and number.
-        3 => set(bytes, 13, input.byte() % 24),
-        4 => set(bytes, 18, input.byte() % 8),
-        5 => bytes.extend_from_within(..),
-        6 => bytes.resize(bytes.len() + 16 * usize::from(input.byte()), 0),
-        7 => drop(bytes.drain(..usize::from(input.byte()).min(bytes.len()))),
-        _ if bytes.is_empty() => bytes.extend(input.bytes()),
-        _ => *bytes = changed(bytes, input),
-    }
-    if kind >= 0x80 {
-        fit(bytes);
-    }
-}
-
-fn set(bytes: &mut [u8], at: usize, value: u8) {
-    if let Some(byte) = bytes.get_mut(at) {
-        *byte = value;
-    }
-}
-
-/// Makes the last record, and the message that it begins with, as long as there are bytes.
-fn fit(mut bytes: &mut [u8]) {
-    while let Some(&[high, low]) = bytes.get(11..13) {
-        let end = 13 + usize::from(u16::from_be_bytes([high, low]));
-        if bytes.len() < end + 13 {
-            return set_lengths(bytes);
-        }
-        bytes = &mut bytes[end..];
-    }
-}
-
-/// Makes a record, and the message in it if it is in the clear, as long as there are bytes.
-fn set_lengths(record: &mut [u8]) {
-    let len = u16::try_from(record.len() - 13).unwrap_or(u16::MAX);
-    record[11..13].copy_from_slice(&len.to_be_bytes());
-    if record[0] == 22 && record[4] == 0 && len >= 12 {
-        let len = u32::from(len - 12).to_be_bytes();
-        record[14..17].copy_from_slice(&len[1..]);
-        record[22..25].copy_from_slice(&len[1..]);
     }
 }
 
@@ -761,10 +430,12 @@ const LATEST: usize = 19;
 
 /// An alert in the clear, up to its length.
 const RECORD: [u8; 11] = [21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9];
-/// Of a record and of a message.
-const HEADERS_BYTES: usize = 13 + 12;
 
 const MAX_STEPS: usize = 6;
+/// Steps after which a handshake that goes on is renewed all the same.
+const MAX_WEAR: usize = 24;
+/// More than the engine makes while one is valid: time passes with each renewal.
+const MAX_COOKIES: usize = 4_096;
 /// What a client sends in answer to a datagram: a flight has up to 250.
 const MAX_FLIGHT_BYTES: usize = 1_024;
 /// Payloads of one client that have not arrived.
@@ -772,5 +443,7 @@ const MAX_WAITING: usize = 64;
 const MAX_HANDSHAKES: usize = 4;
 const MAX_ASSOCIATIONS: usize = 3;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
+/// An association takes as long as many runs.
+const CLOSE_EVERY: u64 = 16;
 const EXCHANGE_EVERY: u64 = 256;
 const HANDSHAKE_EVERY: u64 = 1_024;
