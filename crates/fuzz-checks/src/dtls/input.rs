@@ -49,6 +49,8 @@ struct Stage {
     outbox: Outbox,
     received: u64,
     runs: u64,
+    /// The first run that may close the association.
+    next_close: u64,
     /// By [`OPEN`], [`HALF`] and [`FRESH`].
     clients: [Client; 3],
     materials: [Vec<u8>; MATERIALS],
@@ -108,6 +110,7 @@ impl Stage {
             now: begin(),
             received: 0,
             runs: 0,
+            next_close: 0,
             clients: [Client::new(0), Client::new(1), Client::new(2)],
             materials: [const { Vec::new() }; MATERIALS],
             steps: 0,
@@ -129,6 +132,7 @@ impl Stage {
         stage.materials[CLOSE] = [&RECORD[..], &[0, 2, 1, 0]].concat();
         stage.renew();
         stage.renew_handshakes();
+        stage.next_close = 0;
         stage
     }
 
@@ -178,12 +182,12 @@ impl Stage {
     /// Time passes; or seldom, one end closes the open association.
     fn act(&mut self, input: &mut Input<'_>) {
         match input.byte() {
-            0xa5 if self.runs.is_multiple_of(CLOSE_EVERY) => {
+            0xa5 if self.runs >= self.next_close => {
                 self.has_closed = true;
                 self.clients[OPEN].transport = None;
                 self.materials[LATEST] = self.clients[OPEN].sent();
             }
-            0x5a if self.runs.is_multiple_of(CLOSE_EVERY) => {
+            0x5a if self.runs >= self.next_close => {
                 let addr = client_addr(0);
                 if self.engine.close(self.now, addr, &mut self.outbox) {
                     self.closed += 1;
@@ -443,7 +447,5 @@ const MAX_WAITING: usize = 64;
 const MAX_HANDSHAKES: usize = 4;
 const MAX_ASSOCIATIONS: usize = 3;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(4);
-/// An association takes as long as many runs.
-const CLOSE_EVERY: u64 = 16;
 const EXCHANGE_EVERY: u64 = 256;
 const HANDSHAKE_EVERY: u64 = 1_024;

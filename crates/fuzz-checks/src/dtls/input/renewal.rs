@@ -102,6 +102,7 @@ impl Stage {
     pub(super) fn renew(&mut self) {
         if self.has_closed {
             self.renew_association();
+            self.next_close = self.runs + CLOSE_EVERY;
         }
         self.renew_records();
         self.accounts.clear();
@@ -236,3 +237,6 @@ impl Stage {
         self.is_used_up = true;
     }
 }
+
+/// An association takes as long as some runs.
+const CLOSE_EVERY: u64 = 16;
