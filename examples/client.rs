@@ -13,10 +13,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use rejoinder::Client;
 use rejoinder::codec::Ctime;
 use rejoinder::escape::Escaped;
 use rejoinder::udp::UdpConnector;
-use rejoinder::{Client, RequestError};
 
 mod support {
     pub(crate) mod address;
@@ -64,28 +64,27 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
         let problem = format!("no server has port 0, as in `{server}`");
         return Err(lexopt::Error::from(problem).into());
     }
-    let clients = peers.into_iter().map(|addr| {
-        Client::builder(Ctime::local())
-            .timeout(timeout)
-            .fail_when_unreachable(true)
-            .connect(reachable(addr))
-    });
-    let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
+    let peers: Vec<_> = peers.into_iter().map(reachable).collect();
+    let mut client = Client::builder(Ctime::local())
+        .timeout(timeout)
+        .fail_when_unreachable(true)
+        .connect(&peers[..])?;
+    let mut ask = |message: &[u8]| ask(&mut client, &server, message);
     let mut unanswered = false;
     if messages.is_empty() {
         let prompts = io::stdin().is_terminal() && io::stdout().is_terminal();
         while let Some(message) = next_line(prompts)? {
-            unanswered |= !ask(&mut clients, &message)?;
+            unanswered |= !ask(&message)?;
         }
     }
     for message in messages {
-        unanswered |= !ask(&mut clients, &message)?;
+        unanswered |= !ask(&message)?;
     }
     Ok(ExitCode::from(u8::from(unanswered)))
 }
 
 /// Prints the answer, or why there is none.
-fn ask(clients: &mut [Client<UdpConnector, Ctime>], message: &[u8]) -> io::Result<bool> {
+fn ask(client: &mut Client<UdpConnector, Ctime>, server: &str, message: &[u8]) -> io::Result<bool> {
     let message = match str::from_utf8(message) {
         Ok(message) => message,
         Err(error) => {
@@ -93,23 +92,22 @@ fn ask(clients: &mut [Client<UdpConnector, Ctime>], message: &[u8]) -> io::Resul
             return Ok(false);
         }
     };
-    let mut others = clients.len().saturating_sub(1);
-    loop {
-        match clients[0].request(message) {
-            Ok(frame) => {
-                writeln!(io::stdout(), "{}", Escaped(&frame.to_string()))?;
-                return Ok(true);
-            }
-            Err(RequestError::NobodyListening { .. }) if others > 0 => {
-                clients.rotate_left(1);
-                others -= 1;
-            }
-            Err(error) => {
-                complain(&explained(&error));
-                return Ok(false);
-            }
+    let error = match client.request(message) {
+        Ok(frame) => {
+            writeln!(io::stdout(), "{}", Escaped(&frame.to_string()))?;
+            return Ok(true);
+        }
+        Err(error) => error,
+    };
+    complain(&explained(&error));
+    // The server's name may have other addresses by now. The next message goes there.
+    if let (Some(_), Ok(found)) = (error.peer(), resolve(server)) {
+        let found: Vec<_> = found.into_iter().map(reachable).collect();
+        if let [first, others @ ..] = &found[..] {
+            client.set_peers(*first, others);
         }
     }
+    Ok(false)
 }
 
 /// A message, up to an empty line on a terminal, or the end. In a pipe, empty lines are skipped.

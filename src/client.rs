@@ -1,5 +1,6 @@
 //! The client: a short loop around a pure core.
 
+mod addresses;
 mod builder;
 mod cause;
 mod core;
@@ -40,7 +41,7 @@ pub use self::ticket::Ticket;
 use crate::codec::Codec;
 #[cfg(feature = "udp")]
 use crate::config_error::ConfigError;
-use crate::transport::{Connect, Wait, canonical};
+use crate::transport::{Connect, Wait};
 #[cfg(feature = "udp")]
 use crate::udp::UdpConnector;
 
@@ -128,7 +129,6 @@ use crate::udp::UdpConnector;
 /// cool down elsewhere.
 #[derive(Debug)]
 pub struct Client<N: Connect, C> {
-    peer: SocketAddr,
     core: ClientCore<C>,
     driver: Driver<N>,
 }
@@ -199,17 +199,11 @@ impl<N: Connect, C: Codec> Client<N, C> {
             .expect("the defaults are in range, and so are the bits of the codec's ids")
     }
 
-    fn with(connector: N, peer: SocketAddr, core: ClientCore<C>) -> Self {
+    fn with(connector: N, core: ClientCore<C>) -> Self {
         Self {
-            peer: canonical(peer),
             core,
             driver: Driver::new(connector),
         }
-    }
-
-    /// The address that is asked first.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     /// How many submitted requests have no result yet.
@@ -385,12 +379,36 @@ impl<N: Connect, C: Codec> Client<N, C> {
         &mut self,
         wait: Wait,
     ) -> Option<(Ticket, Result<C::Response<'_>, RequestError>)> {
+        let (ticket, result) = self.collect_raw(wait)?;
+        Some((ticket, result.and_then(RawResponse::decode)))
+    }
+
+    /// [`collect`](Self::collect), but a response is not decoded yet and has the address that sent it.
+    ///
+    /// ```
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    /// use rejoinder::{Client, Wait};
+    ///
+    /// let net = SimNet::new();
+    /// let [down, up] = ["10.0.0.1:9999".parse()?, "10.0.0.2:9999".parse()?];
+    /// net.host(up, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let mut client = Client::builder(Text).other_peers([up]).with_connector(net, down)?;
+    /// client.submit("quiet")?;
+    /// let (_, response) = client.collect_raw(Wait::Forever).expect("one request is in flight");
+    /// assert_eq!(response?.peer(), up);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn collect_raw(
+        &mut self,
+        wait: Wait,
+    ) -> Option<(Ticket, Result<RawResponse<'_, C>, RequestError>)> {
         if self.core.stats().uncollected == 0 {
             let has_result = |core: &ClientCore<C>| core.stats().uncollected > 0;
             self.driver.drive(&mut self.core, wait, has_result);
         }
-        let (ticket, result) = self.core.poll_result()?;
-        Some((ticket, result.and_then(RawResponse::decode)))
+        self.core.poll_result()
     }
 }
 

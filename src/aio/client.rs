@@ -20,7 +20,6 @@ use super::runtime::Tokio;
 use crate::client::{ClientBuilder, ClientStats, RequestError, Ticket};
 use crate::codec::Codec;
 use crate::config_error::ConfigError;
-use crate::transport::canonical;
 use crate::udp::UdpConnector;
 
 /// A client on tokio: asks one peer, any number of requests at once.
@@ -68,7 +67,6 @@ pub struct Client<N: AsyncConnect, C: Codec> {
 struct Handle<N: AsyncConnect, C: Codec> {
     shared: Arc<Shared<N, C>>,
     codec: Arc<C>,
-    peer: SocketAddr,
 }
 
 struct Shared<N: AsyncConnect, C: Codec>(Mutex<State<N, C>>);
@@ -118,7 +116,7 @@ impl<C> From<ClientBuilder<C>> for ClientBuilder<C, Tokio> {
 impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C, Tokio> {
     /// A client on tokio, over UDP, that asks the first of the addresses, and the others as
     /// [`other_peers`](Self::other_peers), before those. Names are resolved once, here, without
-    /// blocking.
+    /// blocking; [`Client::set_peers`] takes other addresses later.
     ///
     /// # Errors
     ///
@@ -198,17 +196,13 @@ impl<C: Codec + Clone + Send + Sync + 'static> ClientBuilder<C, Tokio> {
         let driver = Driver(Arc::clone(&shared));
         tokio::spawn(async move { future::poll_fn(|cx| driver.0.lock().poll(cx)).await });
         Ok(Client {
-            handle: Arc::new(Handle {
-                shared,
-                codec,
-                peer: canonical(peer),
-            }),
+            handle: Arc::new(Handle { shared, codec }),
         })
     }
 }
 
 impl<N: AsyncConnect, C: Codec> Client<N, C> {
-    /// The address that is asked.
+    /// The address that the next request is sent to first.
     ///
     /// ```
     /// # use rejoinder::aio;
@@ -221,7 +215,35 @@ impl<N: AsyncConnect, C: Codec> Client<N, C> {
     /// # }
     /// ```
     pub fn peer(&self) -> SocketAddr {
-        self.handle.peer
+        self.handle.shared.lock().core.peer()
+    }
+
+    /// [`Client::set_peers`](crate::Client::set_peers), for all clones.
+    ///
+    /// ```
+    /// use rejoinder::aio::Client;
+    /// use rejoinder::codec::Text;
+    /// use rejoinder::sans_io::ServerCore;
+    /// use rejoinder::sim::SimNet;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let net = SimNet::new();
+    /// let [old, new] = ["10.0.0.1:9999".parse()?, "10.0.0.2:9999".parse()?];
+    /// net.host(new, ServerCore::new(Text, |text: &str| Some(text.to_uppercase())))?;
+    /// let client = Client::builder(Text).with_connector(net, old)?;
+    /// // The request is on its way when the server's name gets another address.
+    /// let renamed = async { client.set_peers(new, &[]) };
+    /// let (response, ()) = tokio::join!(client.request("anyone?"), renamed);
+    /// assert_eq!(response?.get(), "ANYONE?");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_peers(&self, peer: SocketAddr, others: &[SocketAddr]) {
+        let mut state = self.handle.shared.lock();
+        let now = state.connector.now();
+        state.core.set_peers(now, peer, others);
+        state.wake_driver();
     }
 
     /// What the client has in hand: requests, sockets.
@@ -323,7 +345,7 @@ impl<N: AsyncConnect, C: Codec> Clone for Client<N, C> {
 impl<N: AsyncConnect, C: Codec> fmt::Debug for Client<N, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("peer", &self.handle.peer)
+            .field("peer", &self.peer())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

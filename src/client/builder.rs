@@ -279,6 +279,11 @@ impl<C: Codec, D> ClientBuilder<C, D> {
     /// - with a retransmission, if there is no response: with the first one where each request has a
     ///   [socket of its own](crate::Client#whose-response-it-is), otherwise when the shared socket is replaced.
     ///
+    /// Retransmissions come early enough for each address to have its share of the
+    /// [timeout](Self::timeout), as far as [`Retry::max_sends`] allows it, for 8 addresses at most. The request
+    /// after one without any response begins with the next address, too. Names that get other addresses:
+    /// [`Client::set_peers`](crate::Client::set_peers).
+    ///
     /// A response of any address to which the request was sent is accepted. Two of them may carry the
     /// request out. Default: none.
     ///

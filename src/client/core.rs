@@ -1,9 +1,12 @@
+mod addresses;
 mod discovery;
 mod events;
 mod exchange;
 mod receive;
 mod results;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -283,6 +286,7 @@ impl<C: Codec> ClientCore<C> {
         if self.slots[index].is_in_flight() {
             self.finish(index, State::Free, None, now.monotonic);
         }
+        // There is no result to be given out.
         self.done.remove(index);
         self.ended.remove(index);
         self.slots[index].responders = None;

@@ -109,14 +109,15 @@ impl<N: Connect, C: Codec> Discovery<'_, N, C> {
     /// ```
     pub fn next_response(&mut self) -> Option<(SocketAddr, Result<C::Response<'_>, RequestError>)> {
         let ticket = self.ticket;
-        let Client { core, driver, peer } = &mut *self.client;
+        let Client { core, driver } = &mut *self.client;
         let has_result = |core: &ClientCore<C>| core.has_result(ticket);
         if !has_result(core) {
             driver.drive(core, Wait::Forever, has_result);
         }
+        let group = core.peer();
         Some(match core.take_result(ticket)? {
             Ok(response) => (response.peer(), response.decode()),
-            Err(error) => (error.peer().unwrap_or(*peer), Err(error)),
+            Err(error) => (error.peer().unwrap_or(group), Err(error)),
         })
     }
 }

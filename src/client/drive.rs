@@ -156,13 +156,8 @@ impl<N: Connect> Driver<N> {
         };
         let mut pause = Duration::ZERO;
         match self.sockets.listening() {
-            // The OS refused to open any.
-            [] if !matches!(wait, Wait::No) => {
-                if let Err(error) = self.connector.wait_any(&[], wait, &mut self.ready) {
-                    pause = self.backoff.pause_after(ErrorClass::classify(&error));
-                }
-            }
             [id] => self.ready.push(id.index()),
+            // Of none if the OS refused to open any.
             ids => {
                 let sockets: Vec<_> = ids.iter().filter_map(|&id| self.sockets.get(id)).collect();
                 if let Err(error) = self.connector.wait_any(&sockets, wait, &mut self.ready) {

@@ -213,7 +213,22 @@ const SHOWN_RUNS: usize = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::Runs;
+    use std::time::Duration;
+
+    use super::{Rounded, Runs};
+
+    #[test]
+    fn a_time_is_shown_in_milliseconds_unless_it_is_shorter() {
+        for (nanos, expected) in [
+            (0, "0ns"),
+            (300_000, "300µs"),
+            (500_000, "1ms"),
+            (1_499_999, "1ms"),
+            (5_000_000_001, "5s"),
+        ] {
+            assert_eq!(Rounded(Duration::from_nanos(nanos)).to_string(), expected);
+        }
+    }
 
     #[test]
     fn runs_of_numbers_are_short_however_many_there_are() {

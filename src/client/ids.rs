@@ -150,3 +150,74 @@ const MAX_USED: usize = 65_536;
 const DRAWS: usize = 64;
 /// Among more ids than that, one of them is free, since fewer are remembered.
 const SCANNED_IDS: u64 = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::hash::{Hash, Hasher};
+
+    use super::{IdHasher, Ids, WIDE_ID_BITS};
+    use crate::client::sockets::Sockets;
+    use crate::sans_io::SocketId;
+
+    /// Names of sockets, from 0.
+    fn sockets(count: usize) -> Vec<SocketId> {
+        let mut sockets = Sockets::new(std::time::Duration::ZERO, 1);
+        let peer = ([192, 0, 2, 1], 7).into();
+        (0..count)
+            .map(|_| sockets.open(std::time::Duration::ZERO, peer))
+            .collect()
+    }
+
+    #[test]
+    fn every_usable_id_is_found_however_poor_the_random_numbers_are() {
+        let socket = sockets(1)[0];
+        for number in [0, 0b101, u64::MAX] {
+            let mut ids = Ids::new(Some(3));
+            let mut drawn = BTreeSet::new();
+            // Seven eighths of eight.
+            for _ in 0..7 {
+                let id = ids.draw(socket, &mut || Ok(number)).ok().flatten();
+                let id = id.expect("there are unused ones");
+                assert!(id < 8, "{id} has 3 bits");
+                assert!(drawn.insert(id), "{id} is used");
+                ids.note_use(id);
+            }
+            let id = ids.draw(socket, &mut || Ok(number));
+            assert_eq!(id.ok(), Some(None));
+        }
+    }
+
+    #[test]
+    fn only_ids_that_could_come_again_are_remembered() {
+        let socket = sockets(1)[0];
+        for (bits, is_remembered) in [(WIDE_ID_BITS - 1, true), (WIDE_ID_BITS, false)] {
+            let mut ids = Ids::new(Some(bits));
+            ids.note_use(7);
+            assert_eq!(ids.is_used(socket, 7), is_remembered, "{bits}");
+        }
+    }
+
+    /// A table of requests in flight takes the low bits of the hash for the place. With 1,024 places, as
+    /// many keys take 647 of them on average if they are spread at random.
+    #[test]
+    fn requests_are_spread_over_the_table_by_their_sockets_and_by_their_ids() {
+        let sockets = sockets(1_024);
+        let spread = |keys: Vec<(SocketId, u64)>| {
+            let place = |key: (SocketId, u64)| {
+                let mut hasher = IdHasher::default();
+                key.hash(&mut hasher);
+                hasher.finish() & 1_023
+            };
+            let places: BTreeSet<_> = keys.into_iter().map(place).collect();
+            assert!(places.len() > 550, "{}", places.len());
+        };
+        // A protocol without ids.
+        spread(sockets.iter().map(|&socket| (socket, 0)).collect());
+        // Ids on one socket that differ in their lower, and in their upper bits only.
+        for socket in [sockets[0], sockets[7]] {
+            spread((0..1_024).map(|id| (socket, id)).collect());
+            spread((0..1_024).map(|id| (socket, id << 32)).collect());
+        }
+    }
+}

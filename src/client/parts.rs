@@ -28,6 +28,11 @@ impl Parts {
         self.received = 0;
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.places.capacity()
+    }
+
     /// How many parts came, and how many there are. `None` before the first.
     pub(super) fn progress(&self) -> Option<(usize, usize)> {
         (self.received > 0).then_some((self.received, self.places.len()))

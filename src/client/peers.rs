@@ -24,6 +24,22 @@ impl Peers {
         }
     }
 
+    /// Takes other addresses, and prefers the same as before if it is among them.
+    pub(super) fn replace(&mut self, first: SocketAddr, others: &[SocketAddr]) {
+        let preferred = self.preferred();
+        *self = Self::new(first, others);
+        let place = self.addrs.iter().position(|&addr| addr == preferred);
+        self.preferred = place.unwrap_or(0);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.addrs.iter().copied()
+    }
+
+    pub(super) fn contains(&self, peer: SocketAddr) -> bool {
+        self.addrs.contains(&peer)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.addrs.len()
     }
@@ -62,5 +78,17 @@ mod tests {
         assert_eq!(peers.preferred(), other);
         peers.give_up(other);
         assert_eq!(peers.preferred(), one);
+    }
+
+    #[test]
+    fn the_preferred_address_stays_so_among_others() {
+        let [one, two, three]: [SocketAddr; 3] = ["192.0.2.1:7", "192.0.2.2:7", "192.0.2.3:7"]
+            .map(|addr| addr.parse().unwrap_or_else(|_| unreachable!()));
+        let mut peers = Peers::new(one, &[]);
+        peers.replace(two, &[three, one]);
+        assert_eq!((peers.count(), peers.preferred()), (3, one));
+        peers.replace(two, &[three]);
+        assert_eq!((peers.count(), peers.preferred()), (2, two));
+        assert!(peers.contains(three) && !peers.contains(one));
     }
 }

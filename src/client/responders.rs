@@ -83,6 +83,7 @@ mod tests {
         assert!(responders.add(peer(2), &[0; 4]));
         // Room for bytes comes with collecting; a peer that was refused for want of it can try again.
         responders.pop();
+        assert!(!responders.add(peer(3), &[0; 7]));
         assert!(responders.add(peer(3), &[0; 6]));
         responders.pop();
         assert!(!responders.add(peer(4), &[]));

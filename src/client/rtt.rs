@@ -20,8 +20,8 @@ impl RttEstimator {
         timeout.max(self.at_least)
     }
 
-    /// Takes the round-trip time of a request that was sent once. A retransmitted request gives no
-    /// sample, because the response may be to any of the sends (Karn's algorithm, RFC 6298 §3).
+    /// Takes the round-trip time of a request that was sent once from the socket on which it was answered.
+    /// Otherwise the response may be to any of the sends (Karn's algorithm, RFC 6298 §3).
     pub(super) fn sample(&mut self, time: Duration) {
         self.at_least = Duration::ZERO;
         self.smoothed = Some(match self.smoothed {

@@ -118,10 +118,6 @@ impl Slot {
         matches!(self.state, State::Free)
     }
 
-    pub(super) fn has_result(&self) -> bool {
-        matches!(self.state, State::Answered | State::Failed(_))
-    }
-
     /// The socket from which it is sent next.
     pub(super) fn socket(&self) -> SocketId {
         let route = self.routes.last();
@@ -138,6 +134,12 @@ impl Slot {
     /// Whether every send was refused, or may have been.
     pub(super) fn was_never_sent(&self) -> bool {
         self.refusals + self.doubtful == self.sends
+    }
+
+    /// Whether the latest send is the only one from this socket, so that a response on it is to that one.
+    pub(super) fn was_sent_once_from(&self, socket: SocketId) -> bool {
+        let last = self.routes.last();
+        last.is_some_and(|route| route.socket == socket && route.sends == 1)
     }
 
     /// Takes back the latest send, which did not take place.

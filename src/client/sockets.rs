@@ -240,6 +240,11 @@ impl Sockets {
         socket.state == State::Broken || socket.backing == Backing::Gone
     }
 
+    /// Whether the driver has a transport for a socket, as far as is known.
+    pub(super) fn has_transport(&self, id: SocketId) -> bool {
+        self.table[id.index()].backing == Backing::Transport
+    }
+
     /// Notes that a datagram left from a socket.
     pub(super) fn note_use(&mut self, id: SocketId) {
         self.table[id.index()].was_used = true;
@@ -285,6 +290,11 @@ impl Sockets {
         if socket.heard.is_none_or(|heard| sent > heard) {
             socket.silent = socket.silent.saturating_add(1);
         }
+    }
+
+    /// Whether a response came on a socket.
+    pub(super) fn was_answered(&self, id: SocketId) -> bool {
+        self.table[id.index()].heard.is_some()
     }
 
     /// How many sends in a row were not answered in their time.

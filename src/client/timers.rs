@@ -104,6 +104,11 @@ mod tests {
                 }
                 let first = model.iter().map(|(&slot, &due)| (due, slot)).min();
                 prop_assert_eq!(timers.first(), first);
+                // A wrong order may show only many changes later.
+                for (index, timer) in timers.heap.iter().enumerate() {
+                    prop_assert!(index == 0 || timers.heap[(index - 1) / 2] < *timer);
+                    prop_assert_eq!(timers.position[timer.1], Some(index));
+                }
             }
         }
     }

@@ -26,8 +26,7 @@ use crate::timestamp::Timestamp;
 /// ```
 ///
 /// A datagram with a valid response header [is a response](Codec::is_response), whatever follows.
-/// The header is made once per second and kept, which is why the type is `Send` and `Clone` but
-/// not `Sync`.
+/// Each thread makes the header once per second and zone, and keeps it.
 ///
 /// ```
 /// use rejoinder::codec::Ctime;
@@ -44,7 +43,6 @@ use crate::timestamp::Timestamp;
 pub struct Ctime {
     zone: Zone,
     answers_malformed: bool,
-    latest: RefCell<Option<Header>>,
 }
 
 impl Ctime {
@@ -84,7 +82,6 @@ impl Ctime {
         Self {
             zone,
             answers_malformed: false,
-            latest: RefCell::new(None),
         }
     }
 
@@ -122,13 +119,15 @@ impl Ctime {
     /// Writes the header for the second in which `wall` lies.
     #[inline]
     fn put_header(&self, wall: SystemTime, out: &mut Writer<'_>) -> Result<(), CtimeError> {
-        let mut latest = self.latest.borrow_mut();
-        let header = match &*latest {
-            Some(header) if header.second.contains(&wall) => header,
-            _ => latest.insert(Header::new(wall, self.zone)?),
-        };
-        out.put(&header.bytes[..header.len]);
-        Ok(())
+        LATEST.with_borrow_mut(|latest| {
+            let latest = &mut latest[self.zone as usize];
+            let header = match &*latest {
+                Some(header) if header.second.contains(&wall) => header,
+                _ => latest.insert(Header::new(wall, self.zone)?),
+            };
+            out.put(&header.bytes[..header.len]);
+            Ok(())
+        })
     }
 }
 
@@ -280,6 +279,12 @@ pub enum CtimeError {
 enum Zone {
     Local,
     Utc,
+}
+
+thread_local! {
+    /// The latest header of each zone. In the codec itself, it would keep servers on tokio from being
+    /// spawned: their futures share the codec.
+    static LATEST: RefCell<[Option<Header>; 2]> = const { RefCell::new([None, None]) };
 }
 
 /// A response's header, ready to be copied into every datagram of its second.

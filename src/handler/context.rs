@@ -60,6 +60,10 @@ pub struct Context {
     /// their ids are different requests, even with the same content.
     pub request_id: Option<u64>,
     /// That of a deferred request, whose bytes the handler's wrappers cannot see.
+    #[cfg_attr(
+        not(feature = "tokio"),
+        expect(dead_code, reason = "only `Dedup` for handlers that wait reads it")
+    )]
     pub(crate) request_hash: RequestHash,
     identity: Option<Identity>,
 }

@@ -27,6 +27,8 @@
 pub enum LocalPort {
     /// Requests share one as long as their ids last and the OS sends from it. For services that keep
     /// something by the peer's address, as a session, or the memory of [`Dedup`](crate::handler::Dedup).
+    /// Of several addresses of a server, one that has responded is left only after a request that it did not
+    /// respond to in all of its time, or that it refused.
     Kept,
     /// As [`Kept`](Self::Kept), but requests get another port also after five minutes, and when sends
     /// in a row are not answered in their time. A retransmission may then come to the server as the

@@ -14,36 +14,36 @@ use rejoinder::{
     Writer,
 };
 
-const SERVER: SocketAddr = SocketAddr::new(
+pub(super) const SERVER: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
     8888,
 );
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
-fn secs(seconds: u64) -> Duration {
+pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn at(time: Duration) -> Timestamp {
+pub(super) fn at(time: Duration) -> Timestamp {
     Timestamp::new(time, SystemTime::UNIX_EPOCH)
 }
 
 /// A core with a driver that remembers what is to be known of its sockets.
-struct Driven<C> {
-    core: ClientCore<C>,
-    now: Duration,
+pub(super) struct Driven<C> {
+    pub(super) core: ClientCore<C>,
+    pub(super) now: Duration,
     random: u64,
     /// The sockets that are open, and whether something is waited for on each.
-    sockets: BTreeMap<SocketId, bool>,
+    pub(super) sockets: BTreeMap<SocketId, bool>,
     inbox: Inbox,
     outbox: Outbox,
 }
 
 /// What was sent at once, from one socket.
-type Batch = (SocketId, Vec<Vec<u8>>);
+pub(super) type Batch = (SocketId, Vec<Vec<u8>>);
 
 impl<C: Codec> Driven<C> {
-    fn new(builder: ClientBuilder<C>) -> Self {
+    pub(super) fn new(builder: ClientBuilder<C>) -> Self {
         Self {
             core: builder.core(SERVER).unwrap(),
             now: Duration::ZERO,
@@ -54,7 +54,7 @@ impl<C: Codec> Driven<C> {
         }
     }
 
-    fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
+    pub(super) fn submit(&mut self, request: C::Request<'_>) -> Result<Ticket, RequestError> {
         let random = &mut self.random;
         self.core.submit(at(self.now), request, &mut || {
             // Odd, so that it comes to every number of so many bits.
@@ -64,7 +64,7 @@ impl<C: Codec> Driven<C> {
     }
 
     /// Sends what is due, with what the OS says of each batch, and of each socket to be opened.
-    fn send_with(
+    pub(super) fn send_with(
         &mut self,
         mut report: impl FnMut(&Outbox) -> SendReport,
         mut open: impl FnMut() -> io::Result<()>,
@@ -89,11 +89,11 @@ impl<C: Codec> Driven<C> {
         }
     }
 
-    fn send(&mut self) -> Vec<Batch> {
+    pub(super) fn send(&mut self) -> Vec<Batch> {
         self.send_with(all_sent, || Ok(()))
     }
 
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         while let Some(event) = self.core.poll_socket(at(self.now)) {
             match event {
                 SocketEvent::Idle(socket) => {
@@ -107,7 +107,7 @@ impl<C: Codec> Driven<C> {
         }
     }
 
-    fn receive(&mut self, socket: SocketId, bytes: &[u8]) {
+    pub(super) fn receive(&mut self, socket: SocketId, bytes: &[u8]) {
         self.receive_with(socket, bytes, Meta::new(SERVER));
     }
 
@@ -116,22 +116,22 @@ impl<C: Codec> Driven<C> {
         self.core.on_receive(at(self.now), socket, &mut self.inbox);
     }
 
-    fn fails(&mut self, socket: SocketId, kind: ErrorKind) -> Duration {
+    pub(super) fn fails(&mut self, socket: SocketId, kind: ErrorKind) -> Duration {
         self.core
             .on_receive_error(at(self.now), socket, &kind.into())
     }
 
-    fn error(&mut self) -> RequestError {
+    pub(super) fn error(&mut self) -> RequestError {
         let (_, result) = self.core.poll_result().unwrap();
         result.err().unwrap()
     }
 }
 
-fn all_sent(outbox: &Outbox) -> SendReport {
+pub(super) fn all_sent(outbox: &Outbox) -> SendReport {
     SendReport::accepted(outbox.len())
 }
 
-fn all_refused(outbox: &Outbox, kind: ErrorKind) -> SendReport {
+pub(super) fn all_refused(outbox: &Outbox, kind: ErrorKind) -> SendReport {
     let mut report = SendReport::default();
     for _ in outbox.iter() {
         report.record_failure(kind.into());
@@ -139,7 +139,7 @@ fn all_refused(outbox: &Outbox, kind: ErrorKind) -> SendReport {
     report
 }
 
-fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
+pub(super) fn builder<C: Codec>(codec: C) -> ClientBuilder<C> {
     Client::builder(codec).timeout(TIMEOUT)
 }
 
@@ -531,11 +531,11 @@ impl Codec for Bits {
 
 /// A datagram is one byte of kind, and what the tests make of it.
 #[derive(Clone, Copy, Debug)]
-struct Kinds;
+pub(super) struct Kinds;
 
 #[derive(Debug, thiserror::Error)]
 #[error("code {0}")]
-struct Code(u8);
+pub(super) struct Code(pub(super) u8);
 
 impl Codec for Kinds {
     type Request<'a> = &'a [u8];
@@ -932,4 +932,20 @@ fn a_response_names_the_address_that_sent_it_also_when_the_request_has_moved_on(
     client.receive(first, b"r1");
     let error = client.core.take_result(ticket).unwrap().unwrap_err();
     assert!(matches!(error, RequestError::Refused { peer, .. } if peer == SERVER));
+}
+
+#[test]
+fn an_error_of_a_closed_socket_changes_nothing_where_there_are_several_addresses() {
+    let other = (std::net::Ipv4Addr::new(192, 0, 2, 77), 8888).into();
+    let mut client = Driven::new(builder(Text).cooldown(Duration::ZERO).other_peers([other]));
+    let ticket = client.submit("one").unwrap();
+    let socket = client.send()[0].0;
+    client.receive(socket, b"1");
+    client.core.take_result(ticket).unwrap().unwrap();
+    client.close();
+    let refused = ErrorKind::ConnectionRefused.into();
+    client
+        .core
+        .on_receive_error(at(client.now), socket, &refused);
+    assert_eq!(client.core.peer(), SERVER);
 }

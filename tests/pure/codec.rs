@@ -7,7 +7,9 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use rejoinder::codec::{CivilTime, Ctime, CtimeError, Raw, Text, TextError, TooLong};
+#[cfg(feature = "signed")]
+use rejoinder::codec::Signed;
+use rejoinder::codec::{CivilTime, Ctime, CtimeError, Raw, Tagged, Text, TextError, TooLong};
 use rejoinder::transport::{MAX_DATAGRAM_BYTES, Meta, Outbox};
 use rejoinder::{Codec, Context, Handler, Reply, Timestamp, Writer};
 
@@ -167,6 +169,39 @@ fn datagram() -> impl Strategy<Value = Vec<u8>> {
         4 => mutated(frames),
         1 => mutated(text().prop_map(String::into_bytes)),
     ]
+}
+
+/// A spawned server on tokio shares its codec among the futures of its handlers.
+#[test]
+fn codecs_can_be_shared_between_threads() {
+    fn shared<C: Codec + Send + Sync>() {}
+    shared::<Text>();
+    shared::<Raw>();
+    shared::<Tagged<Ctime>>();
+    #[cfg(feature = "signed")]
+    shared::<Signed<Text>>();
+}
+
+/// Each thread keeps the latest header of each zone, and of no other.
+#[test]
+fn frames_of_two_zones_and_threads_are_each_right() {
+    let frame = |codec: &Ctime, second| {
+        let now = now(at(second));
+        encode(|out| codec.encode_response(now, REQUEST, &"", out)).unwrap()
+    };
+    let (utc, local) = (Ctime::utc(), Ctime::local());
+    let wanted = [frame(&utc, 1_562_519_878), frame(&local, 1_562_519_878)];
+    let check = || {
+        for _ in 0..2 {
+            assert_eq!(frame(&utc, 1_562_519_878), wanted[0]);
+            assert_eq!(frame(&local, 1_562_519_878), wanted[1]);
+            assert_eq!(frame(&utc, 0), b"[b'Thu Jan  1 00:00:00 1970']");
+        }
+    };
+    check();
+    std::thread::scope(|scope| {
+        scope.spawn(check);
+    });
 }
 
 proptest! {

@@ -6,12 +6,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
-use rejoinder::codec::{Tagged, Text};
+use rejoinder::codec::{RequestKey, Tagged, Text, TextError};
 use rejoinder::handler::Dedup;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::SimNet;
 use rejoinder::transport::{Inbox, Meta, Outbox};
-use rejoinder::{Client, Context, DropReason, Handler, Identity, Reply, ReplyError, Timestamp};
+use rejoinder::{
+    Client, Codec, Context, DropReason, Handler, Identity, Reply, ReplyError, Timestamp, Writer,
+};
 
 const PEER: &str = "192.0.2.1:5683";
 
@@ -114,6 +116,71 @@ fn another_association_of_a_peer_without_identity_is_another_peer() {
     assert_eq!(ask(7, Some("Ada")), "4");
     assert_eq!(ask(9, Some("Ada")), "4");
     assert_eq!(ask(9, Some("Bob")), "5");
+}
+
+/// Text of which no identity sends the same twice, as if it held a nonce, or might do so.
+struct Nonces {
+    is_unique: bool,
+}
+
+impl Codec for Nonces {
+    type Request<'a> = &'a str;
+    type Response<'a> = &'a str;
+    type Answer<'a> = &'a dyn std::fmt::Display;
+    type Error = TextError;
+
+    fn decode_request<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Text.decode_request(datagram)
+    }
+    fn encode_response(
+        &self,
+        now: Timestamp,
+        request: &[u8],
+        answer: &dyn std::fmt::Display,
+        out: &mut Writer<'_>,
+    ) -> Result<(), TextError> {
+        Text.encode_response(now, request, answer, out)
+    }
+    fn encode_request(&self, id: u64, text: &str, out: &mut Writer<'_>) -> Result<(), TextError> {
+        Text.encode_request(id, text, out)
+    }
+    fn decode_response<'a>(&self, datagram: &'a [u8]) -> Result<&'a str, TextError> {
+        Text.decode_response(datagram)
+    }
+    fn is_response(&self, _: &[u8]) -> bool {
+        false
+    }
+    fn request_key<'a>(&self, request: &'a [u8]) -> RequestKey<'a> {
+        RequestKey {
+            bytes: request,
+            is_unique: self.is_unique,
+        }
+    }
+}
+
+#[test]
+fn a_copy_from_another_address_is_one_only_with_an_identity_and_bytes_that_are_unique() {
+    for (is_unique, identity, second) in [
+        (false, false, "2"),
+        (false, true, "2"),
+        (true, false, "2"),
+        (true, true, "1"),
+    ] {
+        let mut core = ServerCore::new(Nonces { is_unique }, Dedup::new(counter(), key));
+        let mut answers = Vec::new();
+        for peer in [PEER, "198.51.100.1:5683"] {
+            let (mut inbox, mut outbox) = (Inbox::new(1, 2000), Outbox::new(16, 2000));
+            let meta = Meta::new(peer.parse().unwrap());
+            if identity {
+                inbox.push_identified(b"a:", meta, &Identity::from("Ada"));
+            } else {
+                inbox.push(b"a:", meta);
+            }
+            core.handle(Timestamp::system(), &mut inbox, &mut outbox);
+            answers.extend(outbox.iter().map(|one| one.bytes.to_vec()));
+        }
+        assert_eq!(answers, [b"1", second.as_bytes()], "{is_unique} {identity}");
+    }
 }
 
 #[test]

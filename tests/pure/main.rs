@@ -14,7 +14,9 @@ mod aio_store;
 mod bad_network;
 mod behind;
 mod client;
+mod client_addresses;
 mod client_core;
+mod client_routes;
 mod client_sockets;
 mod codec;
 #[cfg(feature = "testing")]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use rejoinder::codec::{Ctime, Raw, Text, TextError};
 use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::sans_io::ServerCore;
 use rejoinder::sim::{Node, SimNet};
-use rejoinder::transport::{Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
+use rejoinder::transport::{ErrorClass, Inbox, MAX_DATAGRAM_BYTES, Meta, Outbox, SendReport};
 use rejoinder::{
     Codec, Context, DropReason, Handler, Reply, ReplyError, Stats, Timestamp, Transport, Wait,
     Writer,
@@ -546,6 +547,78 @@ fn a_rejection_is_never_longer_than_what_came_and_always_a_response() {
     assert!(core.stats().is_conserved());
 }
 
+/// Rejects everything, with nothing; and an empty datagram is a response.
+struct Curt;
+
+impl Codec for Curt {
+    type Request<'a> = ();
+    type Response<'a> = ();
+    type Answer<'a> = ();
+    type Error = fmt::Error;
+
+    fn decode_request(&self, _: &[u8]) -> Result<(), fmt::Error> {
+        Err(fmt::Error)
+    }
+    fn encode_response(
+        &self,
+        _: Timestamp,
+        _: &[u8],
+        (): (),
+        _: &mut Writer<'_>,
+    ) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn encode_request(&self, _: u64, (): (), _: &mut Writer<'_>) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn decode_response(&self, _: &[u8]) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+    fn is_response(&self, datagram: &[u8]) -> bool {
+        datagram.is_empty()
+    }
+}
+
+#[test]
+fn invariant_5_a_codec_that_writes_no_rejection_rejects_nothing() {
+    let mut core = ServerCore::new(Curt, |()| Some(()));
+    assert!(answers(&mut core, &[b"a", b"b"]).is_empty());
+    assert_eq!(core.stats().rejected, 0);
+    assert_eq!(core.stats().dropped(DropReason::Malformed), 2);
+}
+
+#[test]
+fn a_core_keeps_the_latest_errors_and_counts_the_datagrams_that_the_kernel_dropped() {
+    let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    assert!(core.last_receive_error().is_none() && core.last_send_error().is_none());
+    core.on_receive_error(now(), &ErrorKind::ConnectionRefused.into());
+    // A signal is no error worth keeping, but counts.
+    core.on_receive_error(now(), &ErrorKind::Interrupted.into());
+    let error = core.last_receive_error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(core.stats().receive_errors_of(ErrorClass::Interrupted), 1);
+
+    let mut report = SendReport::accepted(2);
+    report.record_failure(ErrorKind::HostUnreachable.into());
+    core.on_sent(&report);
+    core.on_sent(&SendReport::accepted(1));
+    let error = core.last_send_error().unwrap();
+    assert_eq!(error.kind(), ErrorKind::HostUnreachable);
+
+    core.set_kernel_drops(3);
+    core.set_kernel_drops(5);
+    assert_eq!(core.stats().kernel_drops, 5);
+}
+
+#[test]
+fn invariant_2_what_comes_from_an_address_of_its_own_is_dropped() {
+    let mut core = ServerCore::new(Text, |text: &str| Some(text.to_owned()));
+    assert_eq!(answers(&mut core, &[b"a"]).len(), 1);
+    core.add_local_addr(peer(7_777));
+    assert!(answers(&mut core, &[b"a"]).is_empty());
+    assert_eq!(core.stats().dropped(DropReason::SourceOwn), 1);
+}
+
 /// Every kind of invalid UTF-8 in Unicode 16 §3.9 (table 3-7), by itself or after a text.
 const INVALID_UTF8: [&[u8]; 12] = [
     b"\x80",                 // a continuation without a beginning
@@ -927,7 +1000,7 @@ fn invariant_2_two_robots_facing_each_other_go_quiet_after_one_datagram() {
     // The network rests only when nothing is in flight any more.
     let mut bystander = net.bind("10.0.0.3:3".parse().unwrap()).unwrap();
     let rest = bystander.recv(&mut Inbox::new(1, 64), Wait::Forever);
-    assert_eq!(rest.unwrap_err().kind(), std::io::ErrorKind::Deadlock);
+    assert_eq!(rest.unwrap_err().kind(), ErrorKind::Deadlock);
 
     let [first, second] = robots.map(|robot| robot.lock().unwrap().stats());
     assert_eq!(

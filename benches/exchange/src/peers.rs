@@ -128,7 +128,7 @@ impl Peer {
                     .bind("127.0.0.1:0")
                     .await?;
                 announce(server.local_addr()?.port())?;
-                ended(server.serve_sync(zurich()).await?)
+                ended(tokio::spawn(server.serve_sync(zurich())).await??)
             }),
             Self::AioAsync => runtime()?.block_on(async {
                 let server = aio::Server::builder(Ctime::local())
@@ -136,8 +136,8 @@ impl Peer {
                     .await?;
                 announce(server.local_addr()?.port())?;
                 let robot = zurich();
-                let answer = async |text: &str| Some(robot.answer(text).to_string());
-                ended(server.serve(answer).await?)
+                let answer = async move |text: &str| Some(robot.answer(text).to_string());
+                ended(tokio::spawn(server.serve(answer)).await??)
             }),
             Self::WaitSlots => runtime()?.block_on(async {
                 let server = aio::Server::builder(Tagged(Text)).max_in_flight(16_384);
@@ -147,7 +147,7 @@ impl Peer {
                     tokio::time::sleep(WAIT).await;
                     "always the same"
                 };
-                ended(server.serve(wait).await?)
+                ended(tokio::spawn(server.serve(wait)).await??)
             }),
             Self::WaitSpawn => runtime()?.block_on(spawning(socket()?)),
             Self::Short => {

@@ -69,10 +69,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         request.add_option(CoapOption::UriPath, part.as_bytes().to_vec());
     }
     request.payload = text.as_bytes().to_vec();
-    let peer = server.to_socket_addrs()?.next().ok_or("no such host")?;
+    let mut peers = server.to_socket_addrs()?;
+    let peer = peers.next().ok_or("no such host")?;
     let connector = config.connector(UdpConnector::default(), &Coap)?;
     let mut client = Client::builder(Coap)
         .fail_when_unreachable(true)
+        .other_peers(peers)
         .with_connector(connector, peer)?;
     let answer = client.request(request)?;
     let text = String::from_utf8_lossy(&answer.payload);

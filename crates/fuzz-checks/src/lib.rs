@@ -360,6 +360,7 @@ where
         codec,
         core,
         peer,
+        known: vec![peer],
         timeout,
         window,
         monotonic,
@@ -380,7 +381,9 @@ where
 struct Driven<'a, C> {
     codec: &'a C,
     core: ClientCore<C>,
+    /// The address that was set last, and all that the server had.
     peer: SocketAddr,
+    known: Vec<SocketAddr>,
     timeout: Duration,
     window: usize,
     monotonic: Duration,
@@ -388,8 +391,8 @@ struct Driven<'a, C> {
     deadlines: BTreeMap<Ticket, Duration>,
     /// What was sent last, to answer it.
     latest: Vec<u8>,
-    /// From which sockets something was sent.
-    sockets: Vec<SocketId>,
+    /// From which sockets something was sent, and to which address.
+    sockets: Vec<(SocketId, SocketAddr)>,
     drawn: u64,
     inbox: Inbox,
     outbox: Outbox,
@@ -411,8 +414,8 @@ where
         let mut failure = None;
         match (action, socket) {
             (0, _) => self.submit(),
-            (1, Some(socket)) => self.receive(socket, input),
-            (2, Some(socket)) => {
+            (1, Some((socket, asked))) => self.receive(socket, asked, input),
+            (2, Some((socket, _))) => {
                 let pause = self
                     .core
                     .on_receive_error(self.now(), socket, &input.error());
@@ -430,6 +433,7 @@ where
                     self.deadlines.remove(&ticket);
                 }
             }
+            (7, _) => self.set_peers(any, input),
             _ => self.collect(),
         }
         self.send(failure);
@@ -438,6 +442,27 @@ where
             let timer = timer.expect("what is in flight has a deadline");
             assert!(timer > self.monotonic || self.monotonic == Duration::MAX);
         }
+    }
+
+    /// The name of the server has other addresses, and perhaps some of those that it had.
+    fn set_peers(&mut self, any: usize, input: &mut Input<'_>) {
+        let count = any % 4;
+        let others: Vec<_> = (0..count)
+            .map(|other| match self.known.get(any / 4 + other) {
+                Some(&known) => known,
+                None => input.addr(),
+            })
+            .collect();
+        let peer = input.addr();
+        self.core.set_peers(self.now(), peer, &others);
+        self.known.extend(others);
+        self.known.push(peer);
+        self.peer = peer;
+        assert!(
+            self.known
+                .iter()
+                .any(|&known| peer_of(known) == self.core.peer())
+        );
     }
 
     fn submit(&mut self) {
@@ -460,12 +485,12 @@ where
         }
     }
 
-    /// Delivers a datagram: junk or a response, from the peer or another address.
-    fn receive(&mut self, socket: SocketId, input: &mut Input<'_>) {
+    /// Delivers a datagram: junk or a response, from the address that was asked from this socket or another.
+    fn receive(&mut self, socket: SocketId, asked: SocketAddr, input: &mut Input<'_>) {
         let from = if input.byte().is_multiple_of(4) {
             input.addr()
         } else {
-            self.peer
+            asked
         };
         let mut meta = Meta::new(from);
         meta.truncated = input.byte().is_multiple_of(8);
@@ -485,12 +510,10 @@ where
         if ended > 0 {
             assert!(!meta.truncated && self.codec.decode_response(&bytes).is_ok());
             // A group is answered by its members.
-            let asked = self.peer.ip().to_canonical();
-            let is_group = asked.is_multicast() || asked == IpAddr::V4(Ipv4Addr::BROADCAST);
+            let ip = asked.ip().to_canonical();
+            let is_group = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
             assert!(
-                is_group
-                    || (meta.peer.ip().to_canonical(), meta.peer.port())
-                        == (asked, self.peer.port())
+                is_group || (meta.peer.ip().to_canonical(), meta.peer.port()) == (ip, asked.port())
             );
         }
     }
@@ -517,19 +540,20 @@ where
             let Some(socket) = self.core.poll_send(self.now(), &mut self.outbox) else {
                 return;
             };
+            let mut asked = peer_of(self.peer);
             for outgoing in self.outbox.iter() {
-                assert_eq!(outgoing.peer, peer_of(self.peer));
+                asked = outgoing.peer;
+                assert!(self.known.iter().any(|&known| peer_of(known) == asked));
                 self.latest.clear();
                 self.latest.extend_from_slice(outgoing.bytes);
                 sends += 1;
             }
             assert!(
-                sends <= 3 * self.window,
+                sends <= (2 + self.known.len()) * self.window,
                 "a request is sent once, and once more where that failed"
             );
-            if !self.sockets.contains(&socket) {
-                self.sockets.push(socket);
-            }
+            self.sockets.retain(|&(known, _)| known != socket);
+            self.sockets.push((socket, asked));
             let mut report = SendReport::default();
             match failure.take() {
                 Some((error, true)) => self.core.on_connect_error(self.now(), socket, &error),

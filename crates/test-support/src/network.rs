@@ -13,6 +13,20 @@ use super::process::PATIENCE;
 /// Runs a test in a process of its own that has a network of its own. `name` is the whole name of the test,
 /// which must be ignored by default. Everything that it starts and makes ends with it.
 pub fn in_own_net(name: &str, test: impl FnOnce()) {
+    unshared("-rn", name, test);
+}
+
+/// [`in_own_net`], where the test can also [`replace`] files.
+pub fn in_own_net_and_files(name: &str, test: impl FnOnce()) {
+    unshared("-rnm", name, test);
+}
+
+/// Has a file of this machine be another one, for the test alone.
+pub fn replace(file: &str, by: &str) {
+    sh(&format!("mount --bind '{by}' '{file}'"));
+}
+
+fn unshared(what: &str, name: &str, test: impl FnOnce()) {
     const VARIABLE: &str = "REJOINDER_TESTS_NETWORK";
     if std::env::var_os(VARIABLE).is_some() {
         sh("ip link set lo up");
@@ -20,7 +34,7 @@ pub fn in_own_net(name: &str, test: impl FnOnce()) {
         return;
     }
     let status = Command::new("unshare")
-        .arg("-rn")
+        .arg(what)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", name, "--ignored", "--nocapture"])
         .env(VARIABLE, name)

@@ -3,24 +3,27 @@
 mod asker;
 mod editor;
 mod input;
+mod name;
 mod output;
+mod server;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::process::{self, ExitCode};
 use std::str;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rejoinder::codec::Ctime;
-use rejoinder::udp::{UdpConnector, UdpOptions};
-use rejoinder::{Client, RequestError};
+use rejoinder::RequestError;
 
-use self::asker::{Asker, Keys};
+use self::asker::Keys;
 use self::input::{Input, Next};
-use self::output::{Answer, Output, Problem, Shape};
-use crate::program::address::{DEFAULT, command, looks_like_an_address, reachable, resolve};
-use crate::program::{CLIENT_BYTES, Failure, chain, has_memory, warn, zone};
+use self::name::Name;
+use self::output::{Output, Problem, Shape};
+use self::server::{Server, may_be_elsewhere};
+use crate::program::address::{Address, DEFAULT, command, looks_like_an_address, why_unanswered};
+use crate::program::lookup::{by_the_os, resolve_within};
+use crate::program::{CLIENT_BYTES, Failure, has_memory, warn, zone};
 
 /// Send messages to a server of the ctime protocol and print the responses
 ///
@@ -43,7 +46,8 @@ pub(crate) struct Options {
     server: Option<String>,
     /// How long to wait for each response, more than 0, at most 86400
     ///
-    /// If the server's name has several addresses, it is the time for all of them.
+    /// If the server's name has several addresses, it is the time for all of them. Resolving the name takes at
+    /// most as long before the first request.
     #[arg(
         short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true,
         default_value = "5"
@@ -116,31 +120,27 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         }
         failure => Err(failure),
     };
-    match resolve(&server, DEFAULT.port()) {
-        Ok(peers) if peers.iter().any(|peer| peer.port() == 0) => Err(Failure::Usage(format!(
+    let address = Address::parse(&server, DEFAULT.port())?;
+    if address.port() == 0 {
+        return Err(Failure::Usage(format!(
             "no server has port 0, as in `{server}`"
-        ))),
-        Ok(peers) => talk(&peers, options.timeout, output, keys, &options.messages)
-            .or_else(|failure| reported("io", failure)),
+        )));
+    }
+    match resolve_within(&address, options.timeout) {
+        Ok(peers) => {
+            let name = address.is_name().then(|| Name::new(by_the_os(&address)));
+            let session = Session {
+                server: Server::new(peers, name, keys, options.timeout),
+                output,
+                unanswered: false,
+            };
+            talk(session, &options.messages).or_else(|failure| reported("io", failure))
+        }
         Err(failure) => reported("no_address", failure),
     }
 }
 
-fn talk(
-    peers: &[SocketAddr],
-    timeout: Duration,
-    output: Output,
-    keys: Keys,
-    messages: &[OsString],
-) -> Result<ExitCode, Failure> {
-    let mut session = Session {
-        peers: peers.iter().copied().map(reachable).collect(),
-        client: None,
-        keys,
-        timeout,
-        output,
-        unanswered: false,
-    };
+fn talk(mut session: Session, messages: &[OsString]) -> Result<ExitCode, Failure> {
     let result = if messages.is_empty() {
         session.converse()
     } else {
@@ -155,13 +155,7 @@ fn talk(
 }
 
 struct Session {
-    /// The addresses of the server's name, first the one to ask first: `localhost` is often both `::1`
-    /// and `127.0.0.1`, and a server may listen at one of them only. There is at least one.
-    peers: Vec<SocketAddr>,
-    /// For the first of them, once it has answered.
-    client: Option<Asker>,
-    keys: Keys,
-    timeout: Duration,
+    server: Server,
     output: Output,
     unanswered: bool,
 }
@@ -194,131 +188,44 @@ impl Session {
 
     /// Prints the answer, or why there is none.
     fn ask(&mut self, message: &[u8]) -> io::Result<()> {
-        match self.answer(message) {
+        let text = match str::from_utf8(message) {
+            Ok(text) => text,
+            Err(error) => {
+                let problem = Problem {
+                    kind: "message_not_utf8",
+                    message: format!("the message is not UTF-8: {error}"),
+                };
+                return self.fail(Some(message), &problem);
+            }
+        };
+        match self.server.answer(text) {
             Ok(answer) => self.output.answer(message, &answer),
-            Err(problem) => self.fail(Some(message), &problem),
+            Err(error) => {
+                let problem = problem(&error, self.server.peers());
+                match error.peer() {
+                    Some(server) => self.fail_of(server, Some(message), &problem),
+                    None => self.fail(Some(message), &problem),
+                }
+            }
         }
     }
 
     fn fail(&mut self, message: Option<&[u8]>, problem: &Problem) -> io::Result<()> {
-        self.unanswered = true;
-        self.output.problem(message, Some(self.peers[0]), problem)
+        self.fail_of(self.server.peer(), message, problem)
     }
 
-    fn answer(&mut self, message: &[u8]) -> Result<Answer, Problem> {
-        let message = str::from_utf8(message).map_err(|error| Problem {
-            kind: "message_not_utf8",
-            message: format!("the message is not UTF-8: {error}"),
-        })?;
-        let deadline = Instant::now() + self.timeout;
-        for others in (0..self.peers.len()).rev() {
-            let error = match self.ask_first(message, deadline, others) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            self.client = None;
-            if others == 0 || !may_be_elsewhere(&error) || Instant::now() >= deadline {
-                return Err(problem(&error));
-            }
-            self.peers.rotate_left(1);
-        }
-        unreachable!("a name has at least one address")
-    }
-
-    /// Asks the first address. One that has not answered yet shares the time with the `others`.
-    fn ask_first(
+    fn fail_of(
         &mut self,
-        message: &str,
-        deadline: Instant,
-        others: usize,
-    ) -> Result<Answer, RequestError> {
-        let peer = self.peers[0];
-        let asked = Instant::now();
-        let mut first = match self.client.take() {
-            Some(client) => client,
-            None if others == 0 && self.peers.len() == 1 => self.connect(self.timeout)?,
-            None => {
-                let left = deadline.saturating_duration_since(asked);
-                let share = left / u32::try_from(others + 1).unwrap_or(u32::MAX);
-                self.connect(share.max(SHORTEST))?
-            }
-        };
-        let frame = match first.request(message) {
-            // So the OS refuses a broadcast address, which only it knows as one.
-            Err(RequestError::Connect { source, .. })
-                if source.kind() == ErrorKind::PermissionDenied && peer.is_ipv4() =>
-            {
-                let left = deadline.saturating_duration_since(asked);
-                return self.ask_broadcast(message, left);
-            }
-            result => result?,
-        };
-        let answer = Answer::new(peer, &frame, asked.elapsed());
-        self.client = Some(match self.peers.len() {
-            1 => first,
-            // All the time is its own from now on.
-            _ => self.connect(self.timeout)?,
-        });
-        Ok(answer)
-    }
-
-    /// Asks all who hear the first address, and takes the first response.
-    fn ask_broadcast(&self, message: &str, time: Duration) -> Result<Answer, RequestError> {
-        let asked = Instant::now();
-        let mut client = self.connect_with(time, UdpOptions::new().broadcast(true))?;
-        let mut responses = client.discover(message, time)?;
-        match responses.next_response() {
-            Some((peer, frame)) => Ok(Answer::new(peer, &frame?, asked.elapsed())),
-            None => Err(RequestError::TimedOut {
-                peer: self.peers[0],
-                after: asked.elapsed(),
-                sends: 1,
-                ignored: 0,
-            }),
-        }
-    }
-
-    /// A client for the first address.
-    fn connect(&self, timeout: Duration) -> Result<Asker, RequestError> {
-        #[cfg(feature = "dtls")]
-        if let Some(asker) = self.keys.connect(self.peers[0], timeout)? {
-            return Ok(asker);
-        }
-        let Keys { .. } = self.keys;
-        let plain = self.connect_with(timeout, UdpOptions::new())?;
-        Ok(Asker::Plain(Box::new(plain)))
-    }
-
-    fn connect_with(
-        &self,
-        timeout: Duration,
-        udp: UdpOptions,
-    ) -> Result<Client<UdpConnector, Ctime>, RequestError> {
-        let peer = self.peers[0];
-        Client::builder(Ctime::local())
-            .timeout(timeout)
-            .fail_when_unreachable(true)
-            .udp_options(udp)
-            .connect(peer)
-            .map_err(|error| RequestError::Connect {
-                peer,
-                source: error.into(),
-            })
+        server: SocketAddr,
+        message: Option<&[u8]>,
+        problem: &Problem,
+    ) -> io::Result<()> {
+        self.unanswered = true;
+        self.output.problem(message, Some(server), problem)
     }
 }
 
-/// Whether the server may well listen at another address of its name.
-fn may_be_elsewhere(error: &RequestError) -> bool {
-    matches!(
-        error,
-        RequestError::NobodyListening { .. }
-            | RequestError::Unreachable { .. }
-            | RequestError::Connect { .. }
-            | RequestError::TimedOut { .. }
-    )
-}
-
-fn problem(error: &RequestError) -> Problem {
+fn problem(error: &RequestError, peers: &[SocketAddr]) -> Problem {
     let kind = match error {
         RequestError::TimedOut { .. } => "timed_out",
         RequestError::Malformed { .. } => "malformed_answer",
@@ -331,12 +238,25 @@ fn problem(error: &RequestError) -> Problem {
         RequestError::WindowFull { .. } => "too_many_unanswered",
         _ => "other",
     };
-    let mut message = chain(error);
+    let mut message = why_unanswered(error);
     if let RequestError::NobodyListening { peer } = error
         && peer.ip().is_loopback()
     {
         let server = command("serve", "", *peer);
         message = format!("{message}; start the server with: {server}");
+    } else if may_be_elsewhere(error) {
+        let others: Vec<_> = peers
+            .iter()
+            .filter(|&&peer| error.peer() != Some(peer))
+            .map(SocketAddr::to_string)
+            .collect();
+        let (shown, more) = others.split_at(others.len().min(SHOWN));
+        if !shown.is_empty() {
+            message = format!("{message}; nor was it answered at {}", shown.join(", "));
+        }
+        if !more.is_empty() {
+            message = format!("{message} and {} more", more.len());
+        }
     }
     Problem { kind, message }
 }
@@ -357,5 +277,32 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
         .ok_or("not a number of seconds above 0 and up to 86400")
 }
 
-/// The least time for one of several addresses.
-const SHORTEST: Duration = Duration::from_millis(1);
+/// An error names so many of a name's further addresses.
+const SHOWN: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rejoinder::RequestError;
+
+    #[test]
+    fn an_error_names_the_other_addresses() {
+        let addrs: Vec<SocketAddr> = (1..=6).map(|port| ([10, 0, 0, 1], port).into()).collect();
+        let error = RequestError::NobodyListening { peer: addrs[1] };
+        for (addrs, expected) in [
+            (&addrs[1..2], "no service is listening at 10.0.0.1:2"),
+            (
+                &addrs[..3],
+                "no service is listening at 10.0.0.1:2; nor was it answered at 10.0.0.1:1, 10.0.0.1:3",
+            ),
+            (
+                &addrs[..],
+                "no service is listening at 10.0.0.1:2; nor was it answered at 10.0.0.1:1, 10.0.0.1:3, \
+                 10.0.0.1:4 and 2 more",
+            ),
+        ] {
+            assert_eq!(super::problem(&error, addrs).message, expected);
+        }
+    }
+}

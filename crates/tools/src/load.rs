@@ -41,12 +41,14 @@ use self::options::Options;
 use self::plot::{Curve, float};
 use self::progress::Progress;
 use self::summary::{Summary, grouped};
-use crate::program::address::{DEFAULT, command, reachable, resolve};
+use crate::program::address::{Address, DEFAULT, command, reachable, why_unanswered};
+use crate::program::lookup::{PATIENCE, resolve_within};
 use crate::program::{CLIENT_BYTES, Failure, chain, complain, has_memory, print, say};
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let options = Options::new(arguments)?;
-    let targets: Vec<SocketAddr> = resolve(&options.target, DEFAULT.port())?
+    let target = Address::parse(&options.target, DEFAULT.port())?;
+    let targets: Vec<SocketAddr> = resolve_within(&target, PATIENCE)?
         .into_iter()
         .map(reachable)
         .collect();
@@ -241,7 +243,7 @@ fn unanswered(message: &Message, error: &RequestError) -> Failure {
             let server = command("serve", "", *peer);
             format!("{error}; start the server with: {server}")
         }
-        _ => format!("`{}`: {}", message.text, chain(error)),
+        _ => format!("`{}`: {}", message.text, why_unanswered(error)),
     })
 }
 

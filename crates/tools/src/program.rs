@@ -3,6 +3,7 @@
 pub mod address;
 pub(crate) mod http;
 pub mod input;
+pub(crate) mod lookup;
 pub(crate) mod manager;
 pub mod output;
 pub(crate) mod signals;

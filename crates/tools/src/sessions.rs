@@ -8,7 +8,6 @@
 pub mod codec;
 pub mod table;
 
-use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,8 +15,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::program::address::resolve;
+use crate::program::address::{Address, why_unanswered};
 use crate::program::input::Lines;
+use crate::program::lookup::{PATIENCE, resolve_within};
 use crate::program::signals::Signals;
 use crate::program::stream::wait_for_input;
 use crate::program::{self, Failure, complain, print};
@@ -206,7 +206,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 /// The other side: one client, whose requests all come from one socket, and so one session.
 fn talk(server: &str) -> Result<ExitCode, Failure> {
-    let peers = resolve(server, DEFAULT.port())?;
+    let peers = resolve_within(&Address::parse(server, DEFAULT.port())?, PATIENCE)?;
     // The server knows a session by its port.
     let builder = Client::builder(Tagged(Text)).local_port(LocalPort::Kept);
     let mut client = builder.connect(&peers[..])?;
@@ -228,7 +228,7 @@ fn talk(server: &str) -> Result<ExitCode, Failure> {
             }
         };
         let answer = client.request(text.trim_end());
-        let answer = answer.map_err(Box::<dyn Error>::from)?;
+        let answer = answer.map_err(|error| Failure::RunTime(why_unanswered(&error)))?;
         match print(format!("{}\n", Escaped(answer)).as_bytes()) {
             // The reader of the answers has read enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),

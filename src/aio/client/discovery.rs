@@ -111,15 +111,14 @@ impl<N: AsyncConnect, C: Codec> Discovery<N, C> {
     pub async fn next_response(
         &mut self,
     ) -> Option<(SocketAddr, Result<Response<C>, RequestError>)> {
-        let Handle {
-            shared,
-            codec,
-            peer: group,
-        } = &*self.handle;
+        let Handle { shared, codec } = &*self.handle;
         let next = future::poll_fn(|cx| shared.lock().poll_response(self.ticket, cx));
         Some(match next.await? {
             Ok((peer, datagram)) => (peer, Ok(Response::new(datagram, Arc::clone(codec)))),
-            Err(error) => (error.peer().unwrap_or(*group), Err(error)),
+            Err(error) => (
+                error.peer().unwrap_or_else(|| shared.lock().core.peer()),
+                Err(error),
+            ),
         })
     }
 }

@@ -17,7 +17,8 @@ use crate::udp::UdpConnector;
 
 impl<C: Codec> ClientBuilder<C> {
     /// A client over UDP that asks the first of the addresses, and the others as
-    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here. Sockets are
+    /// [`other_peers`](Self::other_peers), before those. The name is resolved once, here, which blocks for as
+    /// long as the resolver of the OS takes; [`Client::set_peers`] takes other addresses later. Sockets are
     /// opened for requests.
     ///
     /// # Errors
@@ -67,7 +68,7 @@ impl<C: Codec> ClientBuilder<C> {
         connector: N,
         peer: SocketAddr,
     ) -> Result<Client<N, C>, ConfigError> {
-        Ok(Client::with(connector, peer, self.core(peer)?))
+        Ok(Client::with(connector, self.core(peer)?))
     }
 }
 

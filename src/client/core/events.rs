@@ -130,8 +130,9 @@ impl<C: Codec> ClientCore<C> {
     ///
     /// If descriptors or ports are exhausted, closing another socket may help. The core then asks
     /// the driver [to close](Self::poll_socket) a cooling socket to which only a duplicate can
-    /// come, and the requests are due again. Otherwise they fail with [`RequestError::Connect`];
-    /// except those that were sent from another socket before, which wait on.
+    /// come, and the requests are due again. Otherwise they move to the next
+    /// [address](crate::ClientBuilder::other_peers). After the last one they fail with
+    /// [`RequestError::Connect`]; except those that were sent from another socket before, which wait on.
     pub fn on_connect_error(&mut self, now: Timestamp, socket: SocketId, error: &io::Error) {
         let now = now.monotonic;
         let Some(peer) = self.sockets.open_peer(socket) else {
@@ -153,13 +154,18 @@ impl<C: Codec> ClientCore<C> {
             if let Some(route) = slot.routes.last_mut() {
                 route.sends = 0;
             }
-            if slot.routes.len() > 1 {
+            let sockets = &core.sockets;
+            let mut routes = slot.routes.iter();
+            if routes.any(|route| sockets.has_transport(route.socket)) {
                 slot.refusals += 1;
                 slot.refusal = Some(copy(error));
                 core.remove_last_route(now, index);
-            } else if slot.moves + 1 < peers && slot.sends > 0 {
+            } else if slot.moves + 1 < peers {
                 slot.moves += 1;
-                core.undo_send(index, now);
+                // One that was not in the outbox is due as it was.
+                if slot.sends > 0 {
+                    core.undo_send(index, now);
+                }
             } else {
                 let source = copy(error);
                 let error = RequestError::Connect { peer, source };
@@ -223,11 +229,12 @@ impl<C: Codec> ClientCore<C> {
             let slot = &mut core.slots[index];
             if slot.is_discovery() {
                 // It is about one member of the group.
-            } else if slot.moves + 1 < peers
-                && slot.routes.last().is_some_and(|route| route.sends > 0)
-            {
-                slot.moves += 1;
-                core.undo_send(index, time);
+            } else if slot.moves + 1 < peers {
+                // One that did not leave from here yet will leave for another address anyway.
+                if slot.routes.last().is_some_and(|route| route.sends > 0) {
+                    slot.moves += 1;
+                    core.undo_send(index, time);
+                }
             } else if fails {
                 core.fail(index, time);
             }

@@ -60,8 +60,7 @@ impl<C: Codec> ClientCore<C> {
             slot.retransmitting = true;
             self.retransmissions += 1;
         }
-        let next = now.saturating_add(slot.timeout()).min(slot.deadline);
-        self.timers.set(index, next);
+        self.timers.set(index, self.next_send(now, index));
     }
 
     pub(super) fn free_retransmission(&mut self, index: usize) {
@@ -74,6 +73,7 @@ impl<C: Codec> ClientCore<C> {
     pub(super) fn fail(&mut self, index: usize, now: Duration) {
         if now >= self.slots[index].deadline {
             self.note_silence(index);
+            self.leave_silent_peer(now, index);
         }
         let error = self.failure(index, now);
         self.finish(index, State::Failed(error), None, now);
@@ -101,11 +101,14 @@ impl<C: Codec> ClientCore<C> {
         }
         let request = slot.ticket.number();
         let mut routes = slot.routes.iter().rev();
-        let unreachable =
-            routes.find_map(|route| self.sockets.unreachable_since(route.socket, request));
+        // Which may be about another address than the one that was asked last.
+        let unreachable = routes.find_map(|route| {
+            let error = self.sockets.unreachable_since(route.socket, request)?;
+            Some((self.sockets.peer(route.socket), error))
+        });
         match unreachable {
-            Some(error) if is_refusal(error) => RequestError::NobodyListening { peer },
-            Some(error) => RequestError::Unreachable {
+            Some((peer, error)) if is_refusal(error) => RequestError::NobodyListening { peer },
+            Some((peer, error)) => RequestError::Unreachable {
                 peer,
                 source: copy(error),
             },
@@ -157,10 +160,8 @@ impl<C: Codec> ClientCore<C> {
         slot.routes = routes;
         slot.routes.clear();
         if slot.is_discovery() {
-            if slot.has_result() {
-                self.ended.push_back(index);
-            }
-        } else if slot.has_result() {
+            self.ended.push_back(index);
+        } else {
             self.done.push_back(index);
         }
     }

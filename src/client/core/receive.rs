@@ -53,7 +53,7 @@ impl<C: Codec> ClientCore<C> {
             return is_result && responders.add(meta.peer, bytes);
         }
         match kind {
-            ResponseKind::Acknowledged => self.acknowledge(now, index),
+            ResponseKind::Acknowledged => self.acknowledge(now, index, socket),
             ResponseKind::Refused => {
                 slot.responder = meta.peer;
                 self.refuse(now, index, socket, bytes);
@@ -73,7 +73,7 @@ impl<C: Codec> ClientCore<C> {
                 slot.responder = meta.peer;
                 slot.response.clear();
                 slot.response.extend_from_slice(bytes);
-                self.measure(index, arrived);
+                self.measure(index, socket, arrived);
                 self.note_response(now, socket);
                 self.finish(index, State::Answered, Some(socket), now);
             }
@@ -85,8 +85,8 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// The peer has the request, so it is not sent again.
-    fn acknowledge(&mut self, now: Duration, index: usize) {
-        self.measure(index, now);
+    fn acknowledge(&mut self, now: Duration, index: usize, socket: SocketId) {
+        self.measure(index, socket, now);
         self.slots[index].is_acknowledged = true;
         self.parked.remove(index);
         self.free_retransmission(index);
@@ -157,12 +157,12 @@ impl<C: Codec> ClientCore<C> {
     }
 
     /// Learns from a response how long one takes.
-    fn measure(&mut self, index: usize, arrived: Duration) {
+    fn measure(&mut self, index: usize, socket: SocketId, arrived: Duration) {
         let slot = &self.slots[index];
         let time = arrived.saturating_sub(slot.sent);
         if slot.is_acknowledged {
             // It says how long the peer worked on it.
-        } else if slot.sends > 1 {
+        } else if slot.sends > 1 && !slot.was_sent_once_from(socket) {
             self.rtt.retransmitted(time, slot.first_timeout);
         } else if time <= slot.timeout() {
             // Otherwise the driver came late.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::slot::Route;
 use super::super::sockets::SocketId;
+use super::addresses::share;
 use super::{ClientCore, RequestError};
 use crate::codec::Codec;
 use crate::transport::LocalPort;
@@ -109,7 +110,7 @@ impl<C: Codec> ClientCore<C> {
             return;
         }
         if !self.shares_sockets() {
-            if slot.sends > 0 && self.peers.count() > 1 {
+            if slot.sends > 0 {
                 self.peers.give_up(slot.peer);
             }
             if self.sockets.check_limit(now).is_ok() {
@@ -145,11 +146,13 @@ impl<C: Codec> ClientCore<C> {
         if slot.sends == 0 {
             return false;
         }
+        let untried = self.untried(slot);
         match self.options.local_port {
             LocalPort::PerSend => return true,
             // Another address may be better.
             _ if !self.shares_sockets() => return self.peers.count() > 1,
-            LocalPort::Kept => return false,
+            // The server knows the port once it has responded.
+            LocalPort::Kept if untried == 0 || self.sockets.was_answered(from) => return false,
             _ => {}
         }
         // What the network did with a request says little about a socket on which others are
@@ -157,8 +160,12 @@ impl<C: Codec> ClientCore<C> {
         let silent = self.sockets.silent_sends(from);
         let next = now.saturating_add(slot.timeout().saturating_mul(2));
         let is_last = slot.sends + 1 >= self.options.retry.max_sends || next >= slot.deadline;
-        let is_silent = silent >= SILENT_SENDS || silent > 0 && is_last;
-        is_silent && (self.shared != Some(from) || self.may_renew(now))
+        // Another send to this address would be at the expense of one that was not tried yet.
+        let is_short = untried > 0
+            && (share(now, slot, untried) < slot.timeout()
+                || slot.sends + untried >= self.options.retry.max_sends);
+        let is_silent = silent >= SILENT_SENDS || silent > 0 && (is_last || is_short);
+        is_silent && (self.shared != Some(from) || untried > 0 || self.may_renew(now))
     }
 
     /// Has the next request use another socket than this one, which is silent.
@@ -168,15 +175,6 @@ impl<C: Codec> ClientCore<C> {
         self.renewals = self.renewals.saturating_add(1);
         self.renewed = Some(now);
         self.peers.give_up(self.sockets.peer(socket));
-    }
-
-    /// Has the next request be sent to another address, because this one refuses it.
-    pub(super) fn leave_peer(&mut self, now: Duration, socket: SocketId) {
-        self.peers.give_up(self.sockets.peer(socket));
-        if self.shared == Some(socket) {
-            self.sockets.retire(now, socket);
-            self.shared = None;
-        }
     }
 
     /// Whether it is time to try another socket although the last one did not help, either.
@@ -214,4 +212,4 @@ const MAX_DOUBLINGS: u32 = 5;
 /// easy (RFC 5452 §9).
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// From how many sockets one request is sent at most.
-const MAX_ROUTES: usize = 8;
+pub(super) const MAX_ROUTES: usize = 8;

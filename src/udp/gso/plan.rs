@@ -273,8 +273,12 @@ fn hash(peer: SocketAddr, local: Option<IpAddr>) -> usize {
     };
     let local = local.map_or(0, fold);
     let key = (fold(peer.ip()) << 16) ^ u64::from(peer.port()) ^ local.rotate_left(40);
-    // The golden ratio: Knuth, The Art of Computer Programming, vol. 3, §6.4.
-    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize
+    // A product's low bits do not depend on the high ones of the key, where the host is in an address of
+    // IPv6. So the halves are folded, and multiplied again.
+    let product = key.wrapping_mul(GOLDEN_RATIO);
+    ((product ^ (product >> 32)).wrapping_mul(GOLDEN_RATIO) >> 32) as usize
 }
 
 const NONE: u32 = u32::MAX;
+/// Knuth, The Art of Computer Programming, vol. 3, §6.4.
+const GOLDEN_RATIO: u64 = 0x9E37_79B9_7F4A_7C15;

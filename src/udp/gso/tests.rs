@@ -247,3 +247,45 @@ fn an_older_system_that_finds_segments_too_long_segments_shorter_ones() {
     assert!(sender.send(&outbox(&short), true, &mut old).1);
     assert_eq!(old.calls, 1);
 }
+
+/// What a sender learns from a kernel that refuses trains with this error.
+fn learnt(datagrams: &[(u8, usize)], code: i32, max_bytes: usize) -> (GsoSender, bool) {
+    let mut old = Fake {
+        too_long: code,
+        max_bytes,
+        // It takes none that has several segments.
+        ..fake(datagrams, Some((usize::MAX, 0)))
+    };
+    let mut sender = GsoSender::new();
+    let (_, gso) = sender.send(&outbox(datagrams), true, &mut old);
+    (sender, gso)
+}
+
+#[test]
+fn einval_means_one_thing_after_another() {
+    let limits =
+        |(sender, gso): (GsoSender, bool)| (sender.max_segments, sender.max_segment_bytes, gso);
+    let learnt = |datagrams: usize, len, max_bytes| {
+        limits(learnt(&vec![(1, len); datagrams], libc::EINVAL, max_bytes))
+    };
+    let unchanged = (MAX_SEGMENTS, MAX_DATAGRAM_BYTES, true);
+    // More segments than Linux takes before 6.9.
+    assert_eq!(
+        learnt(65, 100, 1_900),
+        (OLD_MAX_SEGMENTS, MAX_DATAGRAM_BYTES, true)
+    );
+    // No more than that, but longer than every path takes: shorter ones may do.
+    assert_eq!(learnt(40, 1_400, 1_900), (MAX_SEGMENTS, 1_399, true));
+    assert_eq!(learnt(40, 1_233, 1_900), (MAX_SEGMENTS, 1_232, true));
+    // Neither: the kernel cannot segment.
+    for (datagrams, len) in [(40, 1_232), (64, 100), (2, 1)] {
+        let (segments, bytes, gso) = learnt(datagrams, len, 1_900);
+        assert_eq!(
+            (segments, bytes, gso),
+            (MAX_SEGMENTS, MAX_DATAGRAM_BYTES, false)
+        );
+    }
+    // The datagrams are refused one by one too: it is not the segmentation.
+    assert_eq!(learnt(40, 1_400, 1_000), unchanged);
+    assert_eq!(learnt(40, 1_000, 900), unchanged);
+}

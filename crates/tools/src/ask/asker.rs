@@ -1,10 +1,16 @@
 //! The client of `rejoinder ask`: over UDP, or over DTLS with a key.
 
-use rejoinder::codec::{Ctime, CtimeFrame};
-use rejoinder::udp::UdpConnector;
-use rejoinder::{Client, RequestError};
+use std::net::SocketAddr;
+use std::time::Instant;
 
-/// A client for one address.
+use rejoinder::codec::{Ctime, CtimeFrame};
+use rejoinder::transport::Connect;
+use rejoinder::udp::UdpConnector;
+use rejoinder::{Client, Codec, RequestError, Retry, Ticket, Wait};
+
+use super::output::Answer;
+
+/// A client of one server, which may have several addresses. It has one request at a time.
 pub(super) enum Asker {
     Plain(Box<Client<UdpConnector, Ctime>>),
     #[cfg(feature = "dtls")]
@@ -12,14 +18,74 @@ pub(super) enum Asker {
 }
 
 impl Asker {
-    pub(super) fn request(&mut self, message: &str) -> Result<CtimeFrame<'_>, RequestError> {
+    pub(super) fn submit(&mut self, message: &str) -> Result<Ticket, RequestError> {
         match self {
-            Self::Plain(client) => client.request(message),
+            Self::Plain(client) => client.submit(message),
             #[cfg(feature = "dtls")]
-            Self::Secured(client) => client.request(message),
+            Self::Secured(client) => client.submit(message),
+        }
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        match self {
+            Self::Plain(client) => client.cancel(ticket),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.cancel(ticket),
+        };
+    }
+
+    /// Waits for the response to what was asked at this time. `None` if the wait is over.
+    pub(super) fn collect(
+        &mut self,
+        wait: Wait,
+        asked: Instant,
+    ) -> Option<Result<Answer, RequestError>> {
+        fn collect<N: Connect, C>(
+            client: &mut Client<N, C>,
+            wait: Wait,
+            asked: Instant,
+        ) -> Option<Result<Answer, RequestError>>
+        where
+            C: for<'a> Codec<Response<'a> = CtimeFrame<'a>>,
+        {
+            let (_, response) = client.collect_raw(wait)?;
+            Some(response.and_then(|response| {
+                let peer = response.peer();
+                Ok(Answer::new(peer, &response.decode()?, asked.elapsed()))
+            }))
+        }
+
+        match self {
+            Self::Plain(client) => collect(client, wait, asked),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => collect(client, wait, asked),
+        }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        match self {
+            Self::Plain(client) => client.peer(),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.peer(),
+        }
+    }
+
+    pub(super) fn set_peers(&mut self, peer: SocketAddr, others: &[SocketAddr]) {
+        match self {
+            Self::Plain(client) => client.set_peers(peer, others),
+            #[cfg(feature = "dtls")]
+            Self::Secured(client) => client.set_peers(peer, others),
         }
     }
 }
+
+/// So many sends that each of the addresses is asked.
+pub(super) fn retry(addresses: usize) -> Retry {
+    Retry::new().max_sends(u32::try_from(addresses).unwrap_or(u32::MAX).max(SENDS))
+}
+
+/// The default of the library.
+const SENDS: u32 = 5;
 
 #[cfg(feature = "dtls")]
 pub(super) use self::dtls::Keys;
@@ -39,7 +105,7 @@ mod dtls {
     use rejoinder::{Client, ConfigError, RequestError};
     use rejoinder_dtls::{ClientConfig, Connector, PskFile};
 
-    use super::Asker;
+    use super::{Asker, retry};
     use crate::program::{Failure, chain};
 
     pub(in super::super) type Secured = Client<Connector<UdpConnector>, Tagged<Ctime>>;
@@ -65,6 +131,7 @@ mod dtls {
         pub(in super::super) fn connect(
             &self,
             peer: SocketAddr,
+            others: &[SocketAddr],
             timeout: Duration,
         ) -> Result<Option<Asker>, RequestError> {
             let Some(config) = &self.0 else {
@@ -82,6 +149,8 @@ mod dtls {
             let client = Client::builder(codec)
                 .timeout(timeout)
                 .fail_when_unreachable(true)
+                .other_peers(others.iter().copied())
+                .retry(retry(1 + others.len()))
                 .with_connector(connector, peer)
                 .map_err(failed)?;
             Ok(Some(Asker::Secured(Box::new(client))))

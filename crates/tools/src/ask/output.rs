@@ -80,6 +80,14 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// The address that sent it.
+    #[cfg(test)]
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.server
+    }
+}
+
 impl Output {
     /// A line about a message that was answered.
     pub(crate) fn answer(self, message: &[u8], answer: &Answer) -> io::Result<()> {

@@ -7,6 +7,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
+use rejoinder::RequestError;
+
 use super::{Failure, chain};
 
 /// Where the server listens and the client asks by default.
@@ -60,47 +62,106 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The addresses that a text stands for; at least one. Without a port it is `port`.
+/// The addresses that a text stands for; at least one. Without a port it is `port`. The resolver of the OS may
+/// take its time; `resolve_within` bounds it.
 ///
 /// # Errors
 ///
 /// [`Failure::Usage`] for what is no address, [`Failure::RunTime`] for a name without one.
 pub fn resolve(text: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let advice = format!("write HOST:PORT, such as {DEFAULT}");
-    let bad = |problem: &str| Failure::Usage(format!("bad address `{text}`: {problem}; {advice}"));
-    let parts = Parts::of(text).map_err(bad)?;
-    if parts.host.is_empty() {
-        return Err(bad("no host"));
+    Address::parse(text, port)?.resolve()
+}
+
+/// A host, which may be a name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// As it was written.
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// Takes a text apart. Without a port it is `port`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Usage`] for what is no address.
+    pub fn parse(text: &str, port: u16) -> Result<Self, Failure> {
+        let bad = |problem: &str| {
+            Failure::Usage(format!("bad address `{text}`: {problem}; {}", advice()))
+        };
+        let parts = Parts::of(text).map_err(bad)?;
+        if parts.host.is_empty() {
+            return Err(bad("no host"));
+        }
+        let port = match parts.port {
+            None => port,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))
+                .ok_or_else(|| bad("the port is not a number from 0 to 65535"))?,
+        };
+        if parts
+            .host
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control())
+        {
+            return Err(bad("a space or a control character in the host"));
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            host: parts.host.to_owned(),
+            port,
+        })
     }
-    let port = match parts.port {
-        None => port,
-        Some(port) => port
-            .parse()
-            .ok()
-            .filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))
-            .ok_or_else(|| bad("the port is not a number from 0 to 65535"))?,
-    };
-    if parts
-        .host
-        .chars()
-        .any(|c| c.is_whitespace() || c.is_control())
-    {
-        return Err(bad("a space or a control character in the host"));
+
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
-    // The system's resolver knows zones by name and by number.
-    match (parts.host, port).to_socket_addrs().map(Vec::from_iter) {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Failure::RunTime(format!(
-            "`{text}` has no address; {advice}"
-        ))),
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Err(bad(&error.to_string())),
-        Err(error) => Err(Failure::RunTime(match parts.host.split_once('%') {
-            Some((_, zone)) => format!(
-                "no address for `{text}`: {error}; is `{zone}` an interface of this machine?"
-            ),
-            None => format!("no address for `{text}`: {error}; {advice}"),
-        })),
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
+
+    /// Whether it is a name, whose addresses may change, rather than an IP address.
+    pub(crate) fn is_name(&self) -> bool {
+        self.host.parse::<IpAddr>().is_err() && !self.host.contains('%')
+    }
+
+    /// Asks the resolver of the OS, which may take its time. At least one address.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::RunTime`] for a name without an address.
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let (text, advice) = (&self.text, advice());
+        // The system's resolver knows zones by name and by number.
+        match (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map(Vec::from_iter)
+        {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err(Failure::RunTime(format!(
+                "`{text}` has no address; {advice}"
+            ))),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(Failure::Usage(format!(
+                "bad address `{text}`: {error}; {advice}"
+            ))),
+            Err(error) => Err(Failure::RunTime(match self.host.split_once('%') {
+                Some((_, zone)) => format!(
+                    "no address for `{text}`: {error}; is `{zone}` an interface of this machine?"
+                ),
+                None => format!("no address for `{text}`: {error}; {advice}"),
+            })),
+        }
+    }
+}
+
+fn advice() -> String {
+    format!("write HOST:PORT, such as {DEFAULT}")
 }
 
 /// Whether a text can hardly be anything but an address: an IP address or `localhost`, or any name with a dot
@@ -175,6 +236,41 @@ pub(crate) fn why_not_bound(text: &str, addresses: &[SocketAddr], error: &io::Er
     format!("cannot listen on {text}: {advice}")
 }
 
+/// Why a request failed, with its causes, and advice where this machine's network is the cause.
+pub(crate) fn why_unanswered(error: &RequestError) -> String {
+    let (RequestError::Connect { peer, source }
+    | RequestError::NotSent { peer, source, .. }
+    | RequestError::Unreachable { peer, source }) = error
+    else {
+        return chain(error);
+    };
+    let (ip, port) = (peer.ip(), peer.port());
+    if needs_a_zone(peer) && source.kind() == ErrorKind::InvalidInput {
+        format!(
+            "no route to {peer}: a link-local address needs its interface, as in [{ip}%eth0]:{port}"
+        )
+    } else if is_no_ipv6(source) {
+        format!("no route to {peer}: this machine has no IPv6; ask the server at an IPv4 address")
+    } else if is_no_route(peer, source) {
+        format!("no route to {peer}: {source}; see what this machine's routes are for {ip}")
+    } else if source.kind() == ErrorKind::PermissionDenied {
+        format!("this machine may not send to {peer}: {source}; see its routes and its firewall")
+    } else {
+        chain(error)
+    }
+}
+
+/// Whether the kernel has no way to an address. Linux answers EINVAL for a route of the type `blackhole`, and
+/// EADDRNOTAVAIL where it has no IPv6 address to send from.
+fn is_no_route(peer: &SocketAddr, error: &io::Error) -> bool {
+    match error.kind() {
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable | ErrorKind::NetworkDown => true,
+        ErrorKind::InvalidInput => error.raw_os_error().is_some(),
+        ErrorKind::AddrNotAvailable => peer.is_ipv6(),
+        _ => false,
+    }
+}
+
 /// Whether the kernel has no such family of addresses (EAFNOSUPPORT).
 pub(crate) fn is_no_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
@@ -186,7 +282,13 @@ fn needs_a_zone(addr: &SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEFAULT, Parts, looks_like_an_address, resolve};
+    use std::io;
+    use std::net::SocketAddr;
+
+    use rejoinder::RequestError;
+    use rustix::io::Errno;
+
+    use super::{Address, DEFAULT, Parts, looks_like_an_address, resolve, why_unanswered};
     use crate::program::Failure;
 
     #[test]
@@ -244,6 +346,66 @@ mod tests {
         assert_eq!(addresses("::1")[0].to_string(), "[::1]:8888");
         assert_eq!(addresses("[::1]:9")[0].to_string(), "[::1]:9");
         assert_eq!(addresses("fe80::1%7")[0].to_string(), "[fe80::1%7]:8888");
+    }
+
+    #[test]
+    fn names_are_known_from_addresses() {
+        for (text, is_name) in [
+            ("127.0.0.1:80", false),
+            ("8888", false),
+            ("::1", false),
+            ("[fe80::1%2]:80", false),
+            ("localhost", true),
+            ("bot.example.org:53", true),
+        ] {
+            let address = Address::parse(text, 8888).expect("it is an address");
+            assert_eq!(address.is_name(), is_name, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_the_kernel_does_not_send_has_advice() {
+        let fails = |peer: &str, errno: Errno| {
+            let peer: SocketAddr = peer.parse().expect("it is an address");
+            let source = io::Error::from(errno);
+            why_unanswered(&RequestError::Connect { peer, source })
+        };
+        for (peer, errno, message) in [
+            (
+                "10.0.0.1:7",
+                Errno::INVAL,
+                "no route to 10.0.0.1:7: Invalid argument",
+            ),
+            (
+                "10.0.0.1:7",
+                Errno::NETUNREACH,
+                "no route to 10.0.0.1:7: Network is unreachable",
+            ),
+            (
+                "[fd00::1]:7",
+                Errno::ADDRNOTAVAIL,
+                "no route to [fd00::1]:7: ",
+            ),
+            (
+                "[fd00::1]:7",
+                Errno::AFNOSUPPORT,
+                "no route to [fd00::1]:7: this machine has no IPv6",
+            ),
+            (
+                "[fe80::1]:7",
+                Errno::INVAL,
+                "no route to [fe80::1]:7: a link-local address needs",
+            ),
+            (
+                "10.0.0.1:7",
+                Errno::PERM,
+                "this machine may not send to 10.0.0.1:7: ",
+            ),
+            ("10.0.0.1:7", Errno::MFILE, "cannot connect to 10.0.0.1:7: "),
+        ] {
+            let line = fails(peer, errno);
+            assert!(line.starts_with(message), "{line}");
+        }
     }
 
     #[test]
