@@ -1,18 +1,22 @@
+mod input;
+mod pipe;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::LazyLock;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rejoinder::codec::{Raw, Tagged};
-use rejoinder::transport::{Connect, Datagram, Egress, Inbox, Meta, Outbox, SendReport};
+use rejoinder::transport::{Connect, Datagram, Egress, Inbox, Meta, Outbox};
 use rejoinder::{Timestamp, Transport, Wait};
 use rejoinder_dtls::{
     Authorities, CertifiedKey, ClientConfig, Connector, Dtls, DtlsBuilder, DtlsClient, Engine,
 };
 
+pub use self::input::dtls_input;
+use self::pipe::{Pipe, Queues, server_addr, start};
 use super::{Input, changed};
 
 /// A DTLS server and three clients, one of which has no right key. Their datagrams are delivered, lost, changed,
@@ -472,72 +476,8 @@ fn address(input: &mut Input<'_>) -> SocketAddr {
     }
 }
 
-/// A moment at which the certificates are valid: 2040.
-fn start() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(2_208_988_800)
-}
-
-fn server_addr() -> SocketAddr {
-    ([192, 0, 2, 1], 5_684).into()
-}
-
 fn client_addr(number: u8) -> SocketAddr {
     ([192, 0, 2, 2 + number], 7_000).into()
-}
-
-/// Where the datagrams of a client go, and come from.
-#[derive(Clone)]
-struct Pipe {
-    now: Rc<Cell<Timestamp>>,
-    addr: SocketAddr,
-    queues: Rc<RefCell<Queues>>,
-}
-
-#[derive(Default)]
-struct Queues {
-    sent: Vec<Vec<u8>>,
-    arrived: VecDeque<Vec<u8>>,
-}
-
-impl Connect for Pipe {
-    type Transport = Self;
-
-    fn connect(&self, _: SocketAddr) -> io::Result<Self> {
-        Ok(self.clone())
-    }
-
-    fn now(&self) -> Timestamp {
-        self.now.get()
-    }
-}
-
-impl Transport for Pipe {
-    fn recv(&mut self, inbox: &mut Inbox, _: Wait) -> io::Result<usize> {
-        let mut received = 0;
-        let arrived = &mut self.queues.borrow_mut().arrived;
-        while inbox.has_space()
-            && let Some(bytes) = arrived.pop_front()
-        {
-            inbox.push(&bytes, Meta::new(server_addr()));
-            received += 1;
-        }
-        Ok(received)
-    }
-
-    fn send(&mut self, outbox: &Outbox) -> SendReport {
-        let mut queues = self.queues.borrow_mut();
-        let sent = outbox.iter().map(|datagram| datagram.bytes.to_vec());
-        queues.sent.extend(sent);
-        SendReport::accepted(outbox.len())
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
-    }
-
-    fn now(&self) -> Timestamp {
-        self.now.get()
-    }
 }
 
 const CLIENTS: usize = 3;

@@ -22,7 +22,7 @@ use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
 
 #[cfg(feature = "dtls")]
-pub use self::dtls::dtls;
+pub use self::dtls::{dtls, dtls_input};
 pub use self::signed::signed;
 
 /// Any bytes are a request, a response or an error; what decodes encodes to the same bytes.

@@ -56,6 +56,12 @@ fn dtls() {
     run("dtls", targets::dtls);
 }
 
+#[cfg(feature = "dtls")]
+#[test]
+fn dtls_input() {
+    run("dtls_input", targets::dtls_input);
+}
+
 #[test]
 fn proxy() {
     run("proxy", targets::proxy);
