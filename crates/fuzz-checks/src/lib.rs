@@ -17,7 +17,7 @@ use rejoinder::codec::{Ctime, Tagged};
 use rejoinder::gate::{AmplificationLimit, RateLimit};
 use rejoinder::handler::MAX_RESPONSES;
 use rejoinder::proxy::{Header, HeaderError};
-use rejoinder::sans_io::{ClientCore, SocketId};
+use rejoinder::sans_io::{ClientCore, SocketEvent, SocketId};
 use rejoinder::transport::{Datagram, Inbox, Meta, Outbox, SendReport};
 use rejoinder::{Client, Codec, DropReason, RequestError, Server, Ticket, Timestamp, Writer};
 
@@ -536,7 +536,12 @@ where
     fn send(&mut self, mut failure: Option<(io::Error, bool)>) {
         let mut sends = 0;
         loop {
-            while self.core.poll_socket(self.now()).is_some() {}
+            while let Some(event) = self.core.poll_socket(self.now()) {
+                // Nothing arrives on a socket that is closed, and its name may be another's.
+                if let SocketEvent::Close(closed) = event {
+                    self.sockets.retain(|&(known, _)| known != closed);
+                }
+            }
             let Some(socket) = self.core.poll_send(self.now(), &mut self.outbox) else {
                 return;
             };
