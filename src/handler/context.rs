@@ -1,5 +1,4 @@
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use super::RequestHash;
 use crate::identity::Identity;
@@ -163,14 +162,12 @@ impl Context {
     #[inline]
     pub(crate) fn meta(&self) -> Meta {
         Meta {
-            peer: self.peer,
             local: self.local,
             local_port: self.local_port,
             interface: self.interface,
             delivery: self.delivery,
-            truncated: false,
-            waited: Duration::ZERO,
             association: self.association,
+            ..Meta::new(self.peer)
         }
     }
 

@@ -105,49 +105,25 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
             let popped = inbox.pop();
             let Some(datagram) = &popped else { break };
             let is_stale = self.is_stale(received, now.monotonic, &datagram.meta);
-            let unwrapped;
-            let datagram = match &mut self.behind {
-                None => datagram,
-                Some(behind) => match behind.unwrap(received, datagram) {
-                    Ok(inner) => {
-                        unwrapped = inner;
-                        &unwrapped
+            let fate = self.admit(
+                received,
+                datagram,
+                is_stale,
+                outbox,
+                |core, datagram, outbox| {
+                    if let Err(error) = core.codec.decode_request(datagram.bytes) {
+                        return core.reject(received, datagram, error, outbox);
                     }
-                    Err(reason) => {
-                        let fate = self.refuse(received, &Origin::of(datagram), reason.into());
-                        self.stats.count(fate);
-                        continue;
-                    }
+                    let hash = RequestHash::of(&core.codec, datagram.bytes);
+                    keep.clear();
+                    keep.extend_from_slice(datagram.bytes);
+                    deferred = Some(Deferred {
+                        context: core.context(received, datagram, hash),
+                        waited: datagram.meta.waited,
+                    });
+                    Ok(Fate::Deferred)
                 },
-            };
-            let queued = outbox.len();
-            let fate = self.fenced(received, Origin::of(datagram), |core, from| {
-                core.check(received, datagram, is_stale)?;
-                from.identity = core.authenticate(received, datagram)?;
-                let identified;
-                let datagram = match &from.identity {
-                    None => datagram,
-                    identity => {
-                        identified = datagram.identified(identity.as_ref());
-                        &identified
-                    }
-                };
-                if let Err(error) = core.codec.decode_request(datagram.bytes) {
-                    return core.reject(received, datagram, error, outbox);
-                }
-                let hash = RequestHash::of(&core.codec, datagram.bytes);
-                let id = core.codec.request_id(datagram.bytes);
-                keep.clear();
-                keep.extend_from_slice(datagram.bytes);
-                deferred = Some(Deferred {
-                    context: Context::of(datagram, received, id, hash),
-                    waited: datagram.meta.waited,
-                });
-                Ok(Fate::Deferred)
-            });
-            if let Fate::Dropped(_) = fate {
-                outbox.truncate(queued);
-            }
+            );
             self.stats.count(fate);
         }
         self.pending = inbox.len();

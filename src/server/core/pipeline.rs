@@ -25,6 +25,37 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     where
         H: Handler<C>,
     {
+        self.admit(now, datagram, is_stale, outbox, |core, datagram, outbox| {
+            let request = match core.codec.decode_request(datagram.bytes) {
+                Ok(request) => request,
+                Err(error) => return core.reject(now, datagram, error, outbox),
+            };
+            let context = core.context(now, datagram, RequestHash::default());
+            let handler = &core.handler;
+            let write = |reply: &mut Reply<'_, C>| handler.handle(request, &context, reply);
+            respond(
+                &core.codec,
+                &mut core.gate,
+                datagram,
+                &context,
+                outbox,
+                write,
+            )
+        })
+    }
+
+    /// Runs `act` on a datagram that passes the checks and gates, without its PROXY header and with its
+    /// sender's identity. If that drops it, nothing that it queued stays in the outbox.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        is_stale: bool,
+        outbox: &mut Outbox,
+        act: impl FnOnce(&mut Self, &Datagram<'_>, &mut Outbox) -> Result<Fate, Refusal<C::Error>>,
+    ) -> Fate {
+        // Each move of a datagram copies it, so a copy is made only of one that changes.
         let unwrapped;
         let datagram = match &mut self.behind {
             None => datagram,
@@ -50,21 +81,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
                     &identified
                 }
             };
-            let request = match core.codec.decode_request(datagram.bytes) {
-                Ok(request) => request,
-                Err(error) => return core.reject(now, datagram, error, outbox),
-            };
-            let context = core.context(now, datagram);
-            let handler = &core.handler;
-            let write = |reply: &mut Reply<'_, C>| handler.handle(request, &context, reply);
-            respond(
-                &core.codec,
-                &mut core.gate,
-                datagram,
-                &context,
-                outbox,
-                write,
-            )
+            act(core, datagram, outbox)
         });
         if let Fate::Dropped(_) = fate {
             outbox.truncate(queued);
@@ -93,7 +110,7 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
         if !self.codec.is_response(rejection) {
             return Err(Refusal::Malformed(error));
         }
-        let context = self.context(now, datagram);
+        let context = self.context(now, datagram, RequestHash::default());
         let write = |reply: &mut Reply<'_, C>| reply.send_encoded(rejection);
         let (codec, gate) = (&self.codec, &mut self.gate);
         match respond(codec, gate, datagram, &context, outbox, write) {
@@ -218,9 +235,14 @@ impl<C: Codec, H, G: Gate> ServerCore<C, H, G> {
     }
 
     #[inline]
-    pub(super) fn context(&self, now: Timestamp, datagram: &Datagram<'_>) -> Context {
+    pub(super) fn context(
+        &self,
+        now: Timestamp,
+        datagram: &Datagram<'_>,
+        hash: RequestHash,
+    ) -> Context {
         let id = self.codec.request_id(datagram.bytes);
-        Context::of(datagram, now, id, RequestHash::default())
+        Context::of(datagram, now, id, hash)
     }
 
     #[inline]
