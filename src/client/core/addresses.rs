@@ -44,8 +44,7 @@ impl<C: Codec> ClientCore<C> {
         if let Some(shared) = self.shared
             && self.sockets.peer(shared) != self.peers.preferred()
         {
-            self.sockets.retire(now, shared);
-            self.shared = None;
+            self.retire_shared(now);
         }
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
@@ -108,8 +107,7 @@ impl<C: Codec> ClientCore<C> {
         };
         self.peers.give_up(peer);
         if self.shared == Some(socket) {
-            self.sockets.retire(now, socket);
-            self.shared = None;
+            self.retire_shared(now);
         }
     }
 }

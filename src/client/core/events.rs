@@ -211,8 +211,9 @@ impl<C: Codec> ClientCore<C> {
         }
     }
 
-    /// Has one of the requests that wait for a socket try again after a pause, because others of the
-    /// process may be closed as well. It is one only: in vain, the OS looks at all ports.
+    /// Has one of the requests that wait for a socket try again after a pause: other parts of the process
+    /// may have closed some. Only one request tries, because an attempt that fails costs the OS a search of
+    /// all ports.
     pub(super) fn delay_first_unopened(&mut self, now: Duration) {
         if let Some(index) = self.unopened.front() {
             let due = now.saturating_add(SOCKET_PAUSE);

@@ -25,8 +25,7 @@ impl<C: Codec> ClientCore<C> {
             if self.sockets.silent_sends(socket) >= SILENT_SENDS && self.may_renew(now) {
                 self.renew(now, socket);
             } else if age >= MAX_AGE {
-                self.sockets.retire(now, socket);
-                self.shared = None;
+                self.retire_shared(now);
             }
         }
         loop {
@@ -40,8 +39,14 @@ impl<C: Codec> ClientCore<C> {
             if let Some(id) = id.map_err(RequestError::Entropy)? {
                 return Ok((socket, id));
             }
+            self.retire_shared(now);
+        }
+    }
+
+    /// Has later requests share another socket.
+    pub(super) fn retire_shared(&mut self, now: Duration) {
+        if let Some(socket) = self.shared.take() {
             self.sockets.retire(now, socket);
-            self.shared = None;
         }
     }
 
@@ -170,8 +175,7 @@ impl<C: Codec> ClientCore<C> {
 
     /// Has the next request use another socket than this one, which is silent.
     fn renew(&mut self, now: Duration, socket: SocketId) {
-        self.sockets.retire(now, socket);
-        self.shared = None;
+        self.retire_shared(now);
         self.renewals = self.renewals.saturating_add(1);
         self.renewed = Some(now);
         self.peers.give_up(self.sockets.peer(socket));
