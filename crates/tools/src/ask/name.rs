@@ -29,7 +29,7 @@ impl Name {
 
     /// When it may be resolved again.
     pub(super) fn earliest(&self, timeout: Duration) -> Option<Instant> {
-        Some(self.resolved? + RESOLVE_AFTER.min(timeout / 2))
+        Some(self.resolved? + pause(timeout))
     }
 
     /// When it is to be resolved again for a request that begins now, unless that is answered before.
@@ -37,7 +37,7 @@ impl Name {
         let due = if self.is_doubtful {
             begun
         } else {
-            begun + RESOLVE_AFTER.min(timeout / 2)
+            begun + pause(timeout)
         };
         self.earliest(timeout).map_or(due, |at| at.max(due))
     }
@@ -61,6 +61,11 @@ impl Name {
         // A name that cannot be resolved any more says nothing about the addresses it had.
         Some((asked, found.unwrap_or_default()))
     }
+}
+
+/// How long after a request or a lookup the next lookup comes.
+fn pause(timeout: Duration) -> Duration {
+    RESOLVE_AFTER.min(timeout / 2)
 }
 
 /// A request without a response for so long has the server's name be resolved again; or half of its time, if

@@ -79,8 +79,7 @@ impl Server {
         let mut ticket = self.submit(message)?;
         // Why it was sent to other addresses, which have the time that is left.
         let mut refused = None;
-        let due = self.name.as_ref().map(|name| name.due(begun, self.timeout));
-        let mut resolve_at = due;
+        let mut resolve_at = self.name.as_ref().map(|name| name.due(begun, self.timeout));
         loop {
             let until_due = resolve_at.map(|at| at.saturating_duration_since(Instant::now()));
             let wait = match until_due {
@@ -110,7 +109,8 @@ impl Server {
                 // All its addresses refuse. The time that is left is for new ones.
                 Some(Err(error))
                     if may_be_elsewhere(&error)
-                        && resolve_at.is_some_and(|_| self.may_resolve(begun)) =>
+                        && resolve_at.is_some()
+                        && self.may_resolve(begun) =>
                 {
                     resolve_at = None;
                     if self.resolve_again(begun, self.left(begun)) != Some(true) {
